@@ -1,0 +1,38 @@
+# Every target works from a bare clone with Python (>= 3.11) and make alone.
+PYTHON ?= python3
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+# Another interpreter gets an environment of its own, so lanes do not disturb each other.
+VENV ?= $(if $(filter python3,$(PYTHON)),.venv,.venv-$(VERSION))
+BIN := $(VENV)/bin
+WORKDIR ?= runs/quickstart
+CONFIG ?= experiments/configs/quickstart.py
+JOBS ?= $(shell $(PYTHON) -c 'import os; print(min(4, os.cpu_count() or 1))')
+
+.PHONY: sweep test lint format clean
+
+sweep: $(VENV)/.experiments
+	$(BIN)/python -m gnomon.experiments.sweep --config=$(CONFIG) --workdir=$(WORKDIR)
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal $(ARGS)
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "gnomon needs Python 3.11 or newer; this is %s. Choose one with PYTHON=..." % sys.version'
+	$(PYTHON) -m venv $(VENV)
+
+# One stamp an extra: a rerun installs nothing unless the requirements changed.
+$(VENV)/.%: $(BIN)/python setup.cfg pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	touch $@
+
+clean:
+	rm -rf .venv .venv-* build dist src/*.egg-info .hypothesis

@@ -1,0 +1,20 @@
+"""Strict JAX for every test and doctest; eight CPU devices for sharding tests."""
+
+import os
+
+# Before jax is imported: backends read these once.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import pytest
+
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture
+def x64():
+    """Runs one test in double precision."""
+    with jax.enable_x64(True):
+        yield

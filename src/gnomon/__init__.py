@@ -1,0 +1,11 @@
+"""gnomon: what optimizers do to weights, and whether it stays true at the next scale.
+
+The rooms are subpackages and nothing is imported from here, so that
+``import gnomon.optimizers`` costs what ``import optax`` costs:
+
+* ``gnomon.optimizers``: optax transforms.
+* ``gnomon.models``: Flax models.
+* ``gnomon.kernels``: fused operations for TPU and GPU.
+* ``gnomon.dynamics``: probes of a training run.
+* ``gnomon.experiments``: configs, data, training, sweeps, reports.
+"""
