@@ -1,0 +1,16 @@
+"""Flax NNX models, each usable as pure functions through `functional`."""
+
+from gnomon.models.flops import parameter_count
+from gnomon.models.functional import Functional, functional
+from gnomon.models.mlp import MLP
+from gnomon.models.resnet import ResNet
+from gnomon.models.transformer import TransformerLM
+
+__all__ = [
+    "MLP",
+    "Functional",
+    "ResNet",
+    "TransformerLM",
+    "functional",
+    "parameter_count",
+]

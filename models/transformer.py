@@ -1,0 +1,302 @@
+"""A decoder-only transformer for next-token prediction."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from gnomon.models.attention import Attention
+from gnomon.models.layers import (
+    ACTIVATIONS,
+    check_choice,
+    check_positive,
+    fan_in,
+    normal,
+    wide,
+)
+from gnomon.models.normalization import RMSNorm
+
+
+class FeedForward(nnx.Module):
+    """`down(activation(up(x)))`, without biases.
+
+    Args:
+      width: features in and out.
+      hidden: features between.
+      activation: a key of `ACTIVATIONS`.
+      residual_scale: variance of `down`'s initialization times its fan-in.
+      dtype: compute dtype.
+      param_dtype: dtype of the kernels.
+      rngs: source of the initial values.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        hidden: int,
+        *,
+        activation: str,
+        residual_scale: float,
+        dtype: Any,
+        param_dtype: Any,
+        rngs: nnx.Rngs,
+    ):
+        options: dict[str, Any] = {
+            "use_bias": False,
+            "dtype": dtype,
+            "param_dtype": param_dtype,
+            "rngs": rngs,
+        }
+        self.up = nnx.Linear(width, hidden, kernel_init=fan_in(), **options)
+        self.down = nnx.Linear(
+            hidden, width, kernel_init=fan_in(residual_scale), **options
+        )
+        self.activation = ACTIVATIONS[activation]
+
+    def __call__(self, x: Array) -> Array:
+        """Maps [..., width] to [..., width]."""
+        return self.down(self.activation(self.up(x)))
+
+
+class Block(nnx.Module):
+    """Pre-norm residual block: attention, then feed-forward."""
+
+    def __init__(
+        self,
+        width: int,
+        head_dim: int,
+        hidden: int,
+        *,
+        activation: str,
+        qk_norm: bool,
+        residual_scale: float,
+        dtype: Any,
+        param_dtype: Any,
+        rngs: nnx.Rngs,
+    ):
+        options: dict[str, Any] = {
+            "residual_scale": residual_scale,
+            "dtype": dtype,
+            "param_dtype": param_dtype,
+            "rngs": rngs,
+        }
+        self.attention_norm = RMSNorm(width, param_dtype=param_dtype, rngs=rngs)
+        self.attention = Attention(width, head_dim, qk_norm=qk_norm, **options)
+        self.mlp_norm = RMSNorm(width, param_dtype=param_dtype, rngs=rngs)
+        self.mlp = FeedForward(width, hidden, activation=activation, **options)
+
+    def __call__(self, x: Array) -> Array:
+        """Maps [batch, length, width] to the same shape."""
+        x = x + self.attention(self.attention_norm(x))
+        return x + self.mlp(self.mlp_norm(x))
+
+
+class TransformerLM(nnx.Module):
+    r"""Decoder-only transformer language model.
+
+    Pre-norm residual blocks of causal attention with rotary positions and a two-layer
+    feed-forward, no biases, RMS normalization throughout:
+
+    $$x \leftarrow x + \mathrm{Attention}(\mathrm{norm}(x)), \qquad
+      x \leftarrow x + W_{down}\,\phi(W_{up}\,\mathrm{norm}(x))$$
+
+    Initialization. Kernels are normal with variance 1 / fan-in; the two kernels that
+    write to the residual stream (`attention/out`, `mlp/down`) have their variance
+    divided by 2 `depth`, so that the stream's variance does not grow with depth.
+    Embeddings are normal with variance 1 / `width`, tied or not: logits start with
+    about unit variance. The same key gives the same values scanned or not.
+
+    Parameters lie at `embed/embedding` [vocab, width],
+    `blocks/<i>/attention/{query,key,value}/kernel` [width, heads, head_dim],
+    `blocks/<i>/attention/out/kernel` [heads, head_dim, width],
+    `blocks/<i>/mlp/{up,down}/kernel`, `blocks/<i>/{attention_norm,mlp_norm}/scale`,
+    `final_norm/scale` and, untied, `head/kernel` [width, vocab]. Scanned layers drop
+    `<i>` and stack their arrays on a leading axis of length `depth`.
+
+    Args:
+      vocab: number of token values. Default 256, bytes.
+      width: features of the residual stream. Default 64.
+      depth: number of blocks. Default 2.
+      head_dim: features of one attention head; there are `width // head_dim` heads.
+        Default `min(32, width)`.
+      mlp_ratio: hidden features of the feed-forward over `width`. Default 4.
+      activation: "relu2" (squared ReLU, the default), "relu" or "gelu".
+      tied: whether the embedding is also the output layer. Default True.
+      qk_norm: whether queries and keys are RMS-normalized per head. Default False.
+      scan: whether the blocks run as one `jax.lax.scan` over stacked parameters: the
+        compile time no longer grows with depth. Default False.
+      dtype: compute dtype. Norms, softmax and logits stay in float32. Default
+        float32.
+      param_dtype: dtype of the parameters. Default float32.
+      rngs: source of the initial values.
+
+    Raises:
+      ValueError: if `width` is not a multiple of `head_dim`, `head_dim` is odd, a
+        size is not positive, or the activation is unknown.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from gnomon.models import functional, parameter_count
+      >>> lm = functional(TransformerLM, vocab=256, width=64, depth=2)
+      >>> params, stats = lm.init(jax.random.key(0))
+      >>> parameter_count(params)
+      115008
+      >>> tokens = jnp.zeros((4, 16), jnp.uint8)
+      >>> logits, _ = lm.apply(params, stats, tokens, train=True)
+      >>> logits.shape, logits.dtype
+      ((4, 16, 256), dtype('float32'))
+
+    References:
+      Vaswani et al., Attention Is All You Need, 2017
+      (https://arxiv.org/abs/1706.03762).
+      Radford et al., Language Models are Unsupervised Multitask Learners, 2019: the
+      residual scaling.
+      So et al., Primer, 2021 (https://arxiv.org/abs/2109.08668): squared ReLU.
+      Dehghani et al., Scaling Vision Transformers to 22 Billion Parameters, 2023
+      (https://arxiv.org/abs/2302.05442): query-key normalization.
+    """
+
+    def __init__(
+        self,
+        vocab: int = 256,
+        width: int = 64,
+        depth: int = 2,
+        *,
+        head_dim: int | None = None,
+        mlp_ratio: int = 4,
+        activation: str = "relu2",
+        tied: bool = True,
+        qk_norm: bool = False,
+        scan: bool = False,
+        dtype: Any = jnp.float32,
+        param_dtype: Any = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        head_dim = min(32, width) if head_dim is None else head_dim
+        check_positive(
+            vocab=vocab,
+            width=width,
+            depth=depth,
+            head_dim=head_dim,
+            mlp_ratio=mlp_ratio,
+        )
+        check_choice("activation", activation, ACTIVATIONS)
+        if width % head_dim:
+            raise ValueError(
+                f"width: {width} is not a multiple of head_dim={head_dim}; choose "
+                f"width={width - width % head_dim or head_dim} or a head_dim that "
+                "divides it"
+            )
+        if head_dim % 2:
+            raise ValueError(
+                f"head_dim: {head_dim} is odd, and rotary positions turn pairs of "
+                "features; choose an even head_dim"
+            )
+
+        def block(key: Array) -> Block:
+            return Block(
+                width,
+                head_dim,
+                mlp_ratio * width,
+                activation=activation,
+                qk_norm=qk_norm,
+                residual_scale=1 / (2 * depth),
+                dtype=dtype,
+                param_dtype=param_dtype,
+                rngs=nnx.Rngs(key),
+            )
+
+        self.embed = nnx.Embed(
+            vocab,
+            width,
+            embedding_init=normal(width**-0.5),
+            dtype=dtype,
+            param_dtype=param_dtype,
+            rngs=rngs,
+        )
+        keys = jax.random.split(rngs.params(), depth)
+        self.blocks: Any = (
+            nnx.vmap(block)(keys) if scan else nnx.List([block(key) for key in keys])
+        )
+        self.final_norm = RMSNorm(width, param_dtype=param_dtype, rngs=rngs)
+        if not tied:
+            self.head = nnx.Linear(
+                width,
+                vocab,
+                use_bias=False,
+                kernel_init=fan_in(),
+                param_dtype=param_dtype,
+                rngs=rngs,
+            )
+        self.tied = tied
+        self.scan = scan
+
+    def __call__(self, inputs: Array, *, train: bool = False) -> Array:
+        """Returns next-token logits.
+
+        Args:
+          inputs: [batch, length] integer tokens of any width, each below `vocab`.
+          train: ignored: the model behaves alike in training and evaluation.
+
+        Returns:
+          [batch, length, vocab] float32 logits; position t sees tokens 0..t alone.
+        """
+        x = self.embed(inputs.astype(jnp.int32))
+        if self.scan:
+            graphdef, stacked = nnx.split(self.blocks)
+            x, _ = jax.lax.scan(
+                lambda x, layer: (nnx.merge(graphdef, layer)(x), None), x, stacked
+            )
+        else:
+            for block in self.blocks:
+                x = block(x)
+        x = self.final_norm(x)
+        # The products are in the compute dtype, their sums and the logits in float32.
+        if self.tied:
+            kernel, contraction = self.embed.embedding[...], "btd,vd->btv"
+        else:
+            kernel, contraction = self.head.kernel[...], "btd,dv->btv"
+        return jnp.einsum(
+            contraction,
+            x,
+            kernel.astype(x.dtype),
+            preferred_element_type=wide(x.dtype),
+        )
+
+    @staticmethod
+    def forward_flops(
+        shape: tuple[int, ...],
+        *,
+        vocab: int = 256,
+        width: int = 64,
+        depth: int = 2,
+        mlp_ratio: int = 4,
+        **_: Any,
+    ) -> float:
+        """FLOPs of the matrix products of one sequence's forward pass.
+
+        Attention counts the full square of positions: the masked half is computed
+        too. The embedding is a lookup and costs none; norms, softmax and activations
+        are left out, as is usual. A training step costs three times as much.
+
+        Args:
+          shape: `(length,)`, the shape of one sequence of tokens.
+          vocab: as the model's, like the rest; arguments that change no matrix
+            product (`head_dim`, `activation`, `tied`, ...) are accepted and ignored.
+          width: features of the residual stream.
+          depth: number of blocks.
+          mlp_ratio: hidden features of the feed-forward over `width`.
+
+        Returns:
+          FLOPs, a multiply-add being two.
+
+        Example:
+          >>> TransformerLM.forward_flops((64,), width=64, depth=2)
+          16777216.0
+        """
+        (length,) = shape
+        kernels = (4 + 2 * mlp_ratio) * width**2
+        attention = 2 * length * width
+        return 2.0 * length * (depth * (kernels + attention) + width * vocab)
