@@ -1,0 +1,218 @@
+"""Files that are whole or absent, and locks that die with their owner."""
+
+import dataclasses
+import fcntl
+import json
+import math
+import os
+import socket
+import uuid
+from collections.abc import Mapping, Sequence, Set
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+PathLike = str | os.PathLike[str]
+
+
+def jsonable(value: Any) -> Any:
+    """Converts a value to what JSON can say, non-finite floats to null.
+
+    JSON has no NaN and no infinity, and a reader in another language refuses a file
+    that spells them. A number that is not finite therefore becomes `None`: a metric
+    that diverged reads back as "no value" instead of as a syntax error.
+
+    Args:
+      value: Mappings, sequences, sets (sorted), strings, numbers, booleans, `None`,
+        paths, NumPy scalars and arrays, and whatever NumPy can convert, such as a
+        JAX array. Keys of mappings become strings.
+
+    Returns:
+      The same value in dictionaries, lists, strings, ints, floats, bools and `None`.
+
+    Raises:
+      TypeError: If a value is none of these. The message names where it lies.
+
+    Example:
+      >>> jsonable({"loss": float("nan"), "widths": (np.int32(8), np.float32(0.5))})
+      {'loss': None, 'widths': [8, 0.5]}
+    """
+    return _jsonable(value, "value")
+
+
+def _jsonable(value: Any, where: str) -> Any:
+    if value is None or isinstance(value, bool | str):
+        return value
+    # Built-in subclasses (enums, str-like ints) are reduced to the plain type.
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(k): _jsonable(v, f"{where}[{k!r}]") for k, v in value.items()}
+    if isinstance(value, Set):
+        return [_jsonable(v, where) for v in sorted(value)]
+    if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
+        return [_jsonable(v, f"{where}[{i}]") for i, v in enumerate(value)]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if hasattr(value, "__array__") or isinstance(value, np.generic):
+        return _array(np.asarray(value), where)
+    raise TypeError(f"{where} is of type {type(value).__name__}: not JSON")
+
+
+def _array(array: np.ndarray, where: str) -> Any:
+    # bfloat16 and its kin are of kind "V" and only become Python numbers as doubles.
+    if array.dtype.kind == "V" and array.dtype.names is None:
+        array = array.astype(np.float64)
+    if array.dtype.kind not in "biufUS":
+        raise TypeError(f"{where} is of dtype {array.dtype}: not JSON")
+    return _jsonable(array.tolist(), where)
+
+
+def write_text(path: PathLike, text: str) -> None:
+    """Writes a text file at once: after a crash it is the old file or the new one.
+
+    The text goes to a temporary file of the same folder, reaches the disk, and is
+    renamed over `path`; the folder's own entry is then brought to the disk too.
+    Missing folders are created.
+
+    Args:
+      path: Where to write.
+      text: The whole content, written as UTF-8.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # Unique for each writer, so that two of them never share a half-written file.
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with open(temporary, "x", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(target.parent)
+
+
+def sync_folder(folder: PathLike) -> None:
+    """Brings the names in a folder to the disk, such as that of a renamed file."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: PathLike, obj: Any) -> None:
+    """Writes an object as JSON, at once like `write_text`, by way of `jsonable`.
+
+    Args:
+      path: Where to write.
+      obj: The object; its non-finite floats are written as null.
+
+    Raises:
+      TypeError: If the object holds what JSON cannot. Nothing is written then.
+    """
+    text = json.dumps(jsonable(obj), indent=2, allow_nan=False, ensure_ascii=False)
+    write_text(path, text + "\n")
+
+
+def read_json(path: PathLike) -> Any:
+    """Reads a JSON file.
+
+    Args:
+      path: What to read.
+
+    Raises:
+      FileNotFoundError: If there is no such file.
+      ValueError: If the file is not JSON. The message names the file.
+    """
+    text = Path(path).read_bytes()
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{os.fspath(path)} is not valid JSON: {error}") from error
+
+
+@dataclasses.dataclass
+class Lock:
+    """A held or refused lock, as `lock` returns it; a context manager.
+
+    Attributes:
+      path: The lock file.
+      acquired: Whether this handle holds the lock now.
+      owner: Who holds it, for a message: this process when `acquired`, else the
+        last process that wrote its name into the file.
+    """
+
+    path: Path
+    acquired: bool
+    owner: str
+    _descriptor: int | None
+
+    def release(self) -> None:
+        """Lets go of the lock; a second call does nothing."""
+        self.acquired = False
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def __enter__(self) -> "Lock":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.release()
+
+
+def lock(path: PathLike, *, blocking: bool = False) -> Lock:
+    """Takes an exclusive lock between processes, which ends with its owner.
+
+    It is `flock` on an open file: the kernel drops it when the process ends in any
+    way, `kill -9` included, so there is never a stale lock to judge by its age. The
+    file itself stays: removing it would let one process lock the removed file while
+    another locks its successor.
+
+    Args:
+      path: The lock file; created, with its folders, when missing.
+      blocking: Whether to wait for the lock. By default the call returns at once
+        and `acquired` says whether the lock was free.
+
+    Returns:
+      A `Lock`, to use in a `with` statement or to `release`.
+
+    Example:
+      >>> import tempfile
+      >>> folder = tempfile.mkdtemp()
+      >>> with lock(folder + "/lock") as first, lock(folder + "/lock") as second:
+      ...     print(first.acquired, second.acquired)
+      True False
+      >>> with lock(folder + "/lock") as third:
+      ...     print(third.acquired)
+      True
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(target, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if blocking else fcntl.LOCK_NB))
+    except BlockingIOError:
+        owner = os.pread(descriptor, 1024, 0).decode(errors="replace").strip()
+        os.close(descriptor)
+        return Lock(target, False, owner or "another process", None)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    owner = f"process {os.getpid()} on {socket.gethostname()}"
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{owner}\n".encode(), 0)
+    return Lock(target, True, owner, descriptor)
