@@ -1,0 +1,61 @@
+"""What the commands share: flags, the compilation cache, errors as one line."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from gnomon.experiments.config import packaged
+from gnomon.experiments.interrupt import Interrupted
+from gnomon.experiments.resolve import ConfigError
+
+
+def launch(main: Callable[[list[str]], None]) -> None:
+    """Runs a command that takes ``--config`` and ``--workdir``.
+
+    A `ConfigError` ends it with one line on standard error and exit status 2, a
+    requested stop with status 130; anything else is a fault and shows its trace.
+    """
+    # A config that ships with gnomon may be named without its path.
+    sys.argv[1:] = [
+        "--config=" + packaged(word.removeprefix("--config="))
+        if word.startswith("--config=")
+        else word
+        for word in sys.argv[1:]
+    ]
+    config_flags.DEFINE_config_file("config", None, "The config file.")
+    flags.DEFINE_string("workdir", None, "The folder to read and write.")
+    flags.mark_flags_as_required(["config", "workdir"])
+
+    def guarded(argv: list[str]) -> None:
+        if len(argv) > 1:
+            raise app.UsageError(f"unexpected arguments: {argv[1:]}")
+        logging.set_verbosity(logging.WARNING)
+        configure_jax()
+        try:
+            main(argv)
+        except ConfigError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(2)
+        except Interrupted as stopped:
+            print(f"{stopped}; run the same command again to go on", file=sys.stderr)
+            sys.exit(130)
+
+    app.run(guarded)
+
+
+def configure_jax() -> None:
+    """Settings that make experiments fast, where the user has not chosen others.
+
+    Compiled programs are kept between processes, and a CPU counts as one device for
+    each core, so that the lanes of a sweep run on all of them.
+    """
+    if jax.config.jax_compilation_cache_dir is None:
+        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        jax.config.update("jax_compilation_cache_dir", str(Path(cache, "gnomon/xla")))
+    if jax.config.jax_num_cpu_devices < 0:
+        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))

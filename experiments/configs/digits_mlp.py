@@ -1,0 +1,28 @@
+"""A multilayer perceptron on 4,000 real 28x28 digits.
+
+    python -m gnomon.experiments.train --config=experiments/configs/digits_mlp.py \
+        --workdir=runs/digits_mlp
+"""
+
+from gnomon.experiments.config import defaults, parse_arg
+from gnomon.experiments.configs.optimizers import optimizer
+
+
+def get_config(arg: str = ""):
+    """The config; ``arg`` sets the width of the two hidden layers."""
+    arg = parse_arg(arg, width=128, steps=600, optimizer="adamw")
+    config = defaults()
+    config.steps = arg.steps
+    config.batch = 64
+    config.task = "gnomon.experiments.tasks.classification"
+    config.model = dict(
+        name="gnomon.models.MLP",
+        inputs=784,
+        widths=(arg.width, arg.width),
+        classes=10,
+    )
+    config.data = dict(name="digits")
+    config.optimizer = optimizer(arg.optimizer)
+    config.schedule.warmup = 0.1
+    config.evaluate = dict(every=200, batches=10, batch=100)
+    return config

@@ -1,0 +1,203 @@
+"""Runs a chunk of trials from their configs to their results.
+
+The loop a training run and a sweep share: data, steps, metrics, evaluation,
+checkpoints. A training run is a chunk of one trial. A kill at any moment loses at
+most the steps since the last checkpoint, and the rerun is bit-equal: the state, the
+random keys, the position in the data and the sums behind the next metrics row are
+all in the checkpoint.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gnomon.experiments.checkpoint import Checkpoints
+from gnomon.experiments.data import Dataset, Order
+from gnomon.experiments.group import Lanes, hypers_of, seeds_of
+from gnomon.experiments.interrupt import Interrupted
+from gnomon.experiments.metrics import MetricsWriter
+from gnomon.experiments.program import NEVER, TrainState
+from gnomon.experiments.results import make_result
+from gnomon.experiments.trials import Trial
+
+
+class Tick(NamedTuple):
+    """What a run tells whoever watches it, after each step.
+
+    Attributes:
+      step: steps done.
+      steps: steps in all.
+      lanes: trials running side by side.
+      losses: train losses by lane at a logging step, else None.
+    """
+
+    step: int
+    steps: int
+    lanes: int
+    losses: np.ndarray | None
+
+
+class Chunk(NamedTuple):
+    """Trials of one group that run together, and where they write.
+
+    Attributes:
+      trials: the lanes, in order.
+      folders: each trial's own folder.
+      checkpoints: the folder of the chunk's checkpoints, shared by its lanes.
+    """
+
+    trials: Sequence[Trial]
+    folders: Sequence[Path]
+    checkpoints: Path
+
+
+def run(
+    chunk: Chunk,
+    lanes: Lanes,
+    dataset: Dataset,
+    *,
+    flops_per_step: float,
+    watch: Callable[[Tick], None] = lambda tick: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> list[dict]:
+    """Trains every trial of a chunk to its end, from its last checkpoint if any.
+
+    Args:
+      chunk: what to run and where.
+      lanes: the chunk's compiled program.
+      dataset: its data.
+      flops_per_step: training FLOPs of one step of one trial, for the results.
+      watch: called after each step.
+      stop: asked after each step; when true, a checkpoint is written and
+        `Interrupted` raised.
+
+    Returns:
+      The trials' results, to be written to their ``result.json``.
+
+    Raises:
+      Interrupted: ``stop`` asked for it.
+    """
+    config = chunk.trials[0].config
+    steps, count = config["steps"], len(chunk.trials)
+    started = time.monotonic()
+    hypers = jax.tree.map(jnp.asarray, hypers_of(chunk.trials))
+    seeds, distinct, which = seeds_of(chunk.trials)
+    examples = len(next(iter(dataset.train.values())))
+    orders = [Order(examples, config["batch"], seed) for seed in distinct]
+    keeper = Checkpoints(chunk.checkpoints)
+    restored = keeper.restore(lanes.state)
+    if restored is None:
+        step, meta = 0, {"seconds": 0.0, "row": {}}
+        state = lanes.init(jnp.asarray(seeds), hypers)
+    else:
+        step, state, meta = restored
+        for order, position in zip(orders, meta["orders"], strict=True):
+            order.set_state(position)
+    row: dict[str, list] = meta["row"]
+    writers = [
+        MetricsWriter(folder, resume_step=step, tensorboard=config["tensorboard"])
+        for folder in chunk.folders
+    ]
+
+    def seconds() -> float:
+        return meta["seconds"] + time.monotonic() - started
+
+    try:
+        while step < steps:
+            batches = _gather(dataset.train, [order.next() for order in orders])
+            state = lanes.step(state, batches, jnp.asarray(which), hypers)
+            step += 1
+            seen: dict[str, np.ndarray] = {}
+            if step == steps or step % config["log_every"] == 0:
+                state, seen = _read_window(state)
+            watch(Tick(step, steps, count, seen.get("train_loss")))
+            if step == steps or _every(step, config["evaluate"]["every"]):
+                seen |= evaluate(lanes, state, dataset, config["evaluate"])
+            if seen:
+                row |= {name: values.tolist() for name, values in seen.items()}
+                _write(writers, step, seen, np.asarray(state.diverged_at))
+            stopping = step < steps and stop()
+            if step == steps or stopping or _every(step, config["checkpoint_every"]):
+                positions = [order.get_state() for order in orders]
+                keeper.save(
+                    step, state, {"orders": positions, "seconds": seconds(), "row": row}
+                )
+            if stopping:
+                raise Interrupted(f"stopped at step {step} of {steps}")
+    finally:
+        for writer in writers:
+            writer.close()
+        keeper.close()
+    diverged_at = np.asarray(state.diverged_at)
+    return [
+        make_result(
+            trial,
+            dataset,
+            final={name: values[lane] for name, values in row.items()},
+            diverged_at=None if diverged_at[lane] == NEVER else int(diverged_at[lane]),
+            parameters=sum(leaf[lane].size for leaf in jax.tree.leaves(state.params)),
+            flops_per_step=flops_per_step,
+            seconds=seconds() / count,
+        )
+        for lane, trial in enumerate(chunk.trials)
+    ]
+
+
+def _every(step: int, period: int) -> bool:
+    return period > 0 and step % period == 0
+
+
+def _gather(examples: Mapping[str, np.ndarray], indices: Sequence) -> dict:
+    return {
+        name: np.stack([array[index] for index in indices])
+        for name, array in examples.items()
+    }
+
+
+def _read_window(state: TrainState) -> tuple[TrainState, dict[str, np.ndarray]]:
+    """The means of the metrics since the last reading, and a state that starts anew."""
+    sums = jax.device_get(state.window)
+    steps = sums.pop("count")
+    means = {
+        name if name == "learning_rate" else f"train_{name}": total / steps
+        for name, total in sums.items()
+    }
+    return state._replace(window=jax.tree.map(jnp.zeros_like, state.window)), means
+
+
+def evaluate(
+    lanes: Lanes, state: TrainState, dataset: Dataset, settings: Mapping[str, int]
+) -> dict[str, np.ndarray]:
+    """Means of the metrics over a fixed set of validation batches, by lane.
+
+    The examples are spread evenly over the split and are the same at every step and
+    for every trial, so that differences between trials are not differences of data.
+    """
+    available = len(next(iter(dataset.validation.values())))
+    batches = max(1, min(settings["batches"], available // settings["batch"]))
+    chosen = np.linspace(0, available - 1, batches * settings["batch"]).astype(int)
+    totals: dict[str, np.ndarray] = {}
+    for index in np.split(chosen, batches):
+        batch = {name: array[index] for name, array in dataset.validation.items()}
+        for name, values in jax.device_get(lanes.evaluate(state, batch)).items():
+            key = f"validation_{name}"
+            totals[key] = totals.get(key, 0.0) + np.asarray(values, np.float64)
+    return {name: total / batches for name, total in totals.items()}
+
+
+def _write(
+    writers: Sequence[MetricsWriter],
+    step: int,
+    seen: Mapping[str, np.ndarray],
+    diverged_at: np.ndarray,
+) -> None:
+    for lane, writer in enumerate(writers):
+        row = {name: float(values[lane]) for name, values in seen.items()}
+        if diverged_at[lane] != NEVER:
+            row["diverged_at"] = int(diverged_at[lane])
+        writer.write(step, row)

@@ -1,0 +1,184 @@
+"""What a sweep will do and cost, before it does it."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gnomon.experiments.data import Dataset
+from gnomon.experiments.group import (
+    Lanes,
+    batch_shapes,
+    compile_lanes,
+    flops_per_step,
+    hypers_of,
+    memory_budget,
+    seeds_of,
+)
+from gnomon.experiments.resolve import ConfigError
+from gnomon.experiments.trials import Trial, split
+
+
+class GroupPlan(NamedTuple):
+    """The plan of one group.
+
+    Attributes:
+      name: the fields in which it differs from the other groups.
+      trials: how many trials it has.
+      lanes: how many run side by side.
+      parameters: trained numbers of one model.
+      flops: training FLOPs of all its trials.
+      bytes: memory of a step with ``lanes`` lanes.
+      seconds: estimated time of all its trials, compilation included.
+    """
+
+    name: str
+    trials: int
+    lanes: int
+    parameters: int
+    flops: float
+    bytes: int
+    seconds: float
+
+
+def flatten(config: Mapping, path: str = "") -> dict[str, Any]:
+    """A nested config by dotted path.
+
+    >>> flatten({"a": {"b": 1}, "c": 2})
+    {'a.b': 1, 'c': 2}
+    """
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{path}{key}.")
+        else:
+            flat[f"{path}{key}"] = value
+    return flat
+
+
+def group_names(grouped: Mapping[str, Sequence[Trial]]) -> dict[str, str]:
+    """Names groups by label and by the static fields in which they differ."""
+    flats = {
+        key: flatten(split(trials[0].config)[0] | {"steps": trials[0].config["steps"]})
+        for key, trials in grouped.items()
+    }
+    fields = sorted({field for flat in flats.values() for field in flat})
+    varying = [
+        field
+        for field in fields
+        if not field.startswith(("optimizer.", "schedule."))
+        and len({str(flat.get(field)) for flat in flats.values()}) > 1
+    ]
+    return {
+        key: " ".join(
+            [
+                "+".join(sorted({t.label for t in trials})),
+                *(f"{f.split('.')[-1]}={flats[key].get(f)}" for f in varying),
+            ]
+        )
+        for key, trials in grouped.items()
+    }
+
+
+def fit_lanes(
+    trials: Sequence[Trial], dataset: Dataset, forced: int = 0
+) -> tuple[int, Lanes]:
+    """Chooses how many trials run side by side, and compiles for that many.
+
+    Args:
+      trials: the trials of a group, or those of it that are left.
+      dataset: their data.
+      forced: the most lanes to use, if above 0.
+
+    Returns:
+      The number of lanes, and the compiled program of the first so many trials.
+
+    Raises:
+      ConfigError: one trial alone does not fit the device's memory.
+    """
+    budget = memory_budget()
+    lanes = min(forced or len(trials), len(trials))
+    while True:
+        compiled = compile_lanes(trials[:lanes], dataset)
+        if compiled.bytes <= budget:
+            return lanes, compiled
+        if lanes == 1:
+            raise ConfigError(
+                f"one trial needs {compiled.bytes / 2**30:.1f} GiB and"
+                f" {budget / 2**30:.1f} GiB are free; lower config.batch or the model"
+            )
+        lanes = max(1, min(lanes - 1, int(lanes * budget / compiled.bytes)))
+
+
+def plan_group(
+    name: str, trials: Sequence[Trial], dataset: Dataset, forced: int = 0
+) -> GroupPlan:
+    """Compiles a group and times a few of its steps; writes nothing."""
+    config = trials[0].config
+    started = time.monotonic()
+    lanes, compiled = fit_lanes(trials, dataset, forced)
+    chosen = trials[:lanes]
+    seeds, distinct, which = seeds_of(chosen)
+    hypers = jax.tree.map(jnp.asarray, hypers_of(chosen))
+    state = compiled.init(jnp.asarray(seeds), hypers)
+    batch = {
+        key: jnp.zeros((len(distinct), *shape.shape), shape.dtype)
+        for key, shape in batch_shapes(dataset.train, config["batch"]).items()
+    }
+    ready = time.monotonic() - started
+    times = []
+    for _ in range(4):
+        begin = time.monotonic()
+        state = compiled.step(state, batch, jnp.asarray(which), hypers)
+        jax.block_until_ready(state)
+        times.append(time.monotonic() - begin)
+    chunks = -(-len(trials) // lanes)
+    return GroupPlan(
+        name=name,
+        trials=len(trials),
+        lanes=lanes,
+        parameters=sum(leaf[0].size for leaf in jax.tree.leaves(state.params)),
+        flops=flops_per_step(config, dataset) * config["steps"] * len(trials),
+        bytes=compiled.bytes,
+        seconds=chunks * (config["steps"] * min(times) + ready),
+    )
+
+
+def plan_table(plans: Sequence[GroupPlan]) -> str:
+    """The plan as a table with its totals."""
+    width = max([len(plan.name) for plan in plans] + [5])
+    head = (
+        f"{'group':{width}}  trials  lanes  parameters      FLOPs   memory"
+        "   estimated time"
+    )
+    lines = [head, "-" * len(head)]
+    for plan in plans:
+        lines.append(
+            f"{plan.name:{width}}  {plan.trials:6d}  {plan.lanes:5d}"
+            f"  {plan.parameters:10,d}  {plan.flops:9.2e}"
+            f"  {plan.bytes / 2**20:4.0f} MiB  {duration(plan.seconds):>15}"
+        )
+    lines.append("-" * len(head))
+    lines.append(
+        f"{'all':{width}}  {sum(p.trials for p in plans):6d}  {'':5}  {'':10}"
+        f"  {sum(p.flops for p in plans):9.2e}"
+        f"  {max(p.bytes for p in plans) / 2**20:4.0f} MiB"
+        f"  {duration(sum(p.seconds for p in plans)):>15}"
+    )
+    return "\n".join(lines)
+
+
+def duration(seconds: float) -> str:
+    """A time a person can read.
+
+    >>> duration(42), duration(125), duration(7300)
+    ('42s', '2m05s', '2h01m')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"

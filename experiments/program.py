@@ -1,0 +1,168 @@
+"""The program of one trial as pure functions: init, step, evaluate.
+
+Seeds and hyperparameters are arguments, not constants, so that one compilation
+serves every trial of a group and `jax.vmap` runs them side by side. Nothing here
+knows about files, devices or other trials.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import reduce
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gnomon.experiments.resolve import build, resolve
+from gnomon.models import functional
+
+Batch = Mapping[str, jax.Array]
+Hypers = Mapping[str, jax.Array]
+NEVER = -1
+
+
+class TrainState(NamedTuple):
+    """All that a trial carries from step to step.
+
+    Attributes:
+      step: int32, steps taken.
+      params: the model's parameters, a nested dict.
+      stats: the model's other variables (batch statistics), a nested dict.
+      opt_state: the optimizer's state.
+      key: the trial's random key; step t draws from ``fold_in(key, t)``.
+      window: sums of the metrics since they were last read, and ``count``.
+      diverged_at: int32, the first step whose loss was not finite, or -1.
+    """
+
+    step: jax.Array
+    params: Any
+    stats: Any
+    opt_state: Any
+    key: jax.Array
+    window: dict[str, jax.Array]
+    diverged_at: jax.Array
+
+
+class Program(NamedTuple):
+    """A trial's three pure functions.
+
+    Attributes:
+      init: ``(seed, hypers, batch) -> state``; the batch gives shapes alone.
+      step: ``(state, batch, hypers) -> state``.
+      evaluate: ``(state, batch) -> metrics``, means over the batch.
+    """
+
+    init: Callable[[jax.Array, Hypers, Batch], TrainState]
+    step: Callable[[TrainState, Batch, Hypers], TrainState]
+    evaluate: Callable[[TrainState, Batch], dict[str, jax.Array]]
+
+
+def _fill(config: Mapping, hypers: Hypers, section: str) -> dict:
+    """A section of a static config with its traced numbers put back."""
+    result: dict = jax.tree.map(lambda leaf: leaf, dict(config[section]))
+    for path, value in hypers.items():
+        if path.startswith(section + "."):
+            _, *parents, last = path.split(".")
+            reduce(lambda node, key: node[key], parents, result)[last] = value
+    return result
+
+
+def learning_rate(config: Mapping, hypers: Hypers) -> Callable | None:
+    """The schedule of a trial, or None when its optimizer takes no learning rate."""
+    peak = _fill(config, hypers, "optimizer").get("learning_rate")
+    if peak is None:
+        return None
+    schedule = _fill(config, hypers, "schedule")
+    return build(schedule, peak=peak, steps=hypers["steps"])
+
+
+def make_optimizer(
+    config: Mapping, hypers: Hypers
+) -> optax.GradientTransformationExtraArgs:
+    """Builds a trial's optimizer from its config and its traced numbers."""
+    spec = _fill(config, hypers, "optimizer")
+    schedule = learning_rate(config, hypers)
+    provided = {} if schedule is None else {"learning_rate": schedule}
+    return optax.with_extra_args_support(build(spec, **provided))
+
+
+def make_program(config: Mapping) -> Program:
+    """Builds the program of a static config (`gnomon.experiments.trials.split`)."""
+    spec = {key: value for key, value in config["model"].items() if key != "name"}
+    model = functional(resolve(config["model"]["name"]), **spec)
+    task = resolve(config["task"])
+
+    def forward(params, stats, batch, *, train, key=None):
+        new_stats = stats
+
+        def apply(inputs):
+            nonlocal new_stats
+            outputs, new_stats = model.apply(
+                params, stats, inputs, train=train, key=key
+            )
+            return outputs
+
+        loss, metrics = task(apply, batch)
+        return loss, (metrics, new_stats)
+
+    def init(seed, hypers, batch):
+        init_key, key = jax.random.split(jax.random.key(seed))
+        params, stats = model.init(init_key)
+        _, (metrics, _) = jax.eval_shape(
+            lambda p, s, b: forward(p, s, b, train=True, key=key), params, stats, batch
+        )
+        names = ["loss", *metrics]
+        if learning_rate(config, hypers) is not None:
+            names.append("learning_rate")
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            params=params,
+            stats=stats,
+            opt_state=make_optimizer(config, hypers).init(params),
+            key=key,
+            window={name: jnp.zeros((), jnp.float32) for name in [*names, "count"]},
+            diverged_at=jnp.full((), NEVER, jnp.int32),
+        )
+
+    def step(state, batch, hypers):
+        key = jax.random.fold_in(state.key, state.step)
+
+        def loss_fn(params):
+            return forward(params, state.stats, batch, train=True, key=key)
+
+        def value_fn(params):
+            return loss_fn(params)[0]
+
+        (loss, (metrics, stats)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
+            state.params
+        )
+        updates, opt_state = make_optimizer(config, hypers).update(
+            grads,
+            state.opt_state,
+            state.params,
+            value=loss,
+            grad=grads,
+            value_fn=value_fn,
+            grad_fn=jax.grad(value_fn),
+            obj_fn=value_fn,
+        )
+        seen = {"loss": loss, **metrics, "count": jnp.ones((), jnp.float32)}
+        schedule = learning_rate(config, hypers)
+        if schedule is not None:
+            seen["learning_rate"] = schedule(state.step)
+        first = (state.diverged_at == NEVER) & ~jnp.isfinite(loss)
+        return TrainState(
+            step=state.step + 1,
+            params=optax.apply_updates(state.params, updates),
+            stats=stats,
+            opt_state=opt_state,
+            key=state.key,
+            window=jax.tree.map(jnp.add, state.window, seen),
+            diverged_at=jnp.where(first, state.step, state.diverged_at),
+        )
+
+    def evaluate(state, batch):
+        loss, (metrics, _) = forward(state.params, state.stats, batch, train=False)
+        return {"loss": loss, **metrics}
+
+    return Program(init, step, evaluate)

@@ -1,0 +1,227 @@
+"""Runs a config's grid: ``python -m gnomon.experiments.sweep --config= --workdir=``.
+
+The config file's ``sweep()`` yields override mappings; each is a trial. Trials that
+can share a compiled program run side by side in it. A rerun skips what is done and
+goes on with the rest; several processes may work on one folder.
+"""
+
+import inspect
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import flags
+from ml_collections import config_flags
+
+from gnomon.experiments import engine, report
+from gnomon.experiments.chunks import claim, finish, is_done, trial_folder
+from gnomon.experiments.cli import launch
+from gnomon.experiments.config import load_module, plain
+from gnomon.experiments.data import Dataset, load
+from gnomon.experiments.files import read_json, write_json
+from gnomon.experiments.group import Lanes, compile_lanes, flops_per_step, trace
+from gnomon.experiments.interrupt import Interruption
+from gnomon.experiments.plan import fit_lanes, group_names, plan_group, plan_table
+from gnomon.experiments.progress import Progress
+from gnomon.experiments.resolve import ConfigError
+from gnomon.experiments.trials import (
+    Trial,
+    digest,
+    group_key,
+    groups,
+    make_trials,
+    split,
+)
+
+POLL_SECONDS = 2.0
+
+
+class Sweep:
+    """A checked sweep: its trials, their data, and their compiled programs.
+
+    Building one traces every group's program on shapes, so a trial that cannot run
+    is refused before any other has started.
+    """
+
+    def __init__(self, trials: Sequence[Trial], max_lanes: int = 0) -> None:
+        # The longest first: processes that share a sweep then end together, and the
+        # time left is over- and not underestimated.
+        self.trials = sorted(
+            trials,
+            key=lambda t: -t.config["steps"] * flops_per_step(t.config, self.data(t)),
+        )
+        self.groups = groups(self.trials)
+        self.names = group_names(self.groups)
+        self.max_lanes = max_lanes
+        self._compiled: dict[str, Lanes] = {}
+        self._sizes: dict[str, int] = {}
+        for group in self.groups.values():
+            try:
+                trace(group[0].config, self.data(group[0]))
+            except ConfigError as error:
+                raise ConfigError(f"trial {group[0].id}: {error}") from error
+
+    def data(self, trial: Trial) -> Dataset:
+        """The data set of a trial; `load` keeps what it has read."""
+        return load(trial.config["data"])
+
+    def lanes(self, trials: Sequence[Trial]) -> Lanes:
+        """The compiled program of a chunk, compiled once for chunks of one form."""
+        key = self._form(trials)
+        if key not in self._compiled:
+            self._compiled[key] = compile_lanes(trials, self.data(trials[0]))
+        return self._compiled[key]
+
+    def size(self, group: list[Trial]) -> int:
+        """How many of a group's trials may run side by side."""
+        key = self._form(group)
+        if key not in self._sizes:
+            size, lanes = fit_lanes(group, self.data(group[0]), self.max_lanes)
+            self._sizes[key] = size
+            self._compiled[self._form(group[:size])] = lanes
+        return self._sizes[key]
+
+    @staticmethod
+    def _form(trials: Sequence[Trial]) -> str:
+        seeds = len({trial.config["seed"] for trial in trials})
+        return digest([split(trials[0].config)[0], len(trials), seeds])
+
+
+def prepare(sweep: Sweep, workdir: Path, about: dict[str, Any]) -> None:
+    """Writes what the folder says of the sweep, after checking it is the same data."""
+    fingerprints = {
+        trial.config["data"]["name"]: sweep.data(trial).fingerprint
+        for trial in sweep.trials
+    }
+    path = workdir / "sweep.json"
+    if path.exists():
+        for name, old in read_json(path)["data"].items():
+            if fingerprints.get(name, old) != old:
+                raise ConfigError(
+                    f"--workdir={workdir} was made with other data: the fingerprint of"
+                    f" {name} was {old[:12]} and is {fingerprints[name][:12]}; results"
+                    " would not compare; use another --workdir"
+                )
+    for trial in sweep.trials:
+        folder = trial_folder(workdir, trial.id)
+        if not (folder / "result.json").exists():
+            write_json(folder / "config.json", trial.config | {"label": trial.label})
+    trials = [trial.id for trial in sweep.trials]
+    write_json(path, about | {"trials": trials, "data": fingerprints})
+
+
+def run_sweep(sweep: Sweep, workdir: Path, keep_checkpoints: bool = False) -> None:
+    """Runs what is left of a sweep; other processes may be doing the same.
+
+    Args:
+      sweep: the sweep, after `prepare`.
+      workdir: its folder.
+      keep_checkpoints: keep each chunk's last checkpoints after its results.
+
+    Raises:
+      Interrupted: stopped on request, after a checkpoint.
+    """
+    steps = {trial.id: trial.config["steps"] for trial in sweep.trials}
+    with (
+        Interruption() as interruption,
+        Progress(
+            sum(steps.values()),
+            start=sum(steps[t.id] for t in sweep.trials if is_done(workdir, t)),
+            trials=len(sweep.trials),
+        ) as progress,
+    ):
+        while True:
+            claimed, busy = claim(workdir, sweep.trials, sweep.size)
+            done = [t for t in sweep.trials if is_done(workdir, t)]
+            before = sum(steps[trial.id] for trial in done)
+            progress.update(before, trials=len(done))
+            if claimed is None:
+                if not busy or interruption.requested:
+                    break
+                # Another process runs them. If it dies, its lock is free and its
+                # chunk is claimed here.
+                time.sleep(POLL_SECONDS)
+                continue
+
+            def watch(tick: engine.Tick, before: int = before) -> None:
+                loss = None if tick.losses is None else float(np.nanmin(tick.losses))
+                progress.update(before + tick.step * tick.lanes, loss=loss)
+
+            with claimed.lock:
+                trial = claimed.trials[0]
+                name = sweep.names[group_key(trial)]
+                progress.message(f"{name}: {len(claimed.trials)} trials")
+                dataset = sweep.data(trial)
+                chunk = engine.Chunk(
+                    claimed.trials,
+                    [trial_folder(workdir, trial.id) for trial in claimed.trials],
+                    claimed.checkpoints,
+                )
+                results = engine.run(
+                    chunk,
+                    sweep.lanes(claimed.trials),
+                    dataset,
+                    flops_per_step=flops_per_step(trial.config, dataset),
+                    watch=watch,
+                    stop=lambda: interruption.requested,
+                )
+                finish(claimed, workdir, results, keep_checkpoints)
+
+
+def trials_of(config: dict[str, Any], path: str, arg: str = "") -> list[Trial]:
+    """The trials that a config file's ``sweep()`` yields over a base config."""
+    module = load_module(path)
+    if not hasattr(module, "sweep"):
+        raise ConfigError(
+            f"--config={path} has no sweep(): add one that yields overrides, or train"
+            " the config alone with python -m gnomon.experiments.train"
+        )
+    takes_arg = bool(inspect.signature(module.sweep).parameters)
+    return make_trials(config, module.sweep(arg) if takes_arg else module.sweep())
+
+
+def dry_run(sweep: Sweep) -> str:
+    """The plan of a sweep as a table; compiles and times, and writes nothing."""
+    plans = []
+    for key, group in sweep.groups.items():
+        plans.append(
+            plan_group(sweep.names[key], group, sweep.data(group[0]), sweep.max_lanes)
+        )
+        print(
+            f"planned {len(plans)}/{len(sweep.groups)}: {sweep.names[key]}",
+            file=sys.stderr,
+        )
+    return plan_table(plans)
+
+
+def main(argv: list[str]) -> None:
+    """The command."""
+    del argv
+    path, _, arg = config_flags.get_config_filename(flags.FLAGS["config"]).partition(
+        ":"
+    )
+    workdir = Path(flags.FLAGS.workdir)
+    trials = trials_of(plain(flags.FLAGS.config), path, arg)
+    sweep = Sweep(trials, flags.FLAGS.max_lanes)
+    print(f"{len(trials)} trials in {len(sweep.groups)} groups")
+    if flags.FLAGS.dry_run:
+        print(dry_run(sweep))
+        return
+    prepare(sweep, workdir, {"config": path, "arg": arg, "command": sys.argv})
+    run_sweep(sweep, workdir, flags.FLAGS.keep_checkpoints)
+    report.main(workdir)
+
+
+def run() -> None:
+    """Entry point of the console script."""
+    flags.DEFINE_bool("dry_run", False, "Print the plan and its cost; run nothing.")
+    flags.DEFINE_integer("max_lanes", 0, "Most trials side by side; 0: what fits.")
+    flags.DEFINE_bool("keep_checkpoints", False, "Keep checkpoints of done trials.")
+    launch(main)
+
+
+if __name__ == "__main__":
+    run()

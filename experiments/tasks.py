@@ -1,0 +1,42 @@
+"""What a model is trained to do: a batch and a model's ``apply`` give a loss.
+
+A task is ``task(apply, batch) -> (loss, metrics)``: ``apply(inputs)`` runs the
+model, ``batch`` is a dict of arrays as the data set stores them, the loss is a
+float32 scalar, and metrics are further float32 scalars to record.
+"""
+
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+import optax
+
+Apply = Callable[[jax.Array], jax.Array]
+Outcome = tuple[jax.Array, dict[str, jax.Array]]
+
+
+def next_token(apply: Apply, batch: Mapping[str, jax.Array]) -> Outcome:
+    """Cross-entropy of the next token, in nats a token.
+
+    The batch holds ``tokens`` [B, T + 1]; the model sees the first T and is asked
+    for the last T. The metric ``bits`` is the same loss in bits a token.
+    """
+    tokens = batch["tokens"].astype(jnp.int32)
+    logits = apply(tokens[:, :-1]).astype(jnp.float32)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, tokens[:, 1:])
+    loss = jnp.mean(losses)
+    return loss, {"bits": loss / jnp.log(2.0)}
+
+
+def classification(apply: Apply, batch: Mapping[str, jax.Array]) -> Outcome:
+    """Cross-entropy of the class, in nats an example, with the accuracy.
+
+    The batch holds ``image`` (uint8 is scaled to [0, 1]) and ``label`` [B].
+    """
+    image, label = batch["image"], batch["label"].astype(jnp.int32)
+    if image.dtype == jnp.uint8:
+        image = image.astype(jnp.float32) / 255.0
+    logits = apply(image).astype(jnp.float32)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, label)
+    correct = jnp.argmax(logits, axis=-1) == label
+    return jnp.mean(losses), {"accuracy": jnp.mean(correct.astype(jnp.float32))}

@@ -1,0 +1,141 @@
+"""Trains one config: ``python -m gnomon.experiments.train --config=... --workdir=...``.
+
+The same command again goes on from the last checkpoint, or says that the run is
+done. Interrupted or killed and run again, it ends with the parameters, to the bit,
+that an uninterrupted run ends with.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import flags
+
+from gnomon.experiments import engine
+from gnomon.experiments.checkpoint import Checkpoints
+from gnomon.experiments.cli import launch
+from gnomon.experiments.config import plain, validate
+from gnomon.experiments.data import load
+from gnomon.experiments.files import lock, read_json, write_json
+from gnomon.experiments.group import compile_lanes, flops_per_step, trace
+from gnomon.experiments.interrupt import Interruption
+from gnomon.experiments.overview import parameter_table
+from gnomon.experiments.plan import flatten
+from gnomon.experiments.program import TrainState
+from gnomon.experiments.progress import Progress
+from gnomon.experiments.resolve import ConfigError
+from gnomon.experiments.results import units_per_step
+from gnomon.experiments.trials import OPERATIONAL, Trial, make_trial
+
+
+def same_run(workdir: Path, trial: Trial) -> None:
+    """Refuses to go on in a folder that holds another run.
+
+    Raises:
+      ConfigError: names the first field that differs.
+    """
+    path = workdir / "config.json"
+    if not path.exists():
+        return
+    old, new = flatten(read_json(path)), flatten(plain(trial.config))
+    # A component's name first: its keywords differ because it does.
+    fields = sorted(old.keys() | new.keys(), key=lambda f: (not f.endswith(".name"), f))
+    for field in fields:
+        if field.split(".")[0] not in OPERATIONAL and old.get(field) != new.get(field):
+            raise ConfigError(
+                f"--workdir={workdir} holds another run: config.{field} was"
+                f" {old.get(field)!r} and is now {new.get(field)!r};"
+                " use another --workdir, or the old value to go on"
+            )
+
+
+def train(config: dict[str, Any], workdir: Path) -> dict:
+    """Trains one config in a folder, from its last checkpoint if it has one.
+
+    Args:
+      config: a plain config (`gnomon.experiments.config.load`).
+      workdir: its folder; gets ``config.json``, ``metrics.jsonl``, TensorBoard
+        events, ``checkpoints/`` and, last, ``result.json``.
+
+    Returns:
+      The result.
+
+    Raises:
+      ConfigError: a field that cannot work, or a folder that holds another run.
+      Interrupted: stopped on request, after a checkpoint.
+    """
+    validate(config)
+    trial = make_trial(config)
+    with lock(workdir / "lock") as held:
+        if not held.acquired:
+            raise ConfigError(f"--workdir={workdir} is in use by {held.owner}")
+        same_run(workdir, trial)
+        if (workdir / "result.json").exists():
+            print(f"{workdir} is done; its result is in result.json")
+            return read_json(workdir / "result.json")
+        dataset = load(config["data"])
+        state = trace(config, dataset)
+        print(parameter_table(state.params))
+        write_json(workdir / "config.json", trial.config)
+        lanes = compile_lanes([trial], dataset)
+        units = units_per_step(config, dataset)
+        with (
+            Interruption() as interruption,
+            Progress(
+                config["steps"], unit=f"{dataset.unit}s", units_per_step=units
+            ) as progress,
+        ):
+            chunk = engine.Chunk([trial], [workdir], workdir / "checkpoints")
+            (result,) = engine.run(
+                chunk,
+                lanes,
+                dataset,
+                flops_per_step=flops_per_step(config, dataset),
+                watch=lambda tick: progress.update(
+                    tick.step, loss=None if tick.losses is None else tick.losses[0]
+                ),
+                stop=lambda: interruption.requested,
+            )
+        write_json(workdir / "result.json", result)
+        return result
+
+
+def load_state(workdir: Path) -> TrainState:
+    """The newest saved state of a run: parameters, optimizer state, statistics.
+
+    Args:
+      workdir: the folder of a run that `train` made, finished or not.
+
+    Raises:
+      FileNotFoundError: the folder holds no run, or no good checkpoint.
+    """
+    config = read_json(workdir / "config.json")
+    state = trace(config, load(config["data"]))
+    target = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape), leaf.dtype), state
+    )
+    with Checkpoints(workdir / "checkpoints") as checkpoints:
+        restored = checkpoints.restore(target)
+    if restored is None:
+        raise FileNotFoundError(f"{workdir} holds no checkpoint that can be read")
+    return jax.tree.map(lambda leaf: leaf[0], restored[1])
+
+
+def main(argv: list[str]) -> None:
+    """The command."""
+    del argv
+    result = train(plain(flags.FLAGS.config), Path(flags.FLAGS.workdir))
+    final = ", ".join(
+        f"{name} {'not finite' if value is None else f'{value:.4f}'}"
+        for name, value in result["final"].items()
+    )
+    print(f"{result['status']}: {final}")
+
+
+def run() -> None:
+    """Entry point of the console script."""
+    launch(main)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,129 @@
+"""Trials: fully resolved configs, their ids, and the groups one program can run.
+
+Two trials may share a compiled program when they differ only in what a program can
+take as traced input: the seed, the number of steps, and the floating-point numbers
+of the optimizer and of the schedule. Everything else (shapes, model, batch, flags,
+integers) is the static part. Trials that share a program and take the same number of
+steps form a group.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from gnomon.experiments.config import override, validate
+from gnomon.experiments.resolve import ConfigError
+
+# Fields that change what is written or shown, and not what a trial computes.
+OPERATIONAL = ("report", "log_every", "checkpoint_every", "tensorboard")
+RHYTHM = ("log_every", "checkpoint_every", "tensorboard")
+TRACED_SECTIONS = ("optimizer", "schedule")
+
+
+class Trial(NamedTuple):
+    """One fully resolved config, and the id that its contents give it."""
+
+    id: str
+    config: dict
+
+    @property
+    def label(self) -> str:
+        """The name of its optimizer in tables and pictures."""
+        return self.config["label"] or self.config["optimizer"]["name"].split(".")[-1]
+
+
+def digest(contents: Any, length: int = 12) -> str:
+    """A short hash of anything JSON can hold, the same on every machine.
+
+    >>> digest({"b": 1, "a": 2}) == digest({"a": 2, "b": 1})
+    True
+    """
+    text = json.dumps(contents, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def make_trial(config: Mapping) -> Trial:
+    """Gives a config its id: a hash of the fields that decide its result."""
+    config = dict(config)
+    return Trial(
+        digest({k: v for k, v in config.items() if k not in OPERATIONAL}), config
+    )
+
+
+def make_trials(base: Mapping, overrides: Iterable[Mapping[str, Any]]) -> list[Trial]:
+    """One trial for each override of ``base``, all checked before any may run.
+
+    Raises:
+      ConfigError: names the first bad field and the trial that holds it; or two
+        overrides give the same trial.
+    """
+    trials: dict[str, Trial] = {}
+    for number, changes in enumerate(overrides):
+        try:
+            config = override(base, changes)
+            validate(config)
+        except ConfigError as error:
+            raise ConfigError(f"trial {number} {dict(changes)}: {error}") from error
+        trial = make_trial(config)
+        if trial.id in trials:
+            raise ConfigError(
+                f"trial {number} {dict(changes)}: the sweep already has this trial;"
+                " vary a field, or give it another label"
+            )
+        trials[trial.id] = trial
+    if not trials:
+        raise ConfigError("sweep() yields no trials; yield at least {} for the base")
+    return list(trials.values())
+
+
+def split(config: Mapping) -> tuple[dict, dict[str, float]]:
+    """Parts a config into what a program is built from and what it takes as input.
+
+    Returns:
+      The static config, traced numbers replaced by the string ``"traced"``, and the
+      traced numbers by dotted path.
+
+    >>> static, traced = split({
+    ...     "seed": 3, "static": [], "label": "A", "steps": 10, "schedule": {},
+    ...     "optimizer": {"name": "optax.adamw", "learning_rate": 0.1, "b1": 1},
+    ... })
+    >>> traced
+    {'steps': 10, 'optimizer.learning_rate': 0.1}
+    >>> static["optimizer"]
+    {'name': 'optax.adamw', 'learning_rate': 'traced', 'b1': 1}
+    """
+    traced: dict[str, float] = {"steps": config["steps"]}
+    fixed = {f"optimizer.{field}" for field in config["static"]}
+
+    def visit(node: Any, path: str) -> Any:
+        if path in fixed:
+            return node
+        if isinstance(node, Mapping):
+            return {key: visit(value, f"{path}.{key}") for key, value in node.items()}
+        if isinstance(node, float):
+            traced[path] = node
+            return "traced"
+        return node
+
+    static = {
+        key: visit(value, key) if key in TRACED_SECTIONS else value
+        for key, value in config.items()
+        if key not in ("seed", "label", "steps", *OPERATIONAL)
+    }
+    return static, traced
+
+
+def group_key(trial: Trial) -> str:
+    """A short hash of all that the trials of a group have in common."""
+    # The lanes of a chunk are logged and saved together, step by step.
+    rhythm = {key: trial.config[key] for key in ("steps", *RHYTHM)}
+    return digest([split(trial.config)[0], rhythm])
+
+
+def groups(trials: Iterable[Trial]) -> dict[str, list[Trial]]:
+    """Trials by `group_key`, in the order the groups first appear."""
+    result: dict[str, list[Trial]] = {}
+    for trial in trials:
+        result.setdefault(group_key(trial), []).append(trial)
+    return result

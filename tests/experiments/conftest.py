@@ -1,0 +1,107 @@
+"""A run small enough to train many times, on the real data path."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+from gnomon.experiments.config import defaults, override, plain
+
+TINY = {
+    "steps": 12,
+    "batch": 4,
+    "model": {
+        "name": "gnomon.models.TransformerLM",
+        "vocab": 256,
+        "width": 16,
+        "depth": 1,
+    },
+    "data": {
+        "name": "stdlib_text",
+        "length": 16,
+        "train_bytes": 20_000,
+        "validation_bytes": 4_000,
+    },
+    "optimizer": {
+        "name": "optax.adamw",
+        "learning_rate": 1e-3,
+        "b1": 0.9,
+        "weight_decay": 0.01,
+    },
+    "evaluate": {"every": 6, "batches": 2, "batch": 8},
+    "log_every": 3,
+    "checkpoint_every": 4,
+    "tensorboard": False,
+}
+
+# As a config file, with every field open to a sweep in a subprocess.
+SWEEP_FILE = """
+from gnomon.experiments.config import defaults
+from gnomon.experiments.sweeps import over, product
+
+def get_config():
+    config = defaults()
+    config.update({tiny!r})
+    return config
+
+def sweep():
+    return {sweep}
+"""
+
+
+@pytest.fixture
+def optax_promotion():
+    """optax raises a traced float to an integer count, which strict mode refuses."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+@pytest.fixture
+def tiny():
+    """Makes a small config, with changes."""
+
+    def make(**changes):
+        base = override(plain(defaults()), TINY)
+        return override(base, {k.replace("__", "."): v for k, v in changes.items()})
+
+    return make
+
+
+@pytest.fixture
+def command(tmp_path):
+    """Starts ``python -m gnomon.experiments.<name>`` as a user would."""
+    started = []
+
+    def start(name: str, *arguments: str) -> subprocess.Popen:
+        process = subprocess.Popen(
+            [sys.executable, "-m", f"gnomon.experiments.{name}", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=tmp_path,
+            # A cache shared by the processes of one test: only the first compiles.
+            env=os.environ | {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "xla")},
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        if not process.stdout.closed:
+            process.communicate()
+
+
+@pytest.fixture
+def sweep_file(tmp_path):
+    """Writes a config file whose ``sweep()`` is the given expression."""
+
+    def write(sweep: str, **changes) -> Path:
+        path = tmp_path / "tiny_sweep.py"
+        path.write_text(SWEEP_FILE.format(tiny=TINY | changes, sweep=sweep))
+        return path
+
+    return write

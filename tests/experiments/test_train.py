@@ -1,0 +1,151 @@
+"""Training from the command line: finished, interrupted, killed, refused."""
+
+import json
+import random
+import signal
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from gnomon.experiments.files import read_json
+from gnomon.experiments.metrics import read_metrics
+from gnomon.experiments.resolve import ConfigError
+from gnomon.experiments.train import load_state, train
+
+pytestmark = pytest.mark.usefixtures("optax_promotion")
+
+
+def state_of(workdir: Path) -> list[np.ndarray]:
+    state = load_state(workdir)
+    return jax.tree.leaves(state._replace(key=jax.random.key_data(state.key)))
+
+
+def rows_of(workdir: Path) -> int:
+    path = workdir / "metrics.jsonl"
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """Parameters, optimizer state, data position's effect, metrics: to the bit."""
+    for a, b in zip(state_of(one), state_of(other), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert read_metrics(one) == read_metrics(other)
+    results = [read_json(workdir / "result.json") for workdir in (one, other)]
+    for result in results:
+        result.pop("seconds")
+    assert results[0] == results[1]
+
+
+@pytest.fixture
+def arguments(sweep_file, tmp_path):
+    """The same long enough run in two folders."""
+    config = sweep_file("[{}]", steps=240, checkpoint_every=20, log_every=4)
+    return lambda name: (f"--config={config}", f"--workdir={tmp_path / name}")
+
+
+def test_killed_anywhere_and_run_again_it_is_bit_equal(command, arguments, tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert command("train", *arguments("whole")).wait() == 0
+    kills = random.Random(0)
+    for _ in range(3):
+        process = command("train", *arguments("killed"))
+        # Between rows, so the kill may fall on any step, save or evaluation.
+        target = rows_of(killed) + kills.randint(4, 20)
+        while rows_of(killed) < target and process.poll() is None:
+            time.sleep(0.002)
+        time.sleep(kills.random() * 0.02)
+        process.kill()
+        process.wait()
+        if (killed / "result.json").exists():
+            break
+    assert rows_of(killed) > 0
+    assert command("train", *arguments("killed")).wait() == 0
+    assert_same_run(whole, killed)
+
+
+def test_ctrl_c_saves_and_the_same_command_goes_on(command, arguments, tmp_path):
+    stopped = tmp_path / "stopped"
+    process = command("train", *arguments("stopped"))
+    while rows_of(stopped) < 7 and process.poll() is None:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate()
+    assert process.returncode == 130
+    assert "run the same command again to go on" in output
+    at = int(output.split("stopped at step ")[1].split()[0])
+    assert load_state(stopped).step == at
+    assert command("train", *arguments("stopped")).wait() == 0
+    assert command("train", *arguments("whole")).wait() == 0
+    assert_same_run(tmp_path / "whole", stopped)
+
+
+def test_a_run_leaves_all_that_it_promises(tiny, tmp_path, capsys):
+    result = train(tiny(tensorboard=True), tmp_path)
+    assert "embed/embedding" in capsys.readouterr().out
+    assert {path.name.split(".")[0] for path in tmp_path.iterdir()} == {
+        *("config", "metrics", "result", "checkpoints", "events", "lock")
+    }
+    assert result == json.loads((tmp_path / "result.json").read_text())
+    assert result["status"] == "finished"
+    assert result["units"] == 12 * 4 * 16
+    rows = read_metrics(tmp_path)
+    assert [row["step"] for row in rows] == [3, 6, 9, 12]
+    assert ["validation_loss" in row for row in rows] == [False, True, False, True]
+    assert result["final"]["validation_loss"] == rows[-1]["validation_loss"]
+    # A second call has nothing to do and says so.
+    assert train(tiny(tensorboard=True), tmp_path) == result
+    assert "is done" in capsys.readouterr().out
+
+
+def test_training_learns(tiny, tmp_path):
+    """Bytes of Python are far from uniform: 5.5 nats at first, below 3.6 soon."""
+    config = tiny(
+        steps=150,
+        batch=16,
+        data={"name": "stdlib_text", "length": 16},
+        evaluate__batches=16,
+        optimizer__learning_rate=3e-2,
+        log_every=50,
+        checkpoint_every=150,
+    )
+    result = train(config, tmp_path)
+    assert result["final"]["validation_loss"] < 3.6
+
+
+@pytest.mark.parametrize("name", ["digits_mlp", "digits_resnet"])
+def test_image_configs_train(name, tmp_path):
+    """Statistics of batch normalization are part of the saved state."""
+    from gnomon.experiments.config import load, override
+
+    changes = {"steps": 80, "model.width": 4} if "resnet" in name else {"steps": 30}
+    config = override(load(f"{name}.py"), changes | {"tensorboard": False})
+    result = train(config, tmp_path)
+    assert result["final"]["validation_accuracy"] > 0.3
+    assert bool(jax.tree.leaves(load_state(tmp_path).stats)) == ("resnet" in name)
+
+
+def test_another_run_in_the_folder_is_refused_by_field(tiny, tmp_path):
+    train(tiny(), tmp_path)
+    with pytest.raises(ConfigError, match=r"config.model.width was 16 and is now 32"):
+        train(tiny(model__width=32), tmp_path)
+    with pytest.raises(ConfigError, match=r"config.optimizer.name was 'optax.adamw'"):
+        train(tiny(optimizer={"name": "optax.sgd", "learning_rate": 1e-3}), tmp_path)
+
+
+def test_a_checkpoint_of_another_model_is_refused_by_path(tiny, tmp_path):
+    """Even where nothing but the checkpoint is left to tell."""
+    train(tiny(), tmp_path)
+    (tmp_path / "config.json").unlink()
+    (tmp_path / "result.json").unlink()
+    with pytest.raises(ValueError, match=r"params/blocks/0/attention.*f32\[1,16"):
+        train(tiny(model__width=32), tmp_path)
+
+
+def test_a_folder_in_use_is_refused(tiny, tmp_path):
+    from gnomon.experiments.files import lock
+
+    with lock(tmp_path / "lock"), pytest.raises(ConfigError, match="in use by process"):
+        train(tiny(), tmp_path)
