@@ -1,0 +1,91 @@
+"""Reads a sweep's folder and writes its verdict: a page, a JSON file, a table.
+
+``python -m gnomon.experiments.report --workdir=DIR`` writes ``DIR/report.html`` and
+``DIR/report.json`` and prints the same numbers. It may run while a sweep is under
+way, and then says how much of it is done.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from absl import app, flags
+
+from gnomon.experiments.files import read_json, write_json, write_text
+from gnomon.experiments.runs import load_runs, table
+
+
+def write_report(workdir: str | os.PathLike[str]) -> str:
+    """Writes `report.html` and `report.json` into a sweep's folder.
+
+    Args:
+      workdir: The sweep's folder.
+
+    Returns:
+      The report as plain text, its last line the page's path.
+
+    Raises:
+      FileNotFoundError: The folder is missing or holds no trials.
+      ValueError: No trial has finished, or the config's report section names a
+        baseline or metric that the trials do not have.
+    """
+    # Loaded here, so that a sweep that only runs trials does not wait for pictures.
+    from gnomon.experiments.report.analysis import analyze
+    from gnomon.experiments.report.curves import loss_curve
+    from gnomon.experiments.report.page import page
+    from gnomon.experiments.report.provenance import select, trace
+    from gnomon.experiments.report.record import record
+    from gnomon.experiments.report.text import terminal
+
+    workdir = Path(workdir)
+    every = load_runs(workdir)
+    path = workdir / "sweep.json"
+    sweep = read_json(path) if path.exists() else {}
+    runs, planned, notes = select(every, sweep)
+    if not any(run.result is not None for run in runs):
+        raise ValueError(
+            f"--workdir={workdir}: 0 of {planned} trials done, so there is nothing to"
+            " report; run the sweep's command again to go on"
+        )
+    section = runs[0].config.get("report", {})
+    metric = section.get("metric") or "validation_loss"
+    analysis = analyze(table(runs), section.get("baseline", ""), metric)
+    provenance = trace(runs, planned, sweep, notes)
+    by_id = {run.id: run for run in runs}
+    best = {
+        (cell.label, cell.scale): [by_id[t] for t in cell.optimum.trials if t]
+        for cell in analysis.cells
+        if cell.optimum is not None
+    }
+    curves = {key: loss_curve(found, metric) for key, found in best.items()}
+    # One figure shows one metric: if a run lacks evaluations, all show training loss.
+    if any(curve is not None and curve.name != metric for curve in curves.values()):
+        curves = {
+            k: loss_curve(found, metric, "train_loss") for k, found in best.items()
+        }
+    shown = {key: curve for key, curve in curves.items() if curve is not None}
+    write_json(workdir / "report.json", record(analysis, provenance))
+    write_text(workdir / "report.html", page(analysis, provenance, shown))
+    return f"{terminal(analysis, provenance)}\n\nreport: {workdir / 'report.html'}"
+
+
+def main(workdir: str | os.PathLike[str]) -> None:
+    """Writes the report of a folder and prints it."""
+    print(write_report(workdir))
+
+
+def run() -> None:
+    """The console command."""
+    flags.DEFINE_string("workdir", None, "The sweep's folder, read and written to.")
+    flags.mark_flag_as_required("workdir")
+
+    def guarded(argv: list[str]) -> None:
+        if len(argv) > 1:
+            raise app.UsageError(f"unexpected arguments: {argv[1:]}")
+        try:
+            main(flags.FLAGS.workdir)
+        except (FileNotFoundError, ValueError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(2)
+
+    app.run(guarded)

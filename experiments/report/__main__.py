@@ -1,0 +1,6 @@
+"""``python -m gnomon.experiments.report --workdir=DIR``."""
+
+from gnomon.experiments.report import run
+
+if __name__ == "__main__":
+    run()

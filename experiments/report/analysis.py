@@ -1,0 +1,89 @@
+"""From a run table to the numbers of a report; no files, no pictures."""
+
+import dataclasses
+from collections.abc import Sequence
+
+from gnomon.experiments.report.speedup import (
+    Comparison,
+    Summary,
+    compare,
+    seed_weights,
+    summarize,
+)
+from gnomon.experiments.report.tuning import Cell, Scale, Table, cells
+
+
+@dataclasses.dataclass(frozen=True)
+class Analysis:
+    """What a report says.
+
+    Attributes:
+      baseline: The optimizer the others are compared with.
+      metric: The final metric that is compared; smaller is better.
+      cells: Every optimizer at every scale, the baseline's first.
+      comparisons: Every other optimizer against the baseline, a scale each.
+      summaries: Every other optimizer over all scales.
+    """
+
+    baseline: str
+    metric: str
+    cells: Sequence[Cell]
+    comparisons: Sequence[Comparison]
+    summaries: Sequence[Summary]
+
+    @property
+    def labels(self) -> list[str]:
+        """The optimizers, the baseline first."""
+        return list(dict.fromkeys(cell.label for cell in self.cells))
+
+    @property
+    def scales(self) -> list[Scale]:
+        """The scales, smallest first."""
+        order = lambda s: (s.parameters, s.steps, s.name)  # noqa: E731
+        return sorted({cell.scale for cell in self.cells}, key=order)
+
+    def cell(self, label: str, scale: Scale) -> Cell | None:
+        """One optimizer at one scale, if it ran there."""
+        for cell in self.cells:
+            if cell.label == label and cell.scale == scale:
+                return cell
+        return None
+
+
+def analyze(
+    table: Table, baseline: str = "", metric: str = "validation_loss"
+) -> Analysis:
+    """Tunes every optimizer at every scale and compares it with the baseline.
+
+    Args:
+      table: Columns as `gnomon.experiments.runs.table` gives them.
+      baseline: The label to compare with; "" takes the first in the table.
+      metric: The final metric to compare; smaller is better.
+
+    Raises:
+      ValueError: No trial has the baseline's label, or none recorded the metric.
+    """
+    labels = [str(label) for label in dict.fromkeys(table["label"])]
+    baseline = baseline or labels[0]
+    if baseline not in labels:
+        raise ValueError(
+            f"config.report.baseline={baseline!r}: no trial has this label; there"
+            f" are: {', '.join(labels)}"
+        )
+    found = sorted(cells(table, metric), key=lambda cell: cell.label != baseline)
+    base = [cell for cell in found if cell.label == baseline]
+    weights = seed_weights([cell.seeds for cell in found])
+    comparisons = [
+        compare(cell, base, weights) for cell in found if cell.label != baseline
+    ]
+    others = list(dict.fromkeys(c.label for c in comparisons))
+    return Analysis(
+        baseline=baseline,
+        metric=metric,
+        cells=found,
+        comparisons=comparisons,
+        summaries=[
+            summarize(label, [c for c in comparisons if c.label == label])
+            for label in others
+        ],
+    )

@@ -1,0 +1,76 @@
+"""Loss curves of the tuned runs."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from gnomon.experiments.runs import Run
+
+ENOUGH = 4  # evaluations that make a curve
+
+
+class Curve(NamedTuple):
+    """A loss against steps.
+
+    Attributes:
+      name: Which metric.
+      step: ``[points]``.
+      mean: ``[points]``, over seeds.
+      low: ``[points]``, the smallest of the seeds.
+      high: ``[points]``, the largest of the seeds.
+    """
+
+    name: str
+    step: np.ndarray
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+def loss_curve(runs: Sequence[Run], metric: str, name: str = "") -> Curve | None:
+    """The curve of one setting over its seeds.
+
+    Args:
+      runs: The setting's runs, a seed each.
+      metric: The validation metric, taken where every run has enough evaluations.
+        Otherwise the training loss stands in, smoothed over a tenth of the run.
+      name: Which metric to take, when the choice is made already.
+
+    Returns:
+      The curve, or None where the runs recorded too little.
+    """
+    metrics = [run.metrics() for run in runs]
+    for key in [name] if name else [metric, "train_loss"]:
+        found = _common(metrics, key)
+        if found is None:
+            continue
+        step, values = found
+        if key == "train_loss":
+            values = np.stack([_smooth(row) for row in values])
+        return Curve(key, step, values.mean(0), values.min(0), values.max(0))
+    return None
+
+
+def _common(metrics: Sequence[dict], key: str) -> tuple[np.ndarray, np.ndarray] | None:
+    """Values of one metric at the steps where all runs have it."""
+    series = []
+    for run in metrics:
+        values = run.get(key, np.full(len(run["step"]), np.nan))
+        kept = np.isfinite(values)
+        series.append(dict(zip(run["step"][kept], values[kept], strict=True)))
+    if not series:
+        return None
+    steps = sorted(set.intersection(*(set(one) for one in series)))
+    if len(steps) < ENOUGH:
+        return None
+    return np.array(steps), np.array([[one[s] for s in steps] for one in series])
+
+
+def _smooth(values: np.ndarray) -> np.ndarray:
+    """A centered moving average, narrower toward the ends."""
+    half = len(values) // 20
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    index = np.arange(len(values))
+    reach = np.minimum(half, np.minimum(index, len(values) - 1 - index))
+    return (sums[index + reach + 1] - sums[index - reach]) / (2 * reach + 1)

@@ -1,0 +1,248 @@
+"""One self-contained HTML page: verdict, pictures, tables, method, provenance."""
+
+import html
+import re
+from collections.abc import Mapping, Sequence
+
+from gnomon.experiments.report import figures, verdict
+from gnomon.experiments.report.analysis import Analysis
+from gnomon.experiments.report.curves import Curve
+from gnomon.experiments.report.provenance import Provenance
+from gnomon.experiments.report.speedup import widening
+from gnomon.experiments.report.style import looks
+from gnomon.experiments.report.styles import STYLES
+from gnomon.experiments.report.text import (
+    comparison_rows,
+    tuned_rows,
+    verdict_lines,
+)
+from gnomon.experiments.report.tuning import Scale
+
+_NUMERIC = re.compile(r"^[<>+\-−]?[\d.,]+|^\[|^-$|^(more|less) than ")
+
+
+def page(
+    analysis: Analysis,
+    provenance: Provenance,
+    curves: Mapping[tuple[str, Scale], Curve],
+) -> str:
+    """Writes the page.
+
+    Args:
+      analysis: The numbers.
+      provenance: Where they come from.
+      curves: Loss curves of the best settings by optimizer and scale.
+
+    Returns:
+      The text of an HTML file that loads nothing from anywhere.
+    """
+    title = f"{' / '.join(analysis.labels)}: which is faster?"
+    body = [
+        _verdict(analysis, provenance),
+        *_pictures(analysis, curves),
+        _section(
+            "Tuned settings",
+            "One row for each optimizer and model. Only rows that say “tuned” enter a"
+            " comparison; ± is the standard deviation over seeds.",
+            _table(tuned_rows(analysis)),
+        ),
+    ]
+    if analysis.comparisons:
+        body.append(
+            _section(
+                "Effective speedup in numbers",
+                f"Above 1× the optimizer is faster than {analysis.baseline}; a negative"
+                " loss difference means that it ends lower.",
+                _table(comparison_rows(analysis)),
+            )
+        )
+    body += [_method(analysis), _provenance(provenance)]
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{_text(title)}</title>\n<style>{STYLES}</style>\n</head>\n<body>\n"
+        "<main>\n" + "\n".join(body) + "\n</main>\n</body>\n</html>\n"
+    )
+
+
+def _text(words: str) -> str:
+    """Escapes for HTML, and writes factors with a multiplication sign."""
+    words = html.escape(words).replace(" %", "\N{NO-BREAK SPACE}%")
+    return re.sub(r"(\d\.\d+)x\b", r"\1×", words)
+
+
+def _section(heading: str, lead: str, content: str) -> str:
+    return (
+        f"<section>\n<h2>{_text(heading)}</h2>\n<p class=lead>{_text(lead)}</p>\n"
+        f"{content}\n</section>"
+    )
+
+
+def _verdict(analysis: Analysis, provenance: Provenance) -> str:
+    parts = []
+    if not provenance.complete:
+        parts.append(
+            f"<p class=provisional>Provisional: {_text(provenance.done)}. The numbers"
+            " below will change.</p>"
+        )
+    parts.append(f"<p class=kicker>{_kicker(analysis, provenance)}</p>")
+    first, *others = verdict_lines(analysis)
+    parts.append(f"<h1>{_emphasized(first)}</h1>")
+    parts += [f"<p class=second>{_emphasized(line)}</p>" for line in others]
+    notes = [*provenance.notes, *verdict.notes(analysis)]
+    if notes:
+        items = "".join(f"<li>{_text(note)}</li>" for note in notes)
+        parts.append(f"<ul class=notes>{items}</ul>")
+    return "<header>\n" + "\n".join(parts) + "\n</header>"
+
+
+def _kicker(analysis: Analysis, provenance: Provenance) -> str:
+    seeds = sorted({len(cell.seeds) for cell in analysis.cells})
+    names = ", ".join(_text(label) for label in analysis.labels)
+    span = "–".join(str(n) for n in sorted({seeds[0], seeds[-1]}))
+    plural = "s" if seeds[-1] > 1 else ""
+    return f"{names} · {_text(provenance.done)} · {span} seed{plural}"
+
+
+def _emphasized(sentence: str) -> str:
+    """Sets the first factor and its interval apart within a sentence."""
+    return re.sub(
+        r"((?:(?:more|less) than )?[\d.]+×)( \[[^\]]*\])?",
+        lambda m: (
+            f"<b>{m[1]}</b>" + (f"<span class=interval>{m[2]}</span>" if m[2] else "")
+        ),
+        _text(sentence),
+        count=1,
+    )
+
+
+def _legend(analysis: Analysis) -> str:
+    items = [
+        f'<span class=key><i style="background:{look.color}"></i>{_text(label)}</span>'
+        for label, look in looks(analysis.labels).items()
+    ]
+    return f"<div class=legend>{''.join(items)}</div>"
+
+
+def _panels(analysis: Analysis, svgs: Sequence[str]) -> str:
+    cards = "".join(f"<div class=panel>{svg}</div>" for svg in svgs)
+    kind = "" if len(svgs) > 1 else " class=lone"
+    return f"<figure{kind}>{_legend(analysis)}<div class=panels>{cards}</div></figure>"
+
+
+def _picture(analysis: Analysis, svg: str) -> str:
+    return f"<figure>{_legend(analysis)}{svg}</figure>"
+
+
+def _pictures(
+    analysis: Analysis, curves: Mapping[tuple[str, Scale], Curve]
+) -> Sequence[str]:
+    base = analysis.baseline
+    pair = []
+    if svg := figures.speedups(analysis):
+        pair.append(
+            _section(
+                "Effective speedup",
+                f"How to read this: right of the line at 1× the optimizer needs less"
+                f" compute than {base} for the same loss; a bar (the 95 % interval)"
+                " that touches the line shows no difference.",
+                _picture(analysis, svg),
+            )
+        )
+    if svg := figures.loss_against_compute(analysis):
+        pair.append(
+            _section(
+                "Tuned loss against compute",
+                "How to read this: lower is better and further left is cheaper; bands"
+                " span the seeds, hollow marks are settings that are not tuned.",
+                _picture(analysis, svg),
+            )
+        )
+    found = [f"<div class=pair>{''.join(pair)}</div>"] if pair else []
+    if svgs := figures.learning_rates(analysis):
+        found.append(
+            _section(
+                "Is every optimizer tuned?",
+                "How to read this: each line should dip inside its grid; the large mark"
+                " is the optimum (hollow where the grid does not show it is one), dots"
+                " are seeds, and at the top edge × marks a diverged setting and ▲ one"
+                " off the scale.",
+                _panels(analysis, svgs),
+            )
+        )
+    if svgs := figures.loss_curves(analysis, curves):
+        found.append(
+            _section(
+                "Loss curves of the best settings",
+                "How to read this: only the right end counts for the verdict, since"
+                " learning rates decay over the run; bands span the seeds.",
+                _panels(analysis, svgs),
+            )
+        )
+    return found
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    heading, *body = rows
+    numeric = [
+        all(_NUMERIC.match(row[i]) for row in body if row[i])
+        for i in range(len(heading))
+    ]
+
+    def line(row: Sequence[str], tag: str) -> str:
+        cells = [
+            f"<{tag}{' class=number' if number else ''}>{_text(cell)}</{tag}>"
+            for cell, number in zip(row, numeric, strict=True)
+        ]
+        overall = " class=overall" if row[1].startswith("all (") else ""
+        return f"<tr{overall}>{''.join(cells)}</tr>"
+
+    lines = "\n".join(line(row, "td") for row in body)
+    return (
+        f"<div class=scroll><table>\n<thead>{line(heading, 'th')}</thead>\n"
+        f"<tbody>\n{lines}\n</tbody></table></div>"
+    )
+
+
+def _method(analysis: Analysis) -> str:
+    base = _text(analysis.baseline)
+    metric = _text(analysis.metric.replace("_", " "))
+    seeds = sorted({len(cell.seeds) for cell in analysis.cells if len(cell.seeds) > 1})
+    factors = ", ".join(f"{widening(n):.2f} for {n} seeds" for n in seeds)
+    widened = f" (here {factors})" if seeds else ""
+    return f"""<section class=method>
+<h2>Method</h2>
+<p><b>Tuned.</b> At every scale each optimizer takes the setting with the smallest mean
+final {metric} over its seeds. A setting that diverged for any seed cannot be chosen.
+If the best learning rate is the first or last of its grid, a better one may lie
+outside: the optimizer is then called untuned there and is not compared.</p>
+<p><b>Effective speedup.</b> The compute {base} needs to reach the optimizer’s tuned
+loss, divided by the compute the optimizer used. {base}’s need is read off its own tuned
+losses: against the lengths of training of the same model where several were run
+(“steps”), otherwise against the sizes of the model (“scales”). Between its runs the
+loss is taken as linear in the logarithm of compute, after isotonic regression has made
+it decrease; with runs a factor of two apart this reads a gain of 1.3× as 1.32×. Beyond
+its runs the last segment continues (“extrapolated”, which understates a gain, since
+loss curves flatten); more than a factor of two beyond, only a bound is given. Compute
+is the model’s training FLOPs: what the optimizer itself adds to a step, and wall time,
+are not in it.</p>
+<p><b>Interval.</b> A bootstrap draws the seeds 2,000 times with replacement, the same
+draw for all optimizers and scales, since equal seeds share initialization and data
+order; in each draw every optimizer is tuned anew. The 2.5 % and 97.5 % percentiles of
+the log speedup are too close together for few seeds, so their distances from the
+center are widened{widened}, by √(n/(n−1)) times the ratio of Student’s to the normal
+quantile, which turns the interval of a mean into the t interval (Hesterberg 2015); for
+two seeds, whose percentiles are the seeds themselves, by Student’s quantile. Each
+interval is at 95 % by itself: no correction is made for looking at several.</p>
+<p><b>Overall and trend.</b> The overall speedup is the geometric mean over scales. The
+trend is the least-squares slope of log speedup against log parameters among runs of
+equal length, with an interval from the same draws.</p>
+</section>"""
+
+
+def _provenance(provenance: Provenance) -> str:
+    items = "\n".join(
+        f"<dt>{_text(name)}</dt><dd>{html.escape(value)}</dd>"
+        for name, value in provenance.facts.items()
+    )
+    return f"<section>\n<h2>Provenance</h2>\n<dl>\n{items}\n</dl>\n</section>"

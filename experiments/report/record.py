@@ -1,0 +1,124 @@
+"""The numbers of a report as `report.json` holds them."""
+
+import math
+from typing import Any
+
+from gnomon.experiments.report import verdict
+from gnomon.experiments.report.analysis import Analysis
+from gnomon.experiments.report.provenance import Provenance
+from gnomon.experiments.report.speedup import NO_INTERVAL, Comparison, Summary
+from gnomon.experiments.report.text import verdict_lines
+from gnomon.experiments.report.tuning import Cell, Setting
+
+
+def record(analysis: Analysis, provenance: Provenance) -> dict[str, Any]:
+    """Everything the report says, as plain data; what is unknown is NaN.
+
+    Args:
+      analysis: The numbers.
+      provenance: Where they come from.
+
+    Returns:
+      Sections ``verdicts`` (sentences), ``overall``, ``comparisons``, ``cells``
+      (grids with losses and trial ids), ``trials`` and ``provenance``. Speedups are
+      factors; an end of an interval outside ``limits`` is null, since the
+      baseline's runs cannot tell it.
+    """
+    base = analysis.baseline
+    return {
+        "baseline": base,
+        "metric": analysis.metric,
+        "complete": provenance.complete,
+        "verdicts": verdict_lines(analysis),
+        "overall": [_summary(s, base) for s in analysis.summaries],
+        "comparisons": [_comparison(c, analysis) for c in analysis.comparisons],
+        "cells": [_cell(cell) for cell in analysis.cells],
+        "trials": dict(provenance.counts),
+        "notes": [*provenance.notes, *verdict.notes(analysis)],
+        "provenance": dict(provenance.facts),
+    }
+
+
+def _factor(log: float, limits: tuple[float, float] = NO_INTERVAL) -> float:
+    inside = limits[0] <= log <= limits[1]
+    return math.exp(log) if inside and math.isfinite(log) else float("nan")
+
+
+def _pair(logs: tuple[float, float], limits: tuple[float, float] = NO_INTERVAL) -> list:
+    return [_factor(log, limits) for log in logs]
+
+
+def _summary(s: Summary, baseline: str) -> dict[str, Any]:
+    return {
+        "label": s.label,
+        "speedup": _factor(s.log_speedup),
+        "interval": _pair(s.log_interval),
+        "seeds": s.seeds,
+        "scales_compared": s.scales[0],
+        "scales": s.scales[1],
+        "includes_bound": s.bounded,
+        "factor_per_doubling": _factor(s.slope),
+        "factor_per_doubling_interval": _pair(s.slope_interval),
+        "reason": s.reason or None,
+        "verdict": verdict.headline(s, baseline),
+        "trend": verdict.trend(s) or None,
+    }
+
+
+def _comparison(c: Comparison, analysis: Analysis) -> dict[str, Any]:
+    bound = None
+    if not c.reason and c.bounded:
+        above = c.log_speedup > c.limits[1]
+        bound = {
+            "kind": "at least" if above else "at most",
+            "speedup": _factor(c.limits[1] if above else c.limits[0]),
+        }
+    trials = [
+        trial
+        for label in (c.label, analysis.baseline)
+        if (cell := analysis.cell(label, c.scale)) is not None and cell.tuned
+        for trial in cell.tuned.trials
+    ]
+    return {
+        "label": c.label,
+        "scale": c.scale.name,
+        "speedup": _factor(c.log_speedup, c.limits),
+        "interval": _pair(c.log_interval, c.limits),
+        "limits": _pair(c.limits),
+        "bound": bound,
+        "curve": c.curve or None,
+        "extrapolated": c.extrapolated,
+        "pooled": c.pooled,
+        "loss_difference": c.difference,
+        "loss_difference_interval": list(c.difference_interval),
+        "seeds": c.seeds,
+        "reason": c.reason or None,
+        "verdict": verdict.comparison(c, analysis.baseline),
+        "tuned_trials": trials,
+    }
+
+
+def _cell(cell: Cell) -> dict[str, Any]:
+    optimum = cell.optimum
+    return {
+        "label": cell.label,
+        "scale": cell.scale.name,
+        "parameters": cell.scale.parameters,
+        "steps": cell.scale.steps,
+        "compute": cell.compute,
+        "seeds": list(cell.seeds),
+        "status": cell.status,
+        "tuned": cell.tuned is not None,
+        "optimum": None if optimum is None else _setting(optimum),
+        "grid": [_setting(setting) for setting in cell.settings],
+    }
+
+
+def _setting(setting: Setting) -> dict[str, Any]:
+    return {
+        "values": dict(setting.values),
+        "loss": setting.mean,
+        "losses": setting.losses.tolist(),
+        "statuses": list(setting.statuses),
+        "trials": list(setting.trials),
+    }

@@ -1,0 +1,401 @@
+r"""Effective speedup over a baseline, with intervals from a bootstrap over seeds.
+
+The effective speedup of an optimizer is the compute the baseline needs to reach the
+optimizer's tuned loss, over the compute the optimizer used. The baseline's need is
+read off its own tuned curve :math:`g` of loss against log compute:
+
+.. math:: \log S = g^{-1}(L) - \log C
+
+where :math:`g` is piecewise linear through the baseline's tuned losses after they
+are made decreasing (`decreasing`), and continues with the slope of its last segment
+beyond them. Where the baseline is itself tuned at the optimizer's scale, with loss
+:math:`L_0` at compute :math:`C_0`,
+
+.. math:: \log S = g^{-1}(L) - g^{-1}(L_0) + \log C_0 - \log C
+
+which is the same number whenever the curve already decreases, and which is zero for
+equal losses even where noise made it rise: equal is then never called different.
+A loss curve is convex. Beyond the longest run, therefore, the last segment understates
+a gain; between runs a straight line overstates it a little: with runs a factor 2 apart
+a gain of 1.3 reads as 1.32, with runs a factor 1.4 apart as 1.30.
+
+Seeds fix initialization and data order and are shared by all optimizers and scales,
+so a bootstrap draw is a draw of seeds, the same for all cells with those seeds.
+Within a draw every cell chooses its setting anew, so luck in the choice is part of
+the interval.
+
+The interval takes the 2.5 % and 97.5 % percentiles of the draws of :math:`\log S`
+and widens their distance from the estimate by
+
+.. math:: \sqrt{\frac{n}{n-1}} \; \frac{t_{0.975,\,n-1}}{z_{0.975}}
+
+for :math:`n` seeds. For a mean, the bootstrap distribution has the plug-in variance
+(divisor n) and its percentiles are those of a normal; the two factors put back the
+unbiased variance and Student's quantile, so the interval becomes the t interval.
+It is 2.69 for three seeds, 1.87 for four: few seeds carry little. Two seeds have
+three distinct draws, their percentiles are the two seeds themselves, which lie
+:math:`s / \sqrt n` from the mean; there the factor is Student's quantile alone, 12.71.
+
+References:
+  Hesterberg, T. (2015). What Teachers Should Know About the Bootstrap. The American
+  Statistician 69(4), on expanded percentile intervals.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from scipy import special
+
+from gnomon.experiments.report.tuning import Cell, Scale, why
+
+DRAWS = 2000
+LEVEL = 0.95
+BEYOND = float(np.log(2.0))  # how far past the baseline's runs a number is given
+NO_INTERVAL = (float("-inf"), float("inf"))
+
+
+def seed_weights(
+    seed_sets: Sequence[tuple[int, ...]], draws: int = DRAWS
+) -> dict[tuple[int, ...], np.ndarray]:
+    """Bootstrap draws of the seeds, as weights of a mean.
+
+    Cells with the same seeds share a draw and so stay paired. Cells whose seeds
+    differ are drawn independently, which ignores the luck that a partial overlap
+    shares and is therefore on the safe side.
+
+    Args:
+      seed_sets: The seeds of each cell; duplicates are welcome.
+      draws: Number of draws.
+
+    Returns:
+      For each distinct set of n seeds, ``[draws, n]`` weights with rows summing to 1.
+
+    Example:
+      >>> weights = seed_weights([(0, 1, 2)], draws=4)[0, 1, 2]
+      >>> print(weights.shape, weights.sum(axis=1))
+      (4, 3) [1. 1. 1. 1.]
+    """
+    weights = {}
+    for seeds in set(seed_sets):
+        # Seeded by the seeds' values: no number depends on the order of the cells.
+        rng = np.random.default_rng([len(seeds), *(abs(seed) for seed in seeds)])
+        n = len(seeds)
+        weights[seeds] = rng.multinomial(n, np.full(n, 1 / n), size=draws) / n
+    return weights
+
+
+def widening(n: int, level: float = LEVEL) -> float:
+    """How much a percentile interval over ``n`` seeds is too narrow.
+
+    >>> [round(widening(n), 2) for n in (2, 3, 4, 10)]
+    [12.71, 2.69, 1.87, 1.22]
+    """
+    tail = (1 + level) / 2
+    student = special.stdtrit(n - 1, tail)
+    if n == 2:
+        return float(student)
+    return float(np.sqrt(n / (n - 1)) * student / special.ndtri(tail))
+
+
+def interval(estimate: float, draws: np.ndarray, n: int) -> tuple[float, float]:
+    """Widened percentile interval around an estimate.
+
+    Args:
+      estimate: The estimate, on a scale where its noise is roughly additive.
+      draws: Its bootstrap draws. A draw that is not finite counts as both
+        infinitely low and infinitely high.
+      n: Seeds behind it. One seed has no interval.
+
+    Returns:
+      The two ends, infinite where the draws cannot bound the number.
+    """
+    if n < 2 or not np.isfinite(estimate):
+        return NO_INTERVAL
+    lost = ~np.isfinite(draws)
+    tail = (1 - LEVEL) / 2
+    # Order statistics, not interpolation: some draws may be infinite.
+    low = np.quantile(np.where(lost, -np.inf, draws), tail, method="lower")
+    high = np.quantile(np.where(lost, np.inf, draws), 1 - tail, method="higher")
+    wide = widening(n)
+    # Choosing the setting anew shifts all draws; their spread is what matters, so it
+    # is measured from their own center and laid around the estimate.
+    center = np.mean(draws[~lost]) if not lost.all() else estimate
+    low, high = (estimate + wide * (end - center) for end in (low, high))
+    return float(low), float(high)
+
+
+def decreasing(log_compute: np.ndarray, loss: np.ndarray) -> tuple[np.ndarray, ...]:
+    """The nearest decreasing curve: isotonic regression, pooled points merged.
+
+    A run of points that rises is replaced by its centroid, repeated, so the result
+    strictly decreases between distinct points and has an inverse.
+
+    Args:
+      log_compute: ``[points]``, rising.
+      loss: ``[draws, points]``.
+
+    Returns:
+      Log compute and loss of the curve, both ``[draws, points]``.
+
+    Example:
+      >>> x, y = decreasing(np.array([0., 1., 2.]), np.array([[3., 1., 2.]]))
+      >>> print(x, y)
+      [[0.  1.5 1.5]] [[3.  1.5 1.5]]
+    """
+    points = loss.shape[1]
+    sums = np.concatenate([np.zeros_like(loss[:, :1]), np.cumsum(loss, axis=1)], axis=1)
+    fit = np.empty_like(loss)
+    # Minimum over starts a <= i of the largest mean of a..b over ends b >= i.
+    for i in range(points):
+        starts = [
+            np.max(
+                [(sums[:, b + 1] - sums[:, a]) / (b + 1 - a) for b in range(i, points)],
+                axis=0,
+            )
+            for a in range(i + 1)
+        ]
+        fit[:, i] = np.min(starts, axis=0)
+    same = fit[:, :, None] == fit[:, None, :]
+    centers = (same * log_compute).sum(axis=2) / same.sum(axis=2)
+    return centers, fit
+
+
+def needed(x: np.ndarray, y: np.ndarray, loss: np.ndarray) -> np.ndarray:
+    """Log compute at which a decreasing curve reaches a loss.
+
+    Args:
+      x: ``[draws, points]`` from `decreasing`.
+      y: ``[draws, points]`` from `decreasing`.
+      loss: ``[draws]``.
+
+    Returns:
+      ``[draws]``; NaN where the curve is flat, so that no compute follows.
+
+    Example:
+      >>> x, y = decreasing(np.array([0., 1.]), np.array([[3., 2.]]))
+      >>> print(needed(x, y, np.array([2.5])), needed(x, y, np.array([1.5])))
+      [0.5] [1.5]
+    """
+    points = y.shape[1]
+    row = np.arange(len(y))
+    right = (y >= loss[:, None]).sum(axis=1)
+    # Outside the curve take its first or last two distinct points.
+    right = np.where(right == 0, (y >= y[:, :1]).sum(axis=1), right)
+    last = (y > y[:, -1:]).sum(axis=1)
+    right = np.where(right >= points, last, right)
+    left = right - 1
+    flat = (last == 0) | (left < 0)
+    left, right = np.maximum(left, 0), np.minimum(right, points - 1)
+    rise = y[row, left] - y[row, right]
+    share = (y[row, left] - loss) / np.where(flat, 1.0, rise)
+    found = x[row, left] + share * (x[row, right] - x[row, left])
+    return np.where(flat, np.nan, found)
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """One optimizer against the baseline at one scale; logs are natural.
+
+    Attributes:
+      label: The optimizer.
+      scale: Where.
+      reason: Why there is no speedup, or "".
+      curve: ``steps`` (the baseline's curve over lengths of the same model) or
+        ``scales`` (over models), or "" without a speedup.
+      log_speedup: Estimate, NaN without one; beyond `limits` it is only a bound.
+      log_interval: 95 % interval, infinite where there is none.
+      limits: Log speedups at half the baseline's least and twice its largest
+        compute; numbers outside are known only as bounds.
+      extrapolated: Whether the estimate lies beyond the baseline's own runs.
+      pooled: Whether the baseline's curve had to be made decreasing.
+      difference: Tuned loss minus the baseline's at this scale, NaN without one.
+      difference_interval: Its 95 % interval.
+      seeds: Smallest number of seeds behind it.
+      draws: Bootstrap draws of the log speedup.
+    """
+
+    label: str
+    scale: Scale
+    reason: str
+    curve: str = ""
+    log_speedup: float = float("nan")
+    log_interval: tuple[float, float] = NO_INTERVAL
+    limits: tuple[float, float] = NO_INTERVAL
+    extrapolated: bool = False
+    pooled: bool = False
+    difference: float = float("nan")
+    difference_interval: tuple[float, float] = NO_INTERVAL
+    seeds: int = 0
+    draws: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0))
+
+    @property
+    def bounded(self) -> bool:
+        """Whether the estimate is only a bound."""
+        return not self.limits[0] <= self.log_speedup <= self.limits[1]
+
+
+def _curve(cell: Cell, baseline: Sequence[Cell]) -> tuple[str, list[Cell]]:
+    """The baseline's cells whose curve a cell is read against."""
+    lengths = [b for b in baseline if b.scale.model == cell.scale.model]
+    if len({b.compute for b in lengths}) > 1:
+        return "steps", lengths
+    peers = [b for b in baseline if b.scale.data == cell.scale.data]
+    same_length = [b for b in peers if b.scale.steps == cell.scale.steps]
+    chosen = same_length if len({b.compute for b in same_length}) > 1 else peers
+    return "scales", chosen
+
+
+def compare(
+    cell: Cell,
+    baseline: Sequence[Cell],
+    weights: Mapping[tuple[int, ...], np.ndarray],
+) -> Comparison:
+    """Compares a cell with the baseline.
+
+    Args:
+      cell: An optimizer at a scale.
+      baseline: The baseline's cells at all scales, tuned or not.
+      weights: From `seed_weights`, for the seeds of all these cells.
+
+    Returns:
+      The comparison; without a number, and with a reason, where the cell or the
+      baseline is not tuned or the baseline's curve has a single point.
+    """
+    tuned = [b for b in baseline if b.tuned is not None]
+    here = [b for b in baseline if b.scale == cell.scale]
+    own = next((b for b in tuned if b.scale == cell.scale), None)
+    if cell.tuned is None:
+        return Comparison(cell.label, cell.scale, f"{cell.label} {why(cell)}")
+
+    def losses(one: Cell) -> np.ndarray:
+        """The estimate in row 0, bootstrap draws below it."""
+        n = len(one.seeds)
+        return one.means(np.concatenate([np.full((1, n), 1 / n), weights[one.seeds]]))
+
+    loss = losses(cell)
+    result = Comparison(cell.label, cell.scale, "", seeds=len(cell.seeds))
+    if own is not None:
+        n = min(len(cell.seeds), len(own.seeds))
+        gap = loss - losses(own)
+        result = dataclasses.replace(
+            result,
+            difference=float(gap[0]),
+            difference_interval=interval(gap[0], gap[1:], n),
+            seeds=n,
+        )
+    name, points = _curve(cell, tuned)
+    points = sorted(points, key=lambda b: b.compute)
+    if len({b.compute for b in points}) < 2:
+        return dataclasses.replace(result, reason=_no_curve(here, points))
+    log_compute = np.log([b.compute for b in points])
+    x, y = decreasing(log_compute, np.stack([losses(b) for b in points], axis=1))
+    need = needed(x, y, loss)
+    if not np.isfinite(need[0]):
+        reason = "the baseline's tuned loss does not fall with compute"
+        return dataclasses.replace(result, reason=reason)
+    shift = np.log(cell.compute)
+    if own in points:
+        shift = needed(x, y, losses(own)) - np.log(own.compute) + shift
+    logs = need - shift
+    offset = float(need[0] - logs[0])
+    seeds = min(len(c.seeds) for c in [cell, *points])
+    return dataclasses.replace(
+        result,
+        curve=name,
+        log_speedup=float(logs[0]),
+        log_interval=interval(logs[0], logs[1:], seeds),
+        limits=(
+            float(log_compute[0]) - BEYOND - offset,
+            float(log_compute[-1]) + BEYOND - offset,
+        ),
+        extrapolated=not log_compute[0] - 1e-9 <= need[0] <= log_compute[-1] + 1e-9,
+        pooled=bool((np.diff(y[0]) >= 0).any()),
+        seeds=seeds,
+        draws=logs[1:],
+    )
+
+
+def _no_curve(here: Sequence[Cell], points: Sequence[Cell]) -> str:
+    if here and here[0].tuned is None:
+        return f"the baseline {why(here[0])}"
+    many = "one compute only" if points else "no compute"
+    return (
+        f"the baseline is tuned at {many}, so it has no curve of loss against"
+        " compute; sweep further values of steps or sizes of the model"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """One optimizer against the baseline over all scales.
+
+    Attributes:
+      label: The optimizer.
+      reason: Why there is no overall number, or "".
+      log_speedup: Mean log speedup over the comparable scales.
+      log_interval: Its 95 % interval.
+      scales: How many scales were compared, and of how many.
+      bounded: Whether a scale entered as a bound.
+      slope: Change of log speedup for each doubling of the parameters, comparing
+        scales of equal length and data; NaN when fewer than two sizes compare.
+      slope_interval: Its 95 % interval.
+      sizes: Distinct model sizes behind the slope.
+      seeds: Smallest number of seeds behind the numbers.
+    """
+
+    label: str
+    reason: str
+    log_speedup: float = float("nan")
+    log_interval: tuple[float, float] = NO_INTERVAL
+    scales: tuple[int, int] = (0, 0)
+    bounded: bool = False
+    slope: float = float("nan")
+    slope_interval: tuple[float, float] = NO_INTERVAL
+    sizes: int = 0
+    seeds: int = 0
+
+
+def summarize(label: str, comparisons: Sequence[Comparison]) -> Summary:
+    """The mean log speedup of one optimizer, and its trend with model size.
+
+    Args:
+      label: The optimizer.
+      comparisons: Its comparisons, from `compare` with the same weights.
+
+    Returns:
+      The summary. A scale known only as a bound enters the mean at the bound, and
+      no trend is given then.
+    """
+    used = [c for c in comparisons if not c.reason]
+    if not used:
+        reasons = list(dict.fromkeys(c.reason for c in comparisons))
+        return Summary(label, "; ".join(reasons), scales=(0, len(comparisons)))
+    logs = np.stack([np.concatenate([[c.log_speedup], c.draws]) for c in used], axis=1)
+    limits = np.array([c.limits for c in used])
+    n = min(c.seeds for c in used)
+    bounded = any(c.bounded for c in used)
+    mean = np.clip(logs, limits[None, :, 0], limits[None, :, 1]).mean(axis=1)
+    result = Summary(
+        label=label,
+        reason="",
+        log_speedup=float(mean[0]),
+        log_interval=interval(mean[0], mean[1:], n),
+        scales=(len(used), len(comparisons)),
+        bounded=bounded,
+        seeds=n,
+    )
+    size = np.log2([c.scale.parameters for c in used])
+    strata = [(c.scale.steps, c.scale.data) for c in used]
+    for stratum in set(strata):
+        inside = np.array([s == stratum for s in strata])
+        size[inside] -= size[inside].mean()
+    if bounded or not (size**2).sum() > 1e-6:
+        return result
+    slope = logs @ size / (size @ size)
+    return dataclasses.replace(
+        result,
+        slope=float(slope[0]),
+        slope_interval=interval(slope[0], slope[1:], n),
+        sizes=len({c.scale.parameters for c in used}),
+    )

@@ -1,0 +1,151 @@
+"""The report as plain text, and the rows its tables share with the page."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from gnomon.experiments.report import verdict
+from gnomon.experiments.report.analysis import Analysis
+from gnomon.experiments.report.provenance import Provenance
+from gnomon.experiments.report.speedup import Comparison
+from gnomon.experiments.report.style import flops, short
+from gnomon.experiments.report.tuning import RATE, Cell, why
+
+Rows = list[list[str]]
+
+
+def tuned_rows(analysis: Analysis) -> Rows:
+    """Tuned settings: a heading and a row for each optimizer at each scale."""
+    heading = ["optimizer", "scale", "parameters", "compute", "learning rate"]
+    heading += ["other settings", "tuned loss", "seeds", "tried", "diverged", "status"]
+    rows = [_tuned_row(cell) for cell in analysis.cells]
+    table = [heading, *rows]
+    if not any(row[5] for row in rows):
+        table = [row[:5] + row[6:] for row in table]
+    return table
+
+
+def _tuned_row(cell: Cell) -> list[str]:
+    optimum, size = cell.optimum, cell.scale.parameters
+    others = {} if optimum is None else dict(optimum.values)
+    others.pop(RATE, None)
+    loss = "-"
+    if optimum is not None:
+        loss = f"{optimum.mean:.4f}"
+        if len(cell.seeds) > 1:
+            loss += f" ± {np.std(optimum.losses, ddof=1):.4f}"
+    rate = "-" if optimum is None else short(optimum.learning_rate)
+    diverged = sum(t == "diverged" for s in cell.settings for t in s.statuses)
+    return [
+        cell.label,
+        cell.scale.name,
+        "-" if math.isnan(size) else f"{size:,.0f}",
+        "-" if math.isnan(cell.compute) else f"{flops(cell.compute)}FLOP",
+        rate if rate != "nan" else "none",
+        ", ".join(f"{k.partition('.')[2]} {v}" for k, v in others.items()),
+        loss,
+        str(len(cell.seeds)),
+        str(len(cell.settings)),
+        str(diverged),
+        _status(cell),
+    ]
+
+
+def _status(cell: Cell) -> str:
+    if cell.status != "incomplete":
+        return why(cell).removeprefix("is ")
+    each = [status for setting in cell.settings for status in setting.statuses]
+    done = sum(status in ("finished", "diverged") for status in each)
+    return f"incomplete: {done} of {len(each)} trials done"
+
+
+def comparison_rows(analysis: Analysis) -> Rows:
+    """Speedups: a heading, a row for each scale, and the rows over all scales."""
+    rows = [["optimizer", "scale", "speedup", "95 % interval", "loss difference"]]
+    rows[0] += ["curve", "verdict"]
+    for summary in analysis.summaries:
+        for one in analysis.comparisons:
+            if one.label == summary.label:
+                rows.append(_comparison_row(one))
+        if summary.scales[0] > 1:
+            said = verdict.call(summary.log_interval, summary.seeds)
+            number = verdict.times(summary.log_speedup)
+            spread = verdict.bracket(summary.log_interval)
+            name = f"all ({summary.scales[0]} of {summary.scales[1]})"
+            rows.append([summary.label, name, number, spread, "", "", said])
+    return rows
+
+
+def _comparison_row(one: Comparison) -> list[str]:
+    gap = ""
+    if not math.isnan(one.difference):
+        gap = f"{one.difference:+.4f}"
+        if one.seeds > 1:
+            low, high = one.difference_interval
+            gap += f" [{low:+.4f}, {high:+.4f}]"
+    if one.reason:
+        said = f"no speedup: {one.reason}"
+        return [one.label, one.scale.name, "-", "-", gap, "-", said]
+    return [
+        one.label,
+        one.scale.name,
+        verdict.times(one.log_speedup, one.limits),
+        verdict.bracket(one.log_interval, one.limits),
+        gap,
+        one.curve + (", extrapolated" if one.extrapolated else ""),
+        verdict.call(one.log_interval, one.seeds),
+    ]
+
+
+def align(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as aligned columns under a rule.
+
+    >>> print(align([["a", "loss"], ["AdamW", "2.5"]]))
+    a      loss
+    -----  ----
+    AdamW  2.5
+    """
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        for row in rows
+    ]
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def terminal(analysis: Analysis, provenance: Provenance) -> str:
+    """The whole report for a terminal."""
+    parts = []
+    if not provenance.complete:
+        parts.append(f"PROVISIONAL: {provenance.done}")
+    parts.append(align(tuned_rows(analysis)))
+    if analysis.comparisons:
+        parts.append(align(comparison_rows(analysis)))
+    notes = [*provenance.notes, *verdict.notes(analysis)]
+    if notes:
+        parts.append("\n".join(f"note: {note}" for note in notes))
+    parts.append("\n".join(verdict_lines(analysis)))
+    return "\n\n".join(parts)
+
+
+def verdict_lines(analysis: Analysis) -> list[str]:
+    """The sentences a report begins with."""
+    lines = []
+    for summary in analysis.summaries:
+        own = [c for c in analysis.comparisons if c.label == summary.label]
+        if summary.reason:  # what can be said comes before what cannot
+            lines += [
+                f"At {c.scale.name}: {verdict.difference(c, analysis.baseline)}"
+                for c in own
+                if not math.isnan(c.difference)
+            ]
+        lines.append(verdict.headline(summary, analysis.baseline))
+        if not summary.reason:
+            lines.append(verdict.trend(summary))
+            if summary.scales[0] > 1 or own[-1].reason:
+                lines[-1] += f" {verdict.comparison(own[-1], analysis.baseline)}"
+    if not analysis.summaries:
+        lines.append(f"Only {analysis.baseline} was run: nothing to compare with.")
+    return [line for line in lines if line]

@@ -1,0 +1,188 @@
+"""Says the numbers of an analysis in words; claims nothing an interval excludes."""
+
+import math
+from collections.abc import Sequence
+
+from gnomon.experiments.report.analysis import Analysis
+from gnomon.experiments.report.speedup import NO_INTERVAL, Comparison, Summary
+
+Pair = tuple[float, float]
+
+
+def _digits(factor: float) -> str:
+    """Two decimals, more where two would show a factor as 1.00 that is not 1."""
+    found = ""
+    for places in (2, 3, 4):
+        found = f"{factor:.{places}f}"
+        if float(found) != 1 or factor == 1:
+            break
+    return found
+
+
+def times(log: float, limits: Pair = NO_INTERVAL) -> str:
+    """A log speedup as a factor; beyond the limits as a bound.
+
+    >>> times(0.0), times(2.0, limits=(-1.0, 1.0))
+    ('1.00x', 'more than 2.72x')
+    """
+    if math.isnan(log):
+        return "-"
+    if log < limits[0]:
+        return f"less than {_digits(math.exp(limits[0]))}x"
+    if log > limits[1]:
+        return f"more than {_digits(math.exp(limits[1]))}x"
+    return f"{math.exp(log):.2f}x"
+
+
+def bracket(interval: Pair, limits: Pair = NO_INTERVAL) -> str:
+    """An interval of log speedup as factors; open where it leaves the limits.
+
+    >>> bracket((-0.1, 0.1)), bracket((0.0, 3.0), limits=(-1.0, 1.0))
+    ('[0.90, 1.11]', '[1.00, >2.72]')
+    """
+    if interval == NO_INTERVAL:
+        return "[no interval]"
+    ends = []
+    for end in interval:
+        inside = min(max(end, limits[0]), limits[1])
+        sign = "" if inside == end else "<" if end < inside else ">"
+        ends.append(
+            "unbounded" if math.isinf(inside) else f"{sign}{_digits(math.exp(inside))}"
+        )
+    return f"[{ends[0]}, {ends[1]}]"
+
+
+def call(
+    interval: Pair, seeds: int, words: tuple[str, str] = ("faster", "slower")
+) -> str:
+    """What an interval allows one to say.
+
+    Args:
+      interval: Of a number whose null value is 0.
+      seeds: Seeds behind it.
+      words: For an interval above 0 and below it.
+
+    >>> call((0.1, 0.3), seeds=3)
+    'faster at 95 %'
+    >>> call((-0.1, 0.3), seeds=3)
+    'no difference shown at 95 %'
+    """
+    if seeds < 2:
+        return "one seed, so no interval and no verdict"
+    if interval[0] > 0:
+        return f"{words[0]} at 95 %"
+    if interval[1] < 0:
+        return f"{words[1]} at 95 %"
+    return "no difference shown at 95 %"
+
+
+def comparison(one: Comparison, baseline: str) -> str:
+    """The verdict at one scale as a sentence."""
+    if one.reason:
+        sentence = f"{one.label} at {one.scale.name}: no speedup, since {one.reason}."
+        return f"{sentence} {difference(one, baseline)}".strip()
+    number = times(one.log_speedup, one.limits)
+    spread = f" {bracket(one.log_interval, one.limits)}" if one.seeds > 1 else ""
+    return (
+        f"{one.label} is {number}{spread} as fast as {baseline} at {one.scale.name}:"
+        f" {call(one.log_interval, one.seeds)}."
+    )
+
+
+def difference(one: Comparison, baseline: str) -> str:
+    """The difference of tuned losses as a sentence, "" where there is none."""
+    if math.isnan(one.difference):
+        return ""
+    low, high = one.difference_interval
+    spread = f" [{low:+.4f}, {high:+.4f}]" if one.seeds > 1 else ""
+    return (
+        f"{one.label}'s tuned loss differs from {baseline}'s by"
+        f" {one.difference:+.4f}{spread}:"
+        f" {call(one.difference_interval, one.seeds, ('worse', 'better'))}."
+    )
+
+
+def headline(summary: Summary, baseline: str) -> str:
+    """The verdict over all scales as a sentence."""
+    if summary.reason:
+        return f"No speedup is given for {summary.label}, since {summary.reason}."
+    compared, wanted = summary.scales
+    where = f"over {compared} scales" if compared > 1 else "at the one scale compared"
+    if compared < wanted:
+        where += f" (of {wanted})"
+    spread = f" {bracket(summary.log_interval)}" if summary.seeds > 1 else ""
+    least = "bounded at " if summary.bounded else ""
+    return (
+        f"{summary.label} is {least}{times(summary.log_speedup)}{spread} as fast as"
+        f" {baseline} {where}: {call(summary.log_interval, summary.seeds)}."
+    )
+
+
+def trend(summary: Summary) -> str:
+    """Whether the verdict holds as the model grows, as a sentence."""
+    if summary.reason:
+        return ""
+    if math.isnan(summary.slope):
+        if summary.bounded:
+            return (
+                "No trend with model size is given: a scale is known only as a bound."
+            )
+        return "One model size compared: nothing is said about larger models."
+    if summary.seeds < 2:
+        return "One seed: nothing is said about a trend with model size."
+    whose = f"{summary.label}'s"
+    low, high = summary.slope_interval
+    if low <= 0 <= high:
+        said = f"No trend of {whose} speedup with model size shown"
+    else:
+        # A gain or a lag is named only where the overall verdict has one.
+        rises, falls = "speedup rises", "speedup falls"
+        if summary.log_interval[0] > 0:
+            rises, falls = "gain grows", "gain shrinks"
+        elif summary.log_interval[1] < 0:
+            rises, falls = "lag closes", "lag widens"
+        said = f"{whose} {rises if low > 0 else falls} as the model grows"
+    few = ", from two sizes only" if summary.sizes == 2 else ""
+    return (
+        f"{said}: each doubling of the parameters multiplies the speedup by"
+        f" {_digits(math.exp(summary.slope))} {bracket(summary.slope_interval)}{few}."
+    )
+
+
+def notes(analysis: Analysis) -> Sequence[str]:
+    """What a reader must know before trusting the verdict."""
+    found = []
+    seeds = min(len(cell.seeds) for cell in analysis.cells)
+    if seeds == 1:
+        found.append("One seed: no interval can be given. Run at least three.")
+    elif seeds == 2:
+        found.append("Two seeds: intervals are very wide. Three or four are better.")
+    for scale in analysis.scales:
+        here = [cell for cell in analysis.cells if cell.scale == scale]
+        sizes = {cell.label: len(cell.settings) for cell in here}
+        if len(set(sizes.values())) > 1:
+            budget = ", ".join(f"{label} {size}" for label, size in sizes.items())
+            found.append(f"Unequal tuning budgets at {scale.name}: {budget} settings.")
+    if len({cell.seeds for cell in analysis.cells}) > 1:
+        found.append(
+            "Not every cell ran the same seeds: cells with different seeds are"
+            " compared as if independent."
+        )
+    curves = {c.curve for c in analysis.comparisons if c.curve}
+    if "scales" in curves:
+        found.append(
+            "The baseline ran at one length a model, so its compute to reach a loss"
+            " is read across models: what a larger baseline model would need."
+        )
+    if any(c.pooled for c in analysis.comparisons):
+        found.append(
+            "The baseline's tuned loss does not fall with compute everywhere; rising"
+            " points were pooled before reading speedups."
+        )
+    compared = sum(not c.reason for c in analysis.comparisons)
+    if compared > 3:
+        found.append(
+            f"{compared} comparisons at 95 % each: about {0.05 * compared:.1f} would"
+            " differ by luck alone if all optimizers were equal."
+        )
+    return found
