@@ -54,8 +54,8 @@ def configure_jax() -> None:
     Compiled programs are kept between processes, and a CPU counts as one device for
     each core, so that the lanes of a sweep run on all of them.
     """
-    if jax.config.jax_compilation_cache_dir is None:
+    if jax.config.read("jax_compilation_cache_dir") is None:
         cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         jax.config.update("jax_compilation_cache_dir", str(Path(cache, "gnomon/xla")))
-    if jax.config.jax_num_cpu_devices < 0:
+    if jax.config.read("jax_num_cpu_devices") < 0:
         jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))

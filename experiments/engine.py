@@ -10,7 +10,7 @@ all in the checkpoint.
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,8 @@ from gnomon.experiments.metrics import MetricsWriter
 from gnomon.experiments.program import NEVER, TrainState
 from gnomon.experiments.results import make_result
 from gnomon.experiments.trials import Trial
+
+START: dict[str, Any] = {"seconds": 0.0, "row": {}}
 
 
 class Tick(NamedTuple):
@@ -92,13 +94,13 @@ def run(
     keeper = Checkpoints(chunk.checkpoints)
     restored = keeper.restore(lanes.state)
     if restored is None:
-        step, meta = 0, {"seconds": 0.0, "row": {}}
+        step, meta = 0, START
         state = lanes.init(jnp.asarray(seeds), hypers)
     else:
         step, state, meta = restored
         for order, position in zip(orders, meta["orders"], strict=True):
             order.set_state(position)
-    row: dict[str, list] = meta["row"]
+    row: dict[str, list] = dict(meta["row"])
     writers = [
         MetricsWriter(folder, resume_step=step, tensorboard=config["tensorboard"])
         for folder in chunk.folders

@@ -10,19 +10,19 @@ from gnomon.experiments.configs.optimizers import optimizer
 
 def get_config(arg: str = ""):
     """The config; ``arg`` sets the width of the two hidden layers."""
-    arg = parse_arg(arg, width=128, steps=600, optimizer="adamw")
+    options = parse_arg(arg, width=128, steps=600, optimizer="adamw")
     config = defaults()
-    config.steps = arg.steps
+    config.steps = options.steps
     config.batch = 64
     config.task = "gnomon.experiments.tasks.classification"
     config.model = dict(
         name="gnomon.models.MLP",
         inputs=784,
-        widths=(arg.width, arg.width),
+        widths=(options.width, options.width),
         classes=10,
     )
     config.data = dict(name="digits")
-    config.optimizer = optimizer(arg.optimizer)
+    config.optimizer = optimizer(options.optimizer)
     config.schedule.warmup = 0.1
     config.evaluate = dict(every=200, batches=10, batch=100)
     return config

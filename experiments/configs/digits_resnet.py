@@ -10,16 +10,16 @@ from gnomon.experiments.configs.optimizers import optimizer
 
 def get_config(arg: str = ""):
     """The config; ``arg`` sets the width of the first stage."""
-    arg = parse_arg(arg, width=8, steps=400, optimizer="sgdp")
+    options = parse_arg(arg, width=8, steps=400, optimizer="sgdp")
     config = defaults()
-    config.steps = arg.steps
+    config.steps = options.steps
     config.batch = 64
     config.task = "gnomon.experiments.tasks.classification"
     config.model = dict(
-        name="gnomon.models.ResNet", width=arg.width, blocks=(1, 1, 1), classes=10
+        name="gnomon.models.ResNet", width=options.width, blocks=(1, 1, 1), classes=10
     )
     config.data = dict(name="digits")
-    config.optimizer = optimizer(arg.optimizer)
+    config.optimizer = optimizer(options.optimizer)
     config.schedule.warmup = 0.1
     config.evaluate = dict(every=200, batches=10, batch=100)
     return config

@@ -10,16 +10,21 @@ from gnomon.experiments.configs.optimizers import optimizer
 
 def get_config(arg: str = ""):
     """The config; ``arg`` sets the model's size and the run's length."""
-    arg = parse_arg(arg, width=64, depth=2, length=64, steps=1000, optimizer="adamw")
+    options = parse_arg(
+        arg, width=64, depth=2, length=64, steps=1000, optimizer="adamw"
+    )
     config = defaults()
-    config.steps = arg.steps
+    config.steps = options.steps
     config.batch = 16
     config.task = "gnomon.experiments.tasks.next_token"
     config.model = dict(
-        name="gnomon.models.TransformerLM", vocab=256, width=arg.width, depth=arg.depth
+        name="gnomon.models.TransformerLM",
+        vocab=256,
+        width=options.width,
+        depth=options.depth,
     )
-    config.data = dict(name="stdlib_text", length=arg.length)
-    config.optimizer = optimizer(arg.optimizer)
+    config.data = dict(name="stdlib_text", length=options.length)
+    config.optimizer = optimizer(options.optimizer)
     config.schedule.warmup = 0.1
     config.schedule.final = 0.0
     config.evaluate.every = 200
