@@ -230,4 +230,6 @@ def project_and_decay(
       ``direction + (weight_decay * ratio - coefficient) * param``.
     """
     decay = jnp.asarray(weight_decay, param.dtype) * radial.decay_ratio
-    return direction + (decay - radial.coefficient) * param
+    # The barrier keeps XLA from computing the number of each unit anew for every entry.
+    along = jax.lax.optimization_barrier(decay - radial.coefficient)
+    return direction + along * param

@@ -1,5 +1,7 @@
 """Helpers shared by the models' tests."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -7,16 +9,17 @@ import pytest
 from gnomon.models import functional
 
 
+@functools.cache
+def _build(model, **kwargs):
+    net = functional(model, **kwargs)
+    params, stats = jax.device_get(jax.jit(net.init)(jax.random.key(0)))
+    return jax.jit(net.apply, static_argnames="train"), params, stats
+
+
 @pytest.fixture
 def build():
-    """`build(model, seed=0, **kwargs) -> (apply, params, stats)`, compiled."""
-
-    def build(model, seed=0, **kwargs):
-        net = functional(model, **kwargs)
-        params, stats = jax.jit(net.init)(jax.random.key(seed))
-        return jax.jit(net.apply, static_argnames="train"), params, stats
-
-    return build
+    """`build(model, **kwargs) -> (apply, params, stats)`, compiled once a session."""
+    return _build
 
 
 @pytest.fixture

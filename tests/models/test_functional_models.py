@@ -11,7 +11,7 @@ from gnomon.models import MLP, ResNet, TransformerLM, functional
 MODELS = {
     "transformer": (
         TransformerLM,
-        {"vocab": 16, "width": 8, "depth": 2},
+        {"vocab": 16, "width": 8, "depth": 1},
         np.zeros((2, 5), np.uint8),
     ),
     "scanned": (
@@ -19,10 +19,10 @@ MODELS = {
         {"vocab": 16, "width": 8, "depth": 2, "scan": True},
         np.zeros((2, 5), np.uint8),
     ),
-    "mlp": (MLP, {"inputs": 6, "widths": (5, 4)}, np.ones((2, 6), np.float32)),
+    "mlp": (MLP, {"inputs": 6, "widths": (5,)}, np.ones((2, 6), np.float32)),
     "resnet": (
         ResNet,
-        {"width": 2, "blocks": (1, 1)},
+        {"width": 2, "blocks": (1,)},
         np.arange(128, dtype=np.float32).reshape(2, 8, 8, 1) / 128,
     ),
 }

@@ -56,7 +56,7 @@ def test_training_moves_the_running_statistics_by_the_stated_rule(build):
     np.testing.assert_allclose(
         new["stem_norm"]["var"], 0.9 + 0.1 * stem.var(0), rtol=1e-4
     )
-    changed = jax.tree.map(lambda a, b: bool(jnp.any(a != b)), stats, new)
+    changed = jax.tree.map(lambda a, b: np.any(a != np.asarray(b)), stats, new)
     assert all(jax.tree.leaves(changed))
 
 
@@ -89,12 +89,11 @@ def test_running_statistics_converge_until_evaluation_equals_training(build):
     )
 
 
-@pytest.mark.parametrize(("size", "channels"), [(8, 1), (7, 3)])
-def test_resnet_scores_images_of_any_size(build, size, channels):
+def test_resnet_halves_odd_images_too(build):
     apply, params, stats = build(
-        ResNet, width=2, blocks=(1, 2, 1), classes=5, channels=channels
+        ResNet, width=2, blocks=(1, 2, 1), classes=5, channels=3
     )
-    x = images(3, size=size, channels=channels)
+    x = images(3, size=7, channels=3)
     outputs, _ = apply(params, stats, x, train=True)
     assert outputs.shape == (3, 5)
     assert outputs.dtype == jnp.float32
@@ -112,7 +111,8 @@ def test_bfloat16_computes_near_float32(build, model, kwargs):
     rounded, rounded_stats = half(params, stats, images(4), train=True)
     assert rounded.dtype == jnp.float32
     assert {s.dtype for s in jax.tree.leaves(rounded_stats)} <= {np.dtype("float32")}
-    error = jnp.linalg.norm(rounded - exact) / jnp.linalg.norm(exact)
+    exact, error = np.asarray(exact), np.asarray(rounded) - exact
+    error = np.linalg.norm(error) / np.linalg.norm(exact)
     assert 1e-4 < error < 3e-2
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-2, atol=2e-2),

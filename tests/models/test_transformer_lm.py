@@ -82,6 +82,7 @@ def test_no_position_sees_the_future(build, variant):
         changed[:, t:] = (changed[:, t:] + 7) % 32
         before, _ = apply(params, stats, inputs, train=False)
         after, _ = apply(params, stats, changed, train=False)
+        before, after = np.asarray(before), np.asarray(after)
         np.testing.assert_array_equal(before[:, :t], after[:, :t])
         assert np.all(np.abs(before - after)[:, t].max(-1) > 1e-3)
 
@@ -99,12 +100,12 @@ def test_rotated_products_depend_on_distance_alone(shift, distance, seed):
 
 
 def test_rotation_keeps_norms_and_leaves_position_zero():
-    x = jax.random.normal(jax.random.key(0), (3, 7, 2, 8))
-    y = rotate(x)
+    x = np.random.default_rng(0).normal(size=(3, 7, 2, 8)).astype(np.float32)
+    y = np.asarray(rotate(jnp.asarray(x)))
     np.testing.assert_array_equal(y[:, 0], x[:, 0])
-    norms = (jnp.linalg.norm(a, axis=-1) for a in (x, y))
+    norms = (np.linalg.norm(a, axis=-1) for a in (x, y))
     np.testing.assert_allclose(*norms, rtol=1e-6)
-    assert jnp.max(jnp.abs(y - x)[:, 1:]) > 0.1
+    assert np.abs(y - x)[:, 1:].max() > 0.1
 
 
 def test_without_positions_order_would_not_matter_but_it_does(build):
@@ -152,16 +153,16 @@ def stack(params):
 
 
 def test_scanned_layers_equal_unrolled_in_values_and_gradients():
-    config = {**SMALL, "depth": 3}
+    config = {**SMALL, "depth": 3, "vocab": 8}
     unrolled = functional(TransformerLM, **config)
     scanned = functional(TransformerLM, **config, scan=True)
     key = jax.random.key(3)
-    params, _ = jax.jit(unrolled.init)(key)
+    params, _ = jax.device_get(jax.jit(unrolled.init)(key))
     # The same key initializes both alike, so changing `scan` changes no experiment.
     jax.tree.map(
         np.testing.assert_array_equal, stack(params), jax.jit(scanned.init)(key)[0]
     )
-    inputs = tokens((2, 8))
+    inputs = tokens((2, 8), vocab=8)
 
     def loss(net):
         def loss(params):
@@ -182,7 +183,7 @@ def test_scanned_layers_equal_unrolled_in_values_and_gradients():
 
 def test_initial_scales_are_the_documented_ones():
     lm = functional(TransformerLM, vocab=512, width=128, depth=4, tied=False)
-    params, _ = jax.jit(lm.init)(jax.random.key(0))
+    params, _ = jax.device_get(jax.jit(lm.init)(jax.random.key(0)))
     block = params["blocks"]["1"]
     attention, mlp = block["attention"], block["mlp"]
     expected = [
@@ -195,8 +196,8 @@ def test_initial_scales_are_the_documented_ones():
     ]
     # The estimate of a deviation from n >= 16384 normals is off by 0.6 % (one sigma).
     for kernel, deviation in expected:
-        assert abs(jnp.std(kernel) / deviation - 1) < 0.03
-        assert abs(jnp.mean(kernel)) < 0.05 * deviation
+        assert abs(np.std(kernel) / deviation - 1) < 0.03
+        assert abs(np.mean(kernel)) < 0.05 * deviation
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -208,7 +209,8 @@ def test_bfloat16_computes_near_float32_and_keeps_float32_parameters(build, tied
     exact, _ = full(params, stats, inputs, train=True)
     rounded, _ = half(params, stats, inputs, train=True)
     assert rounded.dtype == jnp.float32
-    error = jnp.linalg.norm(rounded - exact) / jnp.linalg.norm(exact)
+    exact, error = np.asarray(exact), np.asarray(rounded) - exact
+    error = np.linalg.norm(error) / np.linalg.norm(exact)
     assert 1e-4 < error < 2e-2  # bfloat16 rounds at 4e-3: it is used, and no worse
 
 
@@ -220,18 +222,15 @@ def test_bfloat16_parameters_stay_bfloat16(build):
     assert logits.dtype == jnp.float32
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.int32])
-def test_tokens_may_be_any_integers(build, dtype):
+def test_tokens_may_be_bytes(build):
     apply, params, stats = build(TransformerLM, **{**SMALL, "vocab": 256})
     inputs = np.array([[0, 127, 128, 255]])
     expected, _ = apply(params, stats, inputs.astype(np.int32), train=False)
-    logits, _ = apply(params, stats, inputs.astype(dtype), train=False)
+    logits, _ = apply(params, stats, inputs.astype(np.uint8), train=False)
     np.testing.assert_array_equal(logits, expected)
 
 
-@pytest.mark.parametrize(
-    "variant", [{}, {"tied": False, "activation": "gelu"}, {"scan": True}]
-)
+@pytest.mark.parametrize("variant", [{}, {"tied": False, "activation": "gelu"}])
 def test_memorizes_a_batch_of_random_tokens(fit, cross_entropy, variant):
     lm = functional(TransformerLM, **{**SMALL, "width": 32, **variant})
     params, _ = jax.jit(lm.init)(jax.random.key(0))
