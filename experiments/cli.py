@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 from absl import app, flags, logging
@@ -54,8 +55,9 @@ def configure_jax() -> None:
     Compiled programs are kept between processes, and a CPU counts as one device for
     each core, so that the lanes of a sweep run on all of them.
     """
-    if jax.config.read("jax_compilation_cache_dir") is None:
+    config: Any = jax.config  # its options are not declared as attributes
+    if config.jax_compilation_cache_dir is None:
         cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        jax.config.update("jax_compilation_cache_dir", str(Path(cache, "gnomon/xla")))
-    if jax.config.read("jax_num_cpu_devices") < 0:
-        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+        config.update("jax_compilation_cache_dir", str(Path(cache, "gnomon/xla")))
+    if config.jax_num_cpu_devices < 0:
+        config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
