@@ -12,18 +12,26 @@ from gnomon.experiments.configs import lm
 from gnomon.experiments.configs.optimizers import optimizer
 from gnomon.experiments.sweeps import chain, logspace, over, product
 
-STEPS = 240
-WIDTHS = (16, 32, 64)
-LEARNING_RATES = logspace(1.5e-3, 2.4e-2, 5)
+STEPS = 200
 SEEDS = (0, 1, 2)
+
+
+def tuning(width: int):
+    """Five learning rates around where the best one is expected: it falls as 1/width."""
+    rates = logspace(9.6e-2 / width, 1.54 / width, 5)
+    return product(
+        over("model.width", [width]),
+        over("optimizer.learning_rate", rates),
+        over("seed", SEEDS),
+    )
 
 
 def get_config(arg: str = ""):
     """The config every trial starts from."""
     config = lm.get_config(arg)
     config.steps = STEPS
-    config.evaluate = dict(every=80, batches=4, batch=128)
-    config.checkpoint_every = 80
+    config.evaluate = dict(every=0, batches=4, batch=128)
+    config.checkpoint_every = 70
     config.tensorboard = False
     config.report.baseline = "AdamW"
     return config
@@ -31,12 +39,8 @@ def get_config(arg: str = ""):
 
 def sweep():
     """Both optimizers, tuned alike; the baseline at three lengths."""
-    tuning = product(
-        over("model.width", WIDTHS),
-        over("optimizer.learning_rate", LEARNING_RATES),
-        over("seed", SEEDS),
-    )
+    grid = chain(tuning(16), tuning(32), tuning(64))
     adamw = [{"label": "AdamW", "optimizer": optimizer("adamw")}]
     adamp = [{"label": "AdamP", "optimizer": optimizer("adamp")}]
     lengths = over("steps", (STEPS * 7 // 10, STEPS, STEPS * 14 // 10))
-    return chain(product(adamw, lengths, tuning), product(adamp, tuning))
+    return chain(product(adamw, lengths, grid), product(adamp, grid))
