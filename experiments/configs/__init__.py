@@ -1,1 +1,1 @@
-"""experiments/configs."""
+"""Configs that ship with gnomon; each says how to run it."""

@@ -17,6 +17,15 @@ OPTIMIZERS = dict(
         delta=0.1,
         wd_ratio=0.1,
     ),
+    fadam=dict(
+        name="gnomon.optimizers.fadam",
+        learning_rate=3e-3,
+        b1=0.9,
+        b2=0.999,
+        eps=1e-8,
+        weight_decay=0.1,
+        clip=1.0,
+    ),
     sgd=dict(name="optax.sgd", learning_rate=0.1, momentum=0.9, nesterov=True),
     sgdp=dict(
         name="gnomon.optimizers.sgdp",
@@ -26,6 +35,87 @@ OPTIMIZERS = dict(
         weight_decay=1e-5,
         delta=0.1,
         wd_ratio=0.1,
+    ),
+    weight_norm_adamw=dict(
+        name="gnomon.optimizers.weight_norm",
+        inner=dict(ref="optax.adamw"),
+        inner_kwargs=ADAM,
+        learning_rate=3e-3,
+        eps=1e-8,
+    ),
+    # Step sizes from the loss: the bound is what is left to tune.
+    sps=dict(
+        name="gnomon.optimizers.sps",
+        variant="smooth",
+        max_learning_rate=1.0,
+        c=0.5,
+        n_batches=500.0,
+    ),
+    alig=dict(name="gnomon.optimizers.alig", max_learning_rate=0.1, momentum=0.9),
+    alr_hb=dict(name="gnomon.optimizers.alr_hb", momentum=0.9),
+    alr_mag=dict(name="gnomon.optimizers.alr_mag", momentum=0.9),
+    alr_shb=dict(
+        name="gnomon.optimizers.alr_shb", max_learning_rate=0.1, momentum=0.9, c=1.0
+    ),
+    alr_smag=dict(
+        name="gnomon.optimizers.alr_smag", max_learning_rate=0.1, momentum=0.9, c=1.0
+    ),
+    momsps=dict(
+        name="gnomon.optimizers.momsps",
+        variant="smooth",
+        momentum=0.9,
+        c=0.4,
+        n_batches=256.0,
+    ),
+    momo=dict(
+        name="gnomon.optimizers.momo", learning_rate=1.0, b1=0.9, weight_decay=0.0
+    ),
+    momo_adam=dict(
+        name="gnomon.optimizers.momo_adam",
+        learning_rate=1e-2,
+        b1=0.9,
+        b2=0.999,
+        weight_decay=0.0,
+    ),
+    sania=dict(
+        name="gnomon.optimizers.sania",
+        preconditioner=dict(
+            name="gnomon.optimizers.scale_by_adam_sqr", b2=0.999, eps=0.1
+        ),
+    ),
+    sania_hutchinson=dict(
+        name="gnomon.optimizers.sania",
+        preconditioner=dict(
+            name="gnomon.optimizers.scale_by_hutchinson", b2=0.999, eps=0.1
+        ),
+    ),
+    lawn=dict(
+        name="gnomon.optimizers.lawn",
+        inner={"ref": "optax.adam"},
+        inner_kwargs=dict(b1=0.9, b2=0.99, eps=1e-8),
+        learning_rate=3e-3,
+        free_steps=100.0,
+    ),
+    hyperball=dict(
+        name="gnomon.optimizers.hyperball",
+        inner=dict(name="optax.scale_by_adam", b1=0.9, b2=0.99, eps=1e-8),
+        learning_rate=0.01,
+        free_learning_rate=3e-3,
+    ),
+    norm_loss=dict(
+        name="gnomon.optimizers.norm_loss",
+        inner=dict(name="optax.trace", decay=0.9),
+        learning_rate=0.1,
+        rate=1e-4,
+    ),
+    target_variance_rescaling=dict(
+        name="gnomon.optimizers.target_variance_rescaling",
+        inner={"ref": "optax.adamw"},
+        inner_kwargs=ADAM,
+        learning_rate=3e-3,
+        target_std=0.02,
+        ratio=1.2,
+        every=50.0,
     ),
 )
 

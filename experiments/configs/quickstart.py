@@ -17,8 +17,8 @@ SEEDS = (0, 1, 2)
 
 
 def tuning(width: int):
-    """Five learning rates around where the best one is expected: it falls as 1/width."""
-    rates = logspace(9.6e-2 / width, 1.54 / width, 5)
+    """Five learning rates around where the best is expected, which falls as 1/width."""
+    rates = logspace(9.6e-2 / width, 1.536 / width, 5)
     return product(
         over("model.width", [width]),
         over("optimizer.learning_rate", rates),
