@@ -1,0 +1,199 @@
+r"""Step sizes from the loss value: what the Polyak family shares.
+
+Every method of the family is a line of the same form: a lower bound of the loss falls
+short of ``f_min`` by a gap, and the step is the one that closes it,
+
+.. math:: \gamma = \min\Big\{\frac{(f - f^*)_+}{\|d\|^2},\ \gamma_{\max}\Big\}.
+
+The methods differ in the direction :math:`d` and in what bounds the loss. They agree
+on the following.
+
+- ``value``, the loss at the current parameters and on the batch of the gradient, is an
+  extra arg of ``update``. Under gradient accumulation pass the mean over the
+  micro-batches, not the last one.
+- ``f_min`` (:math:`f^*`) is the value that the loss is expected to reach, a scalar or a
+  schedule. Too low a value leaves the steps too long near the end, too high a value
+  stops at the level set. If the minimum of each batch is known, pass its excess as
+  ``value``.
+- A loss below ``f_min`` gives the step size 0, never a step uphill; so does a zero
+  direction.
+- A value, or a norm, that is not finite makes the step size NaN and with it every
+  parameter, so that a failed run shows at once. To leave such steps out, wrap the
+  optimizer in ``optax.conditionally_mask`` with ``forward_extra_args=True`` and a
+  condition on ``value`` (``optax.apply_if_finite`` looks at the gradients alone).
+- The step size of the last update is the field ``step_size`` of the state:
+  ``optax.tree.get(state, "step_size")`` reads it, also inside a chain.
+- Norms and inner products go over all leaves and are summed in float32 or wider.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from gnomon.optimizers._tree import compute_dtype, map_leaves
+
+
+def require_value(value: Any, name: str) -> None:
+    """Refuses an update without the loss.
+
+    Args:
+      value: what the caller passed as the extra arg ``value``.
+      name: the method that needs it.
+
+    Raises:
+      ValueError: if ``value`` is None or not one number.
+    """
+    if value is None:
+        raise ValueError(
+            f"{name} needs the extra arg `value`, the loss at the current parameters: "
+            "call `update(grads, state, params, value=loss)` with the loss that "
+            "`jax.value_and_grad` returns."
+        )
+    if np.shape(value):
+        raise ValueError(
+            f"value must be a scalar loss, got an array of shape {np.shape(value)}; "
+            "reduce it as the differentiated loss does, for instance by `jnp.mean`."
+        )
+
+
+def scalar_dtype(tree: Any) -> Any:
+    """The dtype for numbers about a whole tree: its widest leaf's, at least float32."""
+    dtypes = [compute_dtype(leaf.dtype) for leaf in jax.tree.leaves(tree)]
+    return max(dtypes, key=lambda d: d.itemsize, default=jnp.dtype(jnp.float32))
+
+
+def leaf_products(tree: Any, other: Any) -> Any:
+    """Inner products leaf by leaf; the sums are taken in float32 or wider.
+
+    Args:
+      tree: arrays; a None leaf stays None.
+      other: arrays of the same shapes.
+
+    Returns:
+      A tree with the structure of ``tree`` and one scalar a leaf.
+    """
+
+    def product(x, y):
+        dtype = compute_dtype(x.dtype)
+        # Not a vdot: flattening a sharded array would gather it.
+        return (jnp.sum(x.astype(dtype) * y.astype(dtype)),)
+
+    return map_leaves(product, tree, (), other)[0]
+
+
+def total(scalars: Any, dtype: Any) -> jax.Array:
+    """The sum of a tree of scalars in ``dtype``, 0 for a tree without leaves."""
+    return sum(
+        (x.astype(dtype) for x in jax.tree.leaves(scalars)), start=jnp.zeros([], dtype)
+    )
+
+
+def inner_product(tree: Any, other: Any) -> jax.Array:
+    """The inner product of two trees, accumulated in float32 or wider.
+
+    Args:
+      tree: arrays; None leaves count as zero.
+      other: arrays of the same shapes.
+
+    Returns:
+      A scalar in the widest dtype of ``tree``, at least float32.
+
+    Example:
+      >>> x = {"a": jnp.full((2, 3), 300.0, jnp.bfloat16), "b": jnp.ones(())}
+      >>> print(inner_product(x, x))
+      540001.0
+    """
+    return total(leaf_products(tree, other), scalar_dtype(tree))
+
+
+def polyak_step(
+    gap: jax.Array,
+    square: jax.Array,
+    max_step: jax.typing.ArrayLike,
+) -> jax.Array:
+    r"""The guarded step size :math:`\min\{(gap)_+ / square,\ max\_step\}`.
+
+    Args:
+      gap: how far the loss, or a bound of it, lies above its target; a scalar.
+      square: squared norm of the direction times any constant, of the same dtype.
+      max_step: upper bound, ``jnp.inf`` for none.
+
+    Returns:
+      A step size in ``[0, max_step]``: 0 where ``gap`` or ``square`` is not positive,
+      NaN where one of them is not finite.
+
+    Example:
+      >>> gaps = jnp.array([3.0, -1.0, 3.0, jnp.inf])
+      >>> squares = jnp.array([4.0, 4.0, 0.0, 4.0])
+      >>> print(jax.vmap(polyak_step, (0, 0, None))(gaps, squares, 0.5))
+      [0.5 0.  0.  nan]
+    """
+    positive = square > 0
+    ratio = jnp.maximum(gap, 0) / jnp.where(positive, square, 1)
+    # An infinite step times a coordinate that is zero would be NaN.
+    ratio = jnp.where(positive, jnp.minimum(ratio, jnp.finfo(square.dtype).max), 0)
+    step = jnp.minimum(ratio, jnp.asarray(max_step, square.dtype))
+    finite = jnp.isfinite(gap) & jnp.isfinite(square)
+    return jnp.where(finite, step, jnp.nan).astype(square.dtype)
+
+
+def grown(
+    last: jax.Array, growth: jax.typing.ArrayLike, n_batches: jax.typing.ArrayLike
+) -> jax.Array:
+    """The largest step size that smoothing allows: ``growth`` times more an epoch.
+
+    Args:
+      last: the last positive step size, a scalar.
+      growth: factor by which the step size may grow in one epoch.
+      n_batches: steps in one epoch.
+
+    Returns:
+      A scalar.
+
+    Example:
+      >>> print(f"{grown(jnp.array(0.1), 2.0, 10):.4f}")
+      0.1072
+    """
+    growth, n_batches = (jnp.asarray(x, last.dtype) for x in (growth, n_batches))
+    return last * growth ** (1 / n_batches)
+
+
+def against(step_size: jax.Array, direction: optax.Updates) -> optax.Updates:
+    """The updates ``-step_size * direction``, each in the dtype of its leaf."""
+
+    def scale(d):
+        dtype = compute_dtype(d.dtype)
+        return (-step_size.astype(dtype) * d.astype(dtype)).astype(d.dtype)
+
+    return jax.tree.map(scale, direction)
+
+
+def heavy_ball(
+    step_size: jax.Array,
+    momentum: jax.typing.ArrayLike,
+    grads: optax.Updates,
+    velocity: optax.Updates,
+) -> tuple[optax.Updates, optax.Updates]:
+    """The update ``momentum * velocity - step_size * grads``.
+
+    Args:
+      step_size: a scalar.
+      momentum: a scalar.
+      grads: the gradient.
+      velocity: the last update, of the same structure.
+
+    Returns:
+      The update and the new velocity, which is the update in the velocity's dtype.
+    """
+
+    def rule(g, v):
+        dtype = compute_dtype(g.dtype)
+        step = jnp.asarray(momentum, dtype) * v.astype(dtype)
+        step -= step_size.astype(dtype) * g.astype(dtype)
+        return step.astype(g.dtype), step.astype(v.dtype)
+
+    new_updates, new_velocity = map_leaves(rule, grads, (velocity,))
+    return new_updates, new_velocity
