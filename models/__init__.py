@@ -2,6 +2,7 @@
 
 from gnomon.models.flops import parameter_count
 from gnomon.models.functional import Functional, functional
+from gnomon.models.mean_only_norm import MeanOnlyBatchNorm
 from gnomon.models.mlp import MLP
 from gnomon.models.resnet import ResNet
 from gnomon.models.transformer import TransformerLM
@@ -9,6 +10,7 @@ from gnomon.models.transformer import TransformerLM
 __all__ = [
     "MLP",
     "Functional",
+    "MeanOnlyBatchNorm",
     "ResNet",
     "TransformerLM",
     "functional",
