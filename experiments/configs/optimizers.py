@@ -4,11 +4,13 @@ A line is a starting point for a sweep: learning rates are to be tuned, and the
 comparison is fair only between tuned optimizers.
 """
 
+from typing import Any
+
 from gnomon.experiments.resolve import ConfigError, did_you_mean
 
 ADAM = dict(b1=0.9, b2=0.99, eps=1e-8, weight_decay=0.01)
 
-OPTIMIZERS = dict(
+OPTIMIZERS: dict[str, dict[str, Any]] = dict(
     adamw=dict(name="optax.adamw", learning_rate=3e-3, **ADAM),
     adamp=dict(
         name="gnomon.optimizers.adamp",
@@ -43,7 +45,8 @@ OPTIMIZERS = dict(
         learning_rate=3e-3,
         eps=1e-8,
     ),
-    # Step sizes from the loss: the bound is what is left to tune.
+    # Step sizes from the loss: the bound is what is left to tune. alr_hb and alr_mag
+    # have none: they are meant for exact gradients and may well diverge on networks.
     sps=dict(
         name="gnomon.optimizers.sps",
         variant="smooth",
@@ -77,16 +80,15 @@ OPTIMIZERS = dict(
         b2=0.999,
         weight_decay=0.0,
     ),
+    # The authors' floor of 0.1 is for small convex problems.
     sania=dict(
         name="gnomon.optimizers.sania",
-        preconditioner=dict(
-            name="gnomon.optimizers.scale_by_adam_sqr", b2=0.999, eps=0.1
-        ),
+        preconditioner=dict(name="gnomon.optimizers.scale_by_adagrad_sqr", eps=1.0),
     ),
     sania_hutchinson=dict(
         name="gnomon.optimizers.sania",
         preconditioner=dict(
-            name="gnomon.optimizers.scale_by_hutchinson", b2=0.999, eps=0.1
+            name="gnomon.optimizers.scale_by_hutchinson", b2=0.999, eps=1.0
         ),
     ),
     lawn=dict(

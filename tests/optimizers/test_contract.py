@@ -65,8 +65,8 @@ def test_traced_hyperparameters(row, problem, reference):
 
 
 def test_schedule_of_a_constant_is_the_constant(row, problem, reference):
-    rate = row.hyperparameters["learning_rate"]
-    scheduled = row.build(learning_rate=optax.constant_schedule(rate))
+    rate = optax.constant_schedule(row.hyperparameters[row.rate])
+    scheduled = row.build(**{row.rate: rate})
     assert_close(problem.run(row, scheduled)[0], reference[0])
 
 
@@ -93,10 +93,10 @@ def test_dtype_is_kept(row, problem, dtype, request):
     params = jax.tree.map(lambda x: x.astype(dtype), problem.params)
 
     # The learning rate as a float32 tracer must not lift bfloat16 leaves.
-    def step(params, learning_rate):
+    def step(params, rate):
         if row.is_optax:  # optax does lift them
-            learning_rate = row.hyperparameters["learning_rate"]
-        optimizer = row.build(learning_rate=learning_rate)
+            rate = row.hyperparameters[row.rate]
+        optimizer = row.build(**{row.rate: rate})
         state = optimizer.init(params)
         extra = some(row, row.reads, problem, params)
         return state, optimizer.update(params, state, params, **extra)

@@ -1,0 +1,373 @@
+"""Sets of weights for :func:`gnomon.optimizers.constrain`, as small values.
+
+A constraint selects leaves by ``constrained``: a regex found in the path, a mask (a
+tree of bools, a prefix of one, or a function of the parameters), or None for every leaf
+that has units (see ``geometry``: kernels and embeddings, not biases and scales). Norms
+are those of a whole layer (``view="layer"``, Frobenius) or of each output unit
+(``view="unit"``). Layers stacked along axis 0 are told by ``stacked`` and are
+constrained one by one.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gnomon.optimizers._checks import require_scalar
+from gnomon.optimizers._select import LAYER, Where, layer_number, select
+from gnomon.optimizers._tree import map_leaves
+from gnomon.optimizers.constrain import Constraint, leafwise
+from gnomon.optimizers.geometry import (
+    Axes,
+    Rules,
+    path_string,
+    project_tangent,
+    resolve_axes,
+    retract,
+    unit_norm,
+)
+
+View = Literal["layer", "unit"]
+
+
+def norm_plan(
+    constrained: Where | None, view: View, rules: Rules | None, stacked: str | None
+) -> Callable[[optax.Params], Any]:
+    """The axes over which norms are taken, as a function of the parameters.
+
+    Args:
+      constrained: the leaves, see the module.
+      view: "layer" for one norm a layer, "unit" for one an output unit. A selected leaf
+        without units, such as a bias, has one norm in either view.
+      rules: ordered ``(regex, axes)`` pairs, see :func:`geometry.resolve_axes`.
+      stacked: regex of the leaves that stack layers along axis 0.
+
+    Returns:
+      A function from parameters to a tree of ``Axes``, None at free leaves.
+
+    Raises:
+      ValueError: if ``view`` is unknown.
+    """
+    if view not in get_args(View):
+        raise ValueError(f"view={view!r} is not one of {get_args(View)}.")
+
+    def plan(params):
+        axes = resolve_axes(params, rules, stacked)
+
+        def with_units():
+            return jax.tree.map(lambda w, a: bool(a.reduce), params, axes)
+
+        chosen = select(params, constrained, with_units, "constrained")
+
+        def of_leaf(leaf, is_chosen, of_unit: Axes):
+            if not is_chosen:
+                return (None,)
+            by_unit = view == "unit" and of_unit.reduce
+            return (of_unit if by_unit else of_unit.layer(leaf.ndim),)
+
+        return map_leaves(of_leaf, params, (), chosen, axes)[0]
+
+    return plan
+
+
+def fixed_norm(
+    *,
+    constrained: Where | None = None,
+    view: View = "layer",
+    floor: jax.typing.ArrayLike = 0.0,
+    rules: Rules | None = None,
+    stacked: str | None = None,
+) -> Constraint:
+    r"""Weights keep the norm :math:`c = \|w\|` they had when the constraint began.
+
+    .. math::
+      P(w) = c\, w / \|w\|, \qquad c = \max(\|w_{start}\|, \text{floor})
+
+    A norm :math:`c = 0` would freeze a leaf at zero for good: such a leaf (an output
+    layer that starts at zero) is left free instead.
+
+    Args:
+      constrained: the leaves, default all that have units.
+      view: one norm a "layer", the default, or a "unit".
+      floor: smallest norm :math:`c`, default 0.
+      rules: ordered ``(regex, axes)`` pairs, see :func:`geometry.resolve_axes`.
+      stacked: regex of the leaves that stack layers along axis 0.
+
+    Returns:
+      The constraint.
+
+    Raises:
+      ValueError: if ``view`` is unknown or ``floor`` is not one number.
+
+    Example:
+      >>> constraint = fixed_norm()
+      >>> w = {"kernel": jnp.array([[3.0], [4.0]])}
+      >>> moved = {"kernel": jnp.array([[0.0], [2.0]])}
+      >>> print(constraint.project(moved, constraint.capture(w))["kernel"].T)
+      [[0. 5.]]
+    """
+    require_scalar("floor", floor)
+
+    def capture(w, axes):
+        norm = unit_norm(w, axes)
+        return jnp.maximum(norm, jnp.asarray(floor, norm.dtype))
+
+    def project(w, norm, axes):
+        length = unit_norm(w, axes)
+        scale = norm / jnp.where(length > 0, length, 1)
+        return w * jnp.where(norm > 0, scale, 1)
+
+    return leafwise(
+        "fixed_norm",
+        norm_plan(constrained, view, rules, stacked),
+        project=project,
+        capture=capture,
+        tangent=_sphere_tangent,
+        allows_decay=False,
+        moves_all=True,
+    )
+
+
+def unit_sphere(
+    *,
+    norm: jax.typing.ArrayLike = 1.0,
+    constrained: Where | None = None,
+    view: View = "unit",
+    rules: Rules | None = None,
+    stacked: str | None = None,
+) -> Constraint:
+    """Weights of a given norm: every output unit on the unit sphere.
+
+    Args:
+      norm: the norm, default 1.
+      constrained: the leaves, default all that have units.
+      view: one norm a "unit", the default, or a "layer".
+      rules: ordered ``(regex, axes)`` pairs, see :func:`geometry.resolve_axes`.
+      stacked: regex of the leaves that stack layers along axis 0.
+
+    Returns:
+      The constraint. A zero unit has no direction and stays zero.
+
+    Raises:
+      ValueError: if ``view`` is unknown or ``norm`` is not one number.
+
+    Example:
+      >>> w = {"kernel": jnp.array([[3.0, 0.0], [4.0, 2.0]])}
+      >>> print(unit_sphere().project(w, ())["kernel"])
+      [[0.6 0. ]
+       [0.8 1. ]]
+    """
+    require_scalar("norm", norm)
+    return leafwise(
+        "unit_sphere",
+        norm_plan(constrained, view, rules, stacked),
+        project=lambda w, _, axes: retract(w, norm, axes),
+        tangent=_sphere_tangent,
+        allows_decay=False,
+        moves_all=True,
+    )
+
+
+def max_norm(
+    bound: jax.typing.ArrayLike,
+    *,
+    constrained: Where | None = None,
+    view: View = "unit",
+    rules: Rules | None = None,
+    stacked: str | None = None,
+) -> Constraint:
+    """Weights of norm at most ``bound``; longer ones are scaled back to it.
+
+    Args:
+      bound: the largest norm, positive.
+      constrained: the leaves, default all that have units.
+      view: one norm a "unit", the default, or a "layer".
+      rules: ordered ``(regex, axes)`` pairs, see :func:`geometry.resolve_axes`.
+      stacked: regex of the leaves that stack layers along axis 0.
+
+    Returns:
+      The constraint.
+
+    Raises:
+      ValueError: if ``view`` is unknown or ``bound`` is not one number.
+
+    Example:
+      >>> w = {"kernel": jnp.array([[3.0, 0.0], [4.0, 2.0]])}
+      >>> print(max_norm(2.5).project(w, ())["kernel"])
+      [[1.5 0. ]
+       [2.  2. ]]
+    """
+    require_scalar("bound", bound)
+
+    def project(w, _, axes):
+        limit = jnp.asarray(bound, w.dtype)
+        return jnp.where(unit_norm(w, axes) > limit, retract(w, limit, axes), w)
+
+    return leafwise(
+        "max_norm", norm_plan(constrained, view, rules, stacked), project=project
+    )
+
+
+def _sphere_tangent(u: jax.Array, w: jax.Array, axes: Axes) -> jax.Array:
+    return project_tangent(u, w, axes, eps=0.0)
+
+
+class _Spread(NamedTuple):
+    """What :func:`target_std` knows of one leaf."""
+
+    axes: Axes  # of a whole layer
+    number: Any  # one-based layer number, shaped to broadcast, or None
+
+
+def target_std(
+    target: jax.typing.ArrayLike,
+    *,
+    ratio: jax.typing.ArrayLike = 1.2,
+    scale_with_depth: bool = False,
+    zero_bias: bool = False,
+    constrained: Where | None = None,
+    layers: str = LAYER,
+    rules: Rules | None = None,
+    stacked: str | None = None,
+) -> Constraint:
+    r"""Weights whose standard deviation is not far above a target.
+
+    .. math::
+      P(W) = \begin{cases}
+        s_t\, (W - \mu) / s + \mu & \text{if } s > r\, s_t \\ W & \text{otherwise}
+      \end{cases} \qquad s_t = \text{target} \text{ or target} / \sqrt{l}
+
+    with :math:`\mu` the mean of a layer's weights, :math:`s` their standard deviation
+    (Bessel's, divided by :math:`n - 1`) and :math:`l` the one-based layer number.
+
+    Args:
+      target: the standard deviation :math:`s_t`.
+      ratio: :math:`r`, how far above it is tolerated, default 1.2.
+      scale_with_depth: divide the target of layer :math:`l` by :math:`\sqrt{l}`.
+      zero_bias: where a layer is rescaled, set the ``bias`` beside it to zero.
+      constrained: the leaves, default all that have units and lie in a layer.
+      layers: regex whose first group is a leaf's zero-based layer index; by default the
+        first name of the path that is a number or ends in one, ``blocks/0``.
+      rules: ordered ``(regex, axes)`` pairs, see :func:`geometry.resolve_axes`.
+      stacked: regex of the leaves that stack layers along axis 0; each layer has its
+        own statistics and number.
+
+    Returns:
+      The constraint.
+
+    Raises:
+      ValueError: if ``target`` or ``ratio`` is not one number, or no leaf lies in a
+        layer.
+
+    Example:
+      >>> w = {"blocks": {"0": {"kernel": jnp.array([[1.0, 2.0], [3.0, 6.0]])}}}
+      >>> kernel = target_std(0.5).project(w, ())["blocks"]["0"]["kernel"]
+      >>> print(f"mean {kernel.mean():.3f}, std {kernel.std(ddof=1):.3f}")
+      mean 3.000, std 0.500
+    """
+    require_scalar("target", target)
+    require_scalar("ratio", ratio)
+
+    def plan(params):
+        axes = resolve_axes(params, rules, stacked)
+        numbers = jax.tree_util.tree_map_with_path(
+            lambda path, w: layer_number(path_string(path), w.shape, layers, stacked),
+            params,
+        )
+
+        def in_layers():
+            (chosen,) = map_leaves(
+                lambda w, a, n: (bool(a.reduce) and n is not None,),
+                params,
+                (),
+                axes,
+                numbers,
+            )
+            if jax.tree.leaves(chosen) and not any(jax.tree.leaves(chosen)):
+                raise ValueError(
+                    f"no kernel lies in a layer: no path matches layers={layers!r}. "
+                    "Give layers, stacked (for scanned layers) or constrained."
+                )
+            return chosen
+
+        chosen = select(params, constrained, in_layers, "constrained")
+
+        def of_leaf(w, is_chosen, of_unit, number):
+            info = _Spread(of_unit.layer(w.ndim), number) if is_chosen else None
+            return (info,)
+
+        return map_leaves(of_leaf, params, (), chosen, axes, numbers)[0]
+
+    def measure(w, info):
+        """Whether the layer is too wide, its mean, and the factor on what is left."""
+        axes = info.axes.reduce
+        count = 1
+        for axis in axes:
+            count *= w.shape[axis]
+        mean = jnp.sum(w, axis=axes, keepdims=True) / max(count, 1)
+        square = jnp.sum(jnp.square(w - mean), axis=axes, keepdims=True)
+        spread = jnp.sqrt(square / max(count - 1, 1))
+        goal = jnp.asarray(target, w.dtype)
+        if scale_with_depth and info.number is not None:
+            goal = goal / jnp.sqrt(jnp.asarray(info.number, w.dtype))
+        wide = spread > jnp.asarray(ratio, w.dtype) * goal
+        return wide, mean, goal / jnp.where(spread > 0, spread, 1)
+
+    def project(w, _, info):
+        wide, mean, factor = measure(w, info)
+        return jnp.where(wide, (w - mean) * factor + mean, w)
+
+    kernels = leafwise("target_std", plan, project=project)
+    if not zero_bias:
+        return kernels
+
+    def is_wide(params):
+        (wide,) = map_leaves(
+            lambda w, info: (None if info is None else measure(w, info)[0],),
+            params,
+            (),
+            plan(params),
+        )
+        return wide
+
+    return _zeroing_biases(kernels, is_wide)
+
+
+def _zeroing_biases(kernels: Constraint, is_wide: Callable[[Any], Any]) -> Constraint:
+    """The constraint, and the bias beside each kernel that it rescales set to zero.
+
+    Args:
+      kernels: the constraint.
+      is_wide: maps parameters to a tree of bools, with axis 0 over layers: the layers
+        that the constraint rescales.
+    """
+
+    def beside(path):
+        return "/".join((*path_string(path).split("/")[:-1], "bias"))
+
+    def selects(params):
+        chosen = kernels.selects(params)
+        leaves = jax.tree_util.tree_leaves_with_path(chosen)
+        biases = {beside(path) for path, is_kernel in leaves if is_kernel}
+        return jax.tree_util.tree_map_with_path(
+            lambda path, is_kernel: is_kernel or path_string(path) in biases, chosen
+        )
+
+    def project(params, reference):
+        leaves = jax.tree_util.tree_leaves_with_path(is_wide(params))
+        wide = {beside(path): fires for path, fires in leaves}
+
+        def reset(path, w):
+            fires = wide.get(path_string(path))
+            if fires is None or not w.ndim:
+                return w
+            fires = fires.reshape((-1,) + (1,) * (w.ndim - 1))
+            return jnp.where(fires, jnp.zeros_like(w), w)
+
+        return jax.tree_util.tree_map_with_path(
+            reset, kernels.project(params, reference)
+        )
+
+    return kernels._replace(selects=selects, project=project)

@@ -1,0 +1,154 @@
+"""Hyperball: steps of a given angle on the sphere of the initial norm."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gnomon.optimizers._checks import (
+    ScalarOrSchedule,
+    at_step,
+    require_params,
+    require_scalar,
+)
+from gnomon.optimizers._composition import norm_control
+from gnomon.optimizers._select import Where
+from gnomon.optimizers._tree import compute_dtype, map_leaves
+from gnomon.optimizers.constrain import blank_reference, when
+from gnomon.optimizers.constraints import View, fixed_norm, norm_plan
+from gnomon.optimizers.geometry import Rules, path_string, resolve_axes, retract
+
+
+class HyperballState(NamedTuple):
+    """State of :func:`hyperball`."""
+
+    # Updates made, shape=(), dtype=int32; hides tuple.count, as optax's states do.
+    count: jax.Array  # type: ignore[assignment]
+    inner: optax.OptState  # the state of the wrapped direction
+    radius: Any  # norms R before the first update; zeros until then
+
+
+def hyperball(
+    inner: optax.GradientTransformation,
+    learning_rate: ScalarOrSchedule,
+    *,
+    free_learning_rate: ScalarOrSchedule | None = None,
+    constrained: Where | None = None,
+    view: View = "layer",
+    floor: jax.typing.ArrayLike = 0.0,
+    rules: Rules | None = None,
+    stacked: str | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Hyperball: weights of constant norm, updates of constant norm.
+
+    With :math:`u` the direction of ``inner`` and :math:`R` the norm of the weight
+    before the first update,
+
+    .. math::
+      W \leftarrow R\, \frac{W - \eta R\, u / \|u\|}{\|W - \eta R\, u / \|u\|\|}.
+
+    The learning rate is the angle of a step in radians, to first order: only the
+    direction of ``inner`` matters, and nothing is projected to the tangent. There is no
+    weight decay; its place is taken by the learning rate, which does what
+    :math:`\sqrt{\eta \lambda}` does to a decayed run in equilibrium. The scale of the
+    initialization becomes a hyperparameter, because it is kept.
+
+    Args:
+      inner: an ascent-signed direction without a learning rate, such as
+        ``optax.scale_by_adam()`` (AdamH).
+      learning_rate: the angle :math:`\eta`, a scalar or a schedule.
+      free_learning_rate: step size of ``inner``'s direction on the other leaves, a
+        scalar or a schedule, default ``learning_rate``.
+      constrained: which leaves: a regex found in the path, or a mask (a tree of bools,
+        a prefix, or a function of the parameters); default every leaf that has units
+        and is no embedding.
+      view: one norm a "layer" (Frobenius), the default, or a "unit".
+      floor: smallest radius :math:`R`, default 0. A leaf with :math:`R = 0` (an output
+        layer that starts at zero) would stay zero; it is treated as one of the others.
+      rules: ordered ``(regex, axes)`` pairs, see :func:`geometry.resolve_axes`.
+      stacked: regex of the leaves that stack layers along axis 0.
+
+    Returns:
+      The optimizer. It needs ``params`` in ``update``.
+
+    Raises:
+      ValueError: if ``params`` is missing, a hyperparameter is not one number,
+        ``constrained`` matches no leaf, or a transform inside controls norms too or is
+        known to decay a constrained leaf.
+
+    Example:
+      >>> optimizer = hyperball(optax.trace(0.9), 0.1)
+      >>> w = {"kernel": jnp.array([[3.0], [4.0]])}
+      >>> g = {"kernel": jnp.array([[4.0], [-3.0]])}
+      >>> updates, state = optimizer.update(g, optimizer.init(w), w)
+      >>> moved = optax.apply_updates(w, updates)["kernel"]
+      >>> print(f"norm {jnp.linalg.norm(moved):.4f}")
+      norm 5.0000
+      >>> cosine = (moved * w["kernel"]).sum() / 25
+      >>> print(f"angle {jnp.arccos(cosine):.3f}")
+      angle 0.100
+
+    References:
+      Wen et al., `Fantastic Pretraining Optimizers and Where to Find Them II: Hyperball
+      Optimization <https://arxiv.org/abs/2606.16899>`_, 2026
+
+    Differences:
+      Kernels of more than two axes (attention, convolution) are taken as one matrix.
+      The authors give every projection matrix of a transformer to the method; here an
+      output layer is among them too, unless ``constrained`` leaves it out.
+    """
+    require_scalar("learning_rate", learning_rate)
+    require_scalar("free_learning_rate", free_learning_rate)
+    wrapped = optax.with_extra_args_support(inner)
+
+    def kernels(params):
+        def is_kernel(path, _, axes):
+            return bool(axes.reduce) and "embed" not in path_string(path)
+
+        return jax.tree_util.tree_map_with_path(
+            is_kernel, params, resolve_axes(params, rules, stacked)
+        )
+
+    chosen = kernels if constrained is None else constrained
+    plan = norm_plan(chosen, view, rules, stacked)
+    sphere = fixed_norm(
+        constrained=chosen, view=view, floor=floor, rules=rules, stacked=stacked
+    )
+    capture = sphere.capture
+    assert capture is not None
+
+    def init_fn(params):
+        with norm_control("hyperball", sphere.selects(params), allows_decay=False):
+            inner_state = wrapped.init(params)
+        count = jnp.zeros([], jnp.int32)
+        return HyperballState(count, inner_state, blank_reference(sphere, params))
+
+    def update_fn(updates, state, params=None, **extra_args):
+        require_params(params, "hyperball")
+        directions, inner_state = wrapped.update(
+            updates, state.inner, params, **extra_args
+        )
+        radius = state.radius
+        if jax.tree.leaves(params):
+            radius = when(state.count == 0, lambda _: capture(params), radius)
+        angle = at_step("learning_rate", learning_rate, state.count)
+        rate = angle
+        if free_learning_rate is not None:
+            rate = at_step("free_learning_rate", free_learning_rate, state.count)
+
+        def step(direction, param, axes, norm):
+            dtype = compute_dtype(param.dtype)
+            u, w = direction.astype(dtype), param.astype(dtype)
+            free = -jnp.asarray(rate, dtype) * u
+            if axes is None:
+                return (free.astype(param.dtype),)
+            length = jnp.asarray(angle, dtype) * norm
+            to = retract(w - retract(u, length, axes), norm, axes)
+            return (jnp.where(norm > 0, to - w, free).astype(param.dtype),)
+
+        (updates,) = map_leaves(step, directions, (), params, plan(params), radius)
+        count = optax.safe_increment(state.count)
+        return updates, HyperballState(count, inner_state, radius)
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
