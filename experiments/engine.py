@@ -18,7 +18,7 @@ import numpy as np
 
 from gnomon.experiments.checkpoint import Checkpoints
 from gnomon.experiments.data import Dataset, Order
-from gnomon.experiments.group import Lanes, hypers_of, seeds_of
+from gnomon.experiments.group import Lanes, hypers_of, padded, seeds_of
 from gnomon.experiments.interrupt import Interrupted
 from gnomon.experiments.metrics import MetricsWriter
 from gnomon.experiments.program import NEVER, TrainState
@@ -87,17 +87,19 @@ def run(
     config = chunk.trials[0].config
     steps, count = config["steps"], len(chunk.trials)
     started = time.monotonic()
-    hypers = jax.tree.map(jnp.asarray, hypers_of(chunk.trials))
-    seeds, distinct, which = seeds_of(chunk.trials)
+    everyone = padded(chunk.trials)
+    hypers = jax.tree.map(jnp.asarray, hypers_of(everyone))
+    seeds, distinct, which = seeds_of(everyone)
     examples = len(next(iter(dataset.train.values())))
     orders = [Order(examples, config["batch"], seed) for seed in distinct]
     keeper = Checkpoints(chunk.checkpoints)
-    restored = keeper.restore(lanes.state)
+    restored = keeper.restore(_first_lanes(lanes.state, count))
     if restored is None:
         step, meta = 0, START
         state = lanes.init(jnp.asarray(seeds), hypers)
     else:
         step, state, meta = restored
+        state = _pad_lanes(state, count, lanes.state)
         for order, position in zip(orders, meta["orders"], strict=True):
             order.set_state(position)
     row: dict[str, list] = dict(meta["row"])
@@ -126,9 +128,8 @@ def run(
             stopping = step < steps and stop()
             if step == steps or stopping or _every(step, config["checkpoint_every"]):
                 positions = [order.get_state() for order in orders]
-                keeper.save(
-                    step, state, {"orders": positions, "seconds": seconds(), "row": row}
-                )
+                about = {"orders": positions, "seconds": seconds(), "row": row}
+                keeper.save(step, _first_lanes(state, count), about)
             if stopping:
                 raise Interrupted(f"stopped at step {step} of {steps}")
     finally:
@@ -152,6 +153,29 @@ def run(
 
 def _every(step: int, period: int) -> bool:
     return period > 0 and step % period == 0
+
+
+def _first_lanes(state: TrainState, count: int) -> TrainState:
+    """The state of the real lanes: what is saved fits any number of devices."""
+
+    def first(leaf: Any) -> Any:
+        if leaf.shape[0] == count:
+            return leaf
+        if isinstance(leaf, jax.ShapeDtypeStruct):
+            return jax.ShapeDtypeStruct((count, *leaf.shape[1:]), leaf.dtype)
+        return leaf[:count]
+
+    return jax.tree.map(first, state)
+
+
+def _pad_lanes(state: TrainState, count: int, like: TrainState) -> TrainState:
+    """A saved state with its ghost lanes again, placed as the program wants it."""
+
+    def pad(leaf: jax.Array, target: jax.ShapeDtypeStruct) -> jax.Array:
+        index = np.minimum(np.arange(target.shape[0]), count - 1)
+        return jax.device_put(leaf[index], target.sharding)
+
+    return jax.tree.map(pad, state, like)
 
 
 def _gather(examples: Mapping[str, np.ndarray], indices: Sequence) -> dict:

@@ -75,12 +75,20 @@ def across(
     return sequential
 
 
+def padded(trials: Sequence[Trial]) -> list[Trial]:
+    """The trials, the last one repeated until every device has as many lanes.
+
+    A ghost lane costs less than a device that stands idle; its results are dropped.
+    """
+    devices = min(len(jax.local_devices()), len(trials))
+    return [*trials, *[trials[-1]] * (-len(trials) % devices)]
+
+
 def lane_mesh(lanes: int) -> jax.sharding.Mesh:
-    """As many local devices as divide the lanes evenly."""
-    devices = jax.local_devices()
-    count = max(n for n in range(1, len(devices) + 1) if lanes % n == 0)
+    """The local devices that the lanes are spread over, as many for each."""
+    devices = jax.local_devices()[:lanes]
     return jax.make_mesh(
-        (count,), ("lane",), (jax.sharding.AxisType.Auto,), devices=devices[:count]
+        (len(devices),), ("lane",), (jax.sharding.AxisType.Auto,), devices=devices
     )
 
 
@@ -167,10 +175,11 @@ def compile_lanes(
     """Compiles the program of one chunk of a group.
 
     Args:
-      trials: the lanes, in order.
+      trials: the lanes, in order; more are added where `padded` says so.
       dataset: their data.
       how: how the lanes of one device run (`across`).
     """
+    trials = padded(trials)
     config = trials[0].config
     program = make_program(split(config)[0])
     lanes, distinct = len(trials), len(seeds_of(trials)[1])

@@ -15,6 +15,7 @@ from gnomon.experiments.group import (
     flops_per_step,
     hypers_of,
     memory_budget,
+    padded,
     seeds_of,
 )
 from gnomon.experiments.resolve import ConfigError
@@ -119,7 +120,7 @@ def plan_group(
     config = trials[0].config
     started = time.monotonic()
     lanes, compiled = fit_lanes(trials, dataset, forced)
-    chosen = trials[:lanes]
+    chosen = padded(trials[:lanes])
     seeds, distinct, which = seeds_of(chosen)
     hypers = jax.tree.map(jnp.asarray, hypers_of(chosen))
     state = compiled.init(jnp.asarray(seeds), hypers)

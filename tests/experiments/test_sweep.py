@@ -7,6 +7,7 @@ import time
 import pytest
 
 from gnomon.experiments.chunks import claim, is_done
+from gnomon.experiments.config import load
 from gnomon.experiments.files import read_json, write_json
 from gnomon.experiments.metrics import read_metrics
 from gnomon.experiments.resolve import ConfigError
@@ -72,6 +73,31 @@ def test_forced_lanes_give_the_same_trials(tiny, tmp_path):
     for trial, result in together.items():
         loss = alone[trial]["final"]["validation_loss"]
         assert result["final"]["validation_loss"] == pytest.approx(loss, rel=1e-5)
+
+
+def test_a_sweep_resumes_with_another_number_of_devices(command, sweep_file, tmp_path):
+    """Three lanes: two devices need a ghost lane, eight do not; neither is saved."""
+    config = sweep_file(
+        "over('optimizer.learning_rate', [1e-3, 3e-3, 1e-2])",
+        steps=200,
+        checkpoint_every=20,
+    )
+    workdir = tmp_path / "moved"
+    process = command("sweep", f"--config={config}", f"--workdir={workdir}")
+    while not any(workdir.glob("chunks/*/checkpoints/20")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    base = load(str(config))
+    sweep = Sweep(trials_of(base, str(config)))
+    run_sweep(sweep, workdir)
+    assert {r["status"] for r in results(workdir).values()} == {"finished"}
+    assert len(results(workdir)) == 3
+    (chunk,) = workdir.glob("chunks/*")
+    assert len(read_json(chunk / "chunk.json")["trials"]) == 3
+    for folder in workdir.glob("trials/*"):
+        assert read_metrics(folder)[0]["step"] == 3, "the rows before the kill stay"
 
 
 def test_two_processes_and_a_death_run_each_trial_once(command, sweep_file, tmp_path):
