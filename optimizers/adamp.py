@@ -12,6 +12,7 @@ from gnomon.optimizers._checks import (
     require_params,
     require_scalar,
 )
+from gnomon.optimizers._composition import refuse_decay
 from gnomon.optimizers._learning_rate import descend
 from gnomon.optimizers._tree import broadcast_mask, compute_dtype, map_leaves
 from gnomon.optimizers.geometry import Rules, resolve_axes
@@ -71,6 +72,7 @@ def scale_by_adamp(
         require_scalar(name, value)
 
     def init_fn(params):
+        refuse_decay("adamp", weight_decay, weight_decay_mask, params)
         resolve_axes(params, rules, stacked)
         return ScaleByAdamPState(
             count=jnp.zeros([], jnp.int32),

@@ -14,6 +14,7 @@ from gnomon.optimizers._checks import (
     require_params,
     require_scalar,
 )
+from gnomon.optimizers._composition import refuse_decay
 from gnomon.optimizers._learning_rate import descend
 from gnomon.optimizers._tree import broadcast_mask, compute_dtype, map_leaves
 from gnomon.optimizers.geometry import resolve_axes
@@ -89,6 +90,7 @@ def scale_by_fadam(
     _require_choice("clip_rule", clip_rule, _DIVISOR)
 
     def init_fn(params):
+        refuse_decay("fadam", weight_decay, weight_decay_mask, params)
         resolve_axes(params, stacked=stacked)
 
         def zeros(dtype):

@@ -19,6 +19,7 @@ from gnomon.optimizers._checks import (
     require_params,
     require_scalar,
 )
+from gnomon.optimizers._composition import refuse_decay
 from gnomon.optimizers._tree import broadcast_mask, compute_dtype, map_leaves
 from gnomon.optimizers.geometry import Axes, Rules, resolve_axes
 
@@ -171,6 +172,7 @@ def project_radial(
     wrapped = optax.with_extra_args_support(inner or optax.identity())
 
     def init_fn(params):
+        refuse_decay("project_radial", weight_decay, weight_decay_mask, params)
         resolve_axes(params, rules, stacked)
         return ProjectRadialState(jnp.zeros([], jnp.int32), wrapped.init(params))
 
