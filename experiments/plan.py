@@ -18,6 +18,7 @@ from gnomon.experiments.group import (
     padded,
     seeds_of,
 )
+from gnomon.experiments.progress import format_duration
 from gnomon.experiments.resolve import ConfigError
 from gnomon.experiments.trials import Trial, split
 
@@ -159,27 +160,13 @@ def plan_table(plans: Sequence[GroupPlan]) -> str:
         lines.append(
             f"{plan.name:{width}}  {plan.trials:6d}  {plan.lanes:5d}"
             f"  {plan.parameters:10,d}  {plan.flops:9.2e}"
-            f"  {plan.bytes / 2**20:4.0f} MiB  {duration(plan.seconds):>15}"
+            f"  {plan.bytes / 2**20:4.0f} MiB  {format_duration(plan.seconds):>15}"
         )
     lines.append("-" * len(head))
     lines.append(
         f"{'all':{width}}  {sum(p.trials for p in plans):6d}  {'':5}  {'':10}"
         f"  {sum(p.flops for p in plans):9.2e}"
         f"  {max(p.bytes for p in plans) / 2**20:4.0f} MiB"
-        f"  {duration(sum(p.seconds for p in plans)):>15}"
+        f"  {format_duration(sum(p.seconds for p in plans)):>15}"
     )
     return "\n".join(lines)
-
-
-def duration(seconds: float) -> str:
-    """A time a person can read.
-
-    >>> duration(42), duration(125), duration(7300)
-    ('42s', '2m05s', '2h01m')
-    """
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m{whole % 60:02d}s"
-    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
