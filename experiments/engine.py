@@ -89,7 +89,8 @@ def run(
     started = time.monotonic()
     everyone = padded(chunk.trials)
     hypers = jax.tree.map(jnp.asarray, hypers_of(everyone))
-    seeds, distinct, which = seeds_of(everyone)
+    seeds, distinct, index = seeds_of(everyone)
+    which = jnp.asarray(index)
     examples = len(next(iter(dataset.train.values())))
     orders = [Order(examples, config["batch"], seed) for seed in distinct]
     keeper = Checkpoints(chunk.checkpoints)
@@ -114,7 +115,7 @@ def run(
     try:
         while step < steps:
             batches = _gather(dataset.train, [order.next() for order in orders])
-            state = lanes.step(state, batches, jnp.asarray(which), hypers)
+            state = lanes.step(state, batches, which, hypers)
             step += 1
             seen: dict[str, np.ndarray] = {}
             if step == steps or step % config["log_every"] == 0:

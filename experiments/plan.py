@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ from gnomon.experiments.group import (
 )
 from gnomon.experiments.progress import format_duration
 from gnomon.experiments.resolve import ConfigError
+from gnomon.experiments.runs import flatten
 from gnomon.experiments.trials import Trial, split
 
 
@@ -43,21 +44,6 @@ class GroupPlan(NamedTuple):
     flops: float
     bytes: int
     seconds: float
-
-
-def flatten(config: Mapping, path: str = "") -> dict[str, Any]:
-    """A nested config by dotted path.
-
-    >>> flatten({"a": {"b": 1}, "c": 2})
-    {'a.b': 1, 'c': 2}
-    """
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{path}{key}.")
-        else:
-            flat[f"{path}{key}"] = value
-    return flat
 
 
 def group_names(grouped: Mapping[str, Sequence[Trial]]) -> dict[str, str]:

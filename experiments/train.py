@@ -20,11 +20,11 @@ from gnomon.experiments.files import lock, read_json, write_json
 from gnomon.experiments.group import compile_lanes, flops_per_step, trace
 from gnomon.experiments.interrupt import Interruption
 from gnomon.experiments.overview import parameter_table
-from gnomon.experiments.plan import flatten
 from gnomon.experiments.program import TrainState
 from gnomon.experiments.progress import Progress
 from gnomon.experiments.resolve import ConfigError
 from gnomon.experiments.results import units_per_step
+from gnomon.experiments.runs import flatten
 from gnomon.experiments.trials import OPERATIONAL, Trial, make_trial
 
 
