@@ -1,4 +1,10 @@
-"""Fused operations for TPU and GPU; none yet.
+"""Fused operations for TPU and GPU, each beside its definition in plain JAX.
 
-The floor is here so that the rooms above can be told what they may import.
+One folder an operation: ``reference`` is the definition, ``tpu`` is a Pallas kernel (as
+is ``gpu`` where there is one), ``api`` picks one of them. A kernel is loaded when it is
+first chosen.
 """
+
+from gnomon.kernels._choice import FASTER_THAN_XLA, Choice, Implementation
+
+__all__ = ("FASTER_THAN_XLA", "Choice", "Implementation")

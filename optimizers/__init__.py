@@ -37,6 +37,7 @@ from gnomon.optimizers.diagonal import (
     scale_by_hutchinson,
 )
 from gnomon.optimizers.fadam import ScaleByFAdamState, fadam, scale_by_fadam
+from gnomon.optimizers.fused import FusedTransformation, apply_fused
 from gnomon.optimizers.geometry import (
     Axes,
     cosine,
@@ -70,6 +71,7 @@ __all__ = (
     "Axes",
     "ConstrainState",
     "Constraint",
+    "FusedTransformation",
     "HyperballState",
     "MomSpsState",
     "MomoState",
@@ -89,6 +91,7 @@ __all__ = (
     "alr_mag",
     "alr_shb",
     "alr_smag",
+    "apply_fused",
     "constrain",
     "constraints",
     "cosine",

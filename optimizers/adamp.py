@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from gnomon import kernels
+from gnomon.kernels.adamp import explain, step
 from gnomon.optimizers._checks import (
     ScalarOrSchedule,
     at_step,
@@ -15,6 +17,12 @@ from gnomon.optimizers._checks import (
 from gnomon.optimizers._composition import refuse_decay
 from gnomon.optimizers._learning_rate import descend
 from gnomon.optimizers._tree import broadcast_mask, compute_dtype, map_leaves
+from gnomon.optimizers.fused import (
+    FusedTransformation,
+    apply_fused,
+    leaf_keys,
+    leaf_shardings,
+)
 from gnomon.optimizers.geometry import Rules, resolve_axes
 from gnomon.optimizers.projection import project_and_decay, radial_part
 
@@ -133,7 +141,8 @@ def adamp(
     rules: Rules | None = None,
     stacked: str | None = None,
     mu_dtype: jax.typing.DTypeLike | None = None,
-) -> optax.GradientTransformationExtraArgs:
+    implementation: kernels.Implementation | None = None,
+) -> FusedTransformation:
     r"""AdamP: Adam that does not grow the norm of scale-invariant weights.
 
     .. math::
@@ -168,13 +177,21 @@ def adamp(
         layer is then tested on its own.
       mu_dtype: dtype of the first moment, default that of the parameters. The second
         moment is kept in float32 or wider.
+      implementation: how ``apply`` runs, ``"xla"``, ``"tpu"`` or ``"gpu"``; default the
+        kernel where it is known to be faster, see :mod:`gnomon.kernels`.
 
     Returns:
-      The optimizer. It needs ``params`` in ``update``.
+      The optimizer. It needs ``params`` in ``update``, and has the fused entry point of
+      :func:`gnomon.optimizers.apply_fused`. It reads two more extra args:
+      ``shardings``, a tree of ``NamedSharding`` or a prefix of one, without which a
+      kernel takes arrays to be on one device,
+      and ``rounding_key``, a key that makes bfloat16 parameters round
+      stochastically. A kernel rounds bfloat16 parameters once a step, where ``update``
+      and ``optax.apply_updates`` round three times.
 
     Raises:
-      ValueError: if ``params`` is missing, a hyperparameter is not one number, or a
-        rule matches no leaf.
+      ValueError: if ``params`` is missing, a hyperparameter is not one number, a rule
+        matches no leaf, or ``implementation`` cannot run.
 
     Example:
       A loss that depends on the direction of ``w`` alone; the norm, 1 at first, stays
@@ -202,7 +219,8 @@ def adamp(
       and the cosine follow the authors' package, version 0.3.0. There a unit is a row
       of axis 0; here it is an output unit wherever Flax stores it.
     """
-    return optax.chain(
+    explain(implementation=implementation)  # refuses what cannot run
+    unfused = optax.chain(
         scale_by_adamp(
             b1,
             b2,
@@ -218,3 +236,65 @@ def adamp(
         ),
         descend(learning_rate),
     )
+
+    def apply_fn(
+        grads, state, params, *, shardings=None, rounding_key=None, **extra_args
+    ):
+        def runs_xla(param, mu):
+            choice = explain(
+                param.dtype, moment_dtype=mu.dtype, implementation=implementation
+            )
+            return choice.implementation == "xla"
+
+        require_params(params, "adamp")
+        scaling, descent = state
+        all_xla = jax.tree.all(jax.tree.map(runs_xla, params, scaling.mu))
+        if all_xla and rounding_key is None:
+            return apply_fused(unfused, grads, state, params, **extra_args)
+        count = optax.safe_increment(scaling.count)
+        rate = at_step("learning_rate", learning_rate, descent.count)
+        decay = at_step("weight_decay", weight_decay, scaling.count)
+
+        def rule(grad, mu, nu, param, axes, decays, sharding, key):
+            return step(
+                param,
+                grad,
+                mu,
+                nu,
+                learning_rate=rate,
+                count=count,
+                b1=b1,
+                b2=b2,
+                eps=eps,
+                weight_decay=decay if decays else 0.0,
+                delta=delta,
+                wd_ratio=wd_ratio,
+                reduce=axes.reduce,
+                stack=axes.stack,
+                nesterov=nesterov,
+                key=key,
+                sharding=sharding,
+                implementation=implementation,
+            )
+
+        moved, mu, nu = map_leaves(
+            rule,
+            grads,
+            (scaling.mu, scaling.nu),
+            params,
+            resolve_axes(params, rules, stacked),
+            broadcast_mask(weight_decay_mask, params),
+            leaf_shardings(shardings, params),
+            leaf_keys(rounding_key, params),
+        )
+        # A leaf without a gradient stays where it is.
+        params = jax.tree.map(
+            lambda new, old: old if new is None else new,
+            moved,
+            params,
+            is_leaf=lambda x: x is None,
+        )
+        descent = descent._replace(count=optax.safe_increment(descent.count))
+        return params, (ScaleByAdamPState(count, mu, nu), descent)
+
+    return FusedTransformation(unfused, apply_fn)

@@ -1,0 +1,97 @@
+"""Which implementation of an operation runs, and why.
+
+Every operation of this room has a definition in plain JAX, ``xla``, and may have a
+Pallas kernel for ``tpu`` and for ``gpu``. A kernel is the default only where it has
+been measured to beat what XLA makes of the definition.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Literal, NamedTuple
+
+import jax
+
+Implementation = Literal["xla", "tpu", "gpu"]
+
+# Operation -> platforms where its kernel was measured faster than XLA, on hardware.
+# An entry belongs here only beside its row in benchmarks/results.
+FASTER_THAN_XLA: Mapping[str, frozenset[str]] = {}
+
+# plgpu.kernel took its present form, with out_type, in this version.
+GPU_NEEDS_JAX = (0, 11)
+
+
+class Choice(NamedTuple):
+    """The implementation of one call."""
+
+    implementation: Implementation
+    reason: str  # one clause, for people
+
+
+def choose(
+    op: str,
+    implementation: Implementation | None,
+    refusal: Callable[[str], str | None],
+    *,
+    platform: str | None = None,
+) -> Choice:
+    """Picks the implementation of one call.
+
+    Args:
+      op: name of the operation, as in :data:`FASTER_THAN_XLA`.
+      implementation: what the caller asks for, or None to let the platform decide.
+      refusal: given ``"tpu"`` or ``"gpu"``, why that kernel cannot take the call's
+        shapes and dtypes, or None when it can.
+      platform: ``"cpu"``, ``"gpu"`` or ``"tpu"``; default JAX's default backend.
+
+    Returns:
+      The choice. ``None`` gives a kernel where it is known to be faster and supports
+      the call, else ``xla``.
+
+    Raises:
+      ValueError: if ``implementation`` is not a known name, or names a kernel that
+        does not support the call.
+
+    Example:
+      >>> choose("adam", None, lambda kernel: None, platform="tpu")
+      Choice(implementation='xla', reason='the tpu kernel of adam has not been measured
+      faster than XLA')
+      >>> choose("adam", "tpu", lambda kernel: None)
+      Choice(implementation='tpu', reason='asked for')
+    """
+    if implementation == "xla":
+        return Choice("xla", "asked for")
+    if implementation in ("tpu", "gpu"):
+        reason = _refusal(implementation, refusal)
+        if reason is not None:
+            raise ValueError(
+                f"the {implementation} kernel of {op} does not support this call: "
+                f"{reason}. Pass implementation=None to fall back to XLA, or 'xla'."
+            )
+        return Choice(implementation, "asked for")
+    if implementation is not None:
+        raise ValueError(
+            f"implementation must be None, 'xla', 'tpu' or 'gpu', not "
+            f"{implementation!r}."
+        )
+    platform = jax.default_backend() if platform is None else platform
+    if platform not in ("tpu", "gpu"):
+        return Choice("xla", f"{op} has no kernel for {platform}")
+    if platform not in FASTER_THAN_XLA.get(op, ()):
+        return Choice(
+            "xla",
+            f"the {platform} kernel of {op} has not been measured faster than XLA",
+        )
+    reason = _refusal(platform, refusal)
+    if reason is not None:
+        return Choice(
+            "xla", f"the {platform} kernel of {op} does not take it: {reason}"
+        )
+    kernel: Implementation = "tpu" if platform == "tpu" else "gpu"
+    return Choice(kernel, f"measured faster than XLA on {platform}")
+
+
+def _refusal(kernel: str, refusal: Callable[[str], str | None]) -> str | None:
+    if kernel == "gpu" and jax.__version_info__[:2] < GPU_NEEDS_JAX:
+        needed = ".".join(map(str, GPU_NEEDS_JAX))
+        return f"GPU kernels need jax >= {needed}, found {jax.__version__}"
+    return refusal(kernel)

@@ -1,0 +1,176 @@
+"""AdamP's step on one leaf, by whichever implementation is asked for."""
+
+import functools
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding
+
+from gnomon.kernels._choice import Choice, Implementation, choose
+from gnomon.kernels.adam import api as adam
+from gnomon.kernels.adam.reference import Moved, compute_dtype, scalars
+from gnomon.kernels.adamp import reference
+
+
+def explain(
+    dtype: jax.typing.DTypeLike = "float32",
+    *,
+    moment_dtype: jax.typing.DTypeLike = "float32",
+    implementation: Implementation | None = None,
+    platform: str | None = None,
+) -> Choice:
+    """Which implementation :func:`step` takes, and why.
+
+    Args:
+      dtype: dtype of the parameter and the gradient.
+      moment_dtype: dtype of the first moment.
+      implementation: as in :func:`step`.
+      platform: ``"cpu"``, ``"gpu"`` or ``"tpu"``; default JAX's default backend.
+
+    Returns:
+      The choice and its reason.
+
+    Raises:
+      ValueError: as in :func:`step`.
+
+    Example:
+      >>> explain(platform="cpu")
+      Choice(implementation='xla', reason='adamp has no kernel for cpu')
+    """
+    dtypes = (dtype, moment_dtype)
+    return choose(
+        "adamp", implementation, lambda k: adam.refusal(k, *dtypes), platform=platform
+    )
+
+
+def step(
+    w: jax.Array,
+    g: jax.Array,
+    m: jax.Array,
+    v: jax.Array,
+    *,
+    learning_rate: jax.typing.ArrayLike,
+    count: jax.typing.ArrayLike,
+    b1: jax.typing.ArrayLike = 0.9,
+    b2: jax.typing.ArrayLike = 0.999,
+    eps: jax.typing.ArrayLike = 1e-8,
+    weight_decay: jax.typing.ArrayLike = 0.0,
+    delta: jax.typing.ArrayLike = 0.1,
+    wd_ratio: jax.typing.ArrayLike = 0.1,
+    reduce: Sequence[int] = (-1,),
+    stack: Sequence[int] = (),
+    nesterov: bool = False,
+    key: jax.Array | None = None,
+    sharding: NamedSharding | None = None,
+    implementation: Implementation | None = None,
+) -> Moved:
+    r"""One step of AdamP, in place under donation.
+
+    With :math:`p` the direction of :func:`gnomon.kernels.adam.step`,
+
+    .. math::
+      w \leftarrow w - \eta\, (p - \Pi^r_w(p) + \lambda \rho w)
+
+    where the radial part :math:`\Pi^r_w(p)` is removed and :math:`\rho` is ``wd_ratio``
+    where :math:`|\cos(g_i, w_i)| < \delta / \sqrt{n_i}` for every unit, or else for the
+    layer as a whole; elsewhere nothing is removed and :math:`\rho` is 1.
+
+    The kernel reads gradient and parameter for the test, then four arrays, and writes
+    three: 36 bytes a parameter in float32, 26 with bfloat16 parameters and gradients.
+    Four arrays are read once more, 16 bytes in float32, in steps that project a layer
+    as a whole, and in steps that project at all where a unit does not fit the chip or
+    is spread over several.
+
+    Args:
+      w: the parameter, of any shape; float32 or bfloat16.
+      g: the gradient.
+      m: the first moment, float32 or bfloat16.
+      v: the second moment, float32.
+      learning_rate: step size, a scalar, traced or not (as all numbers here).
+      count: steps taken, this one included, from 1.
+      b1: decay of the first moment, default 0.9.
+      b2: decay of the second moment, default 0.999.
+      eps: added to the denominator after bias correction, and guard of the norms,
+        default 1e-8.
+      weight_decay: decoupled weight decay, per learning rate, default 0.
+      delta: threshold of the gradient test, default 0.1.
+      wd_ratio: factor on weight decay where the test passed, default 0.1.
+      reduce: axes inside one unit, default the last; with none this is Adam's step.
+      stack: axes that run over layers, each tested on its own.
+      nesterov: use :math:`\beta_1 m + (1 - \beta_1) g` in place of :math:`m`.
+      key: rounds bfloat16 parameters stochastically, see
+        :func:`gnomon.kernels.adam.step`.
+      sharding: how the four arrays lie on a mesh, for kernels; XLA needs no telling.
+      implementation: ``"xla"``, ``"tpu"``, ``"gpu"``, or None to pick.
+
+    Returns:
+      The new parameter and moments, in the dtypes they came in.
+
+    Raises:
+      ValueError: if ``implementation`` names a kernel that does not support the call.
+
+    Example:
+      Momentum along the weight moves its norm, 5 at first, where the gradient is along
+      the weight too, and only the direction where the gradient is across:
+
+      >>> w = jnp.array([[3.0, 4.0]])
+      >>> for g in (w, jnp.array([[-4.0, 3.0]])):
+      ...     moved = step(w, g, w, jnp.ones((1, 2)), learning_rate=0.1, count=100)
+      ...     print(f"{jnp.linalg.norm(moved.w):.2f}")
+      4.85
+      5.00
+    """
+    dtypes = (w.dtype, g.dtype, m.dtype, v.dtype)
+    chosen = choose("adamp", implementation, lambda k: adam.refusal(k, *dtypes))
+    units = reference.Units(*(_positive(axes, w.ndim) for axes in (reduce, stack)))
+    if not units.reduce:
+        return adam.step(
+            w,
+            g,
+            m,
+            v,
+            learning_rate=learning_rate,
+            count=count,
+            b1=b1,
+            b2=b2,
+            eps=eps,
+            weight_decay=weight_decay,
+            nesterov=nesterov,
+            key=key,
+            sharding=sharding,
+            implementation=chosen.implementation,
+        )
+    dtype = compute_dtype(w.dtype)
+    s = scalars(
+        dtype,
+        learning_rate=learning_rate,
+        b1=b1,
+        b2=b2,
+        eps=eps,
+        weight_decay=weight_decay,
+        count=count,
+    )
+    if chosen.implementation == "xla" or not w.size:
+        run: Callable[..., Moved] = reference.step
+    else:
+        # Pallas takes as long to import as JAX itself; only those who use it pay.
+        from gnomon.kernels.adamp import tpu
+
+        run = functools.partial(tpu.step, sharding=sharding)
+    return run(
+        w,
+        g,
+        m,
+        v,
+        s,
+        units,
+        delta=jnp.asarray(delta).astype(dtype),
+        wd_ratio=jnp.asarray(wd_ratio).astype(dtype),
+        nesterov=nesterov,
+        key=key,
+    )
+
+
+def _positive(axes: Sequence[int], ndim: int) -> tuple[int, ...]:
+    return tuple(sorted(axis % ndim for axis in axes))

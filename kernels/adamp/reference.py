@@ -1,0 +1,109 @@
+"""AdamP's step on one leaf: the definition."""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gnomon.kernels.adam.reference import (
+    Moved,
+    Scalars,
+    compute_dtype,
+    direction,
+    store,
+)
+
+
+class Views(NamedTuple):
+    """What the test of the gradient found; all broadcast against the leaf."""
+
+    by_unit: jax.Array  # every unit of the layer passed, one bool a layer
+    by_layer: jax.Array  # they did not, but the layer as a whole did
+    unit_inverse: jax.Array  # 1 / (|w_i| + eps)**2, 0 for a zero unit
+    layer_inverse: jax.Array  # 1 / (|w| + eps)**2, 0 for a zero layer
+
+
+class Units(NamedTuple):
+    """Which axes of a leaf lie inside one unit, and which run over layers."""
+
+    reduce: tuple[int, ...]
+    stack: tuple[int, ...] = ()
+
+    def layer(self, ndim: int) -> tuple[int, ...]:
+        """The axes inside one layer."""
+        return tuple(axis for axis in range(ndim) if axis not in self.stack)
+
+
+def unit_sum(x: jax.Array, y: jax.Array, units: Units) -> jax.Array:
+    """``<x_i, y_i>`` for every unit."""
+    return jnp.sum(x * y, axis=units.reduce, keepdims=True)
+
+
+def views(
+    g: jax.Array, w: jax.Array, units: Units, delta: jax.Array, eps: jax.Array
+) -> Views:
+    """Tests the units of a leaf, then its layers, for scale invariance.
+
+    A view passes where ``|cos(g, w)| < delta / sqrt(n)`` for all of its parts, ``n``
+    numbers each.
+
+    Args:
+      g: the gradient, in the dtype to compute in.
+      w: the parameter, of the same dtype.
+      units: axes of the leaf, at least one of them in ``reduce``.
+      delta: threshold.
+      eps: floor of the norms in the cosine, and added to ``|w|`` in the inverses.
+
+    Returns:
+      Which view passed, and what to scale its inner products by.
+    """
+    layer = units.layer(w.ndim)
+    sums = [unit_sum(x, y, units) for x, y in ((g, w), (g, g), (w, w))]
+    # Kept apart, or XLA makes the sums of a layer one more pass over both arrays.
+    sums = jax.lax.optimization_barrier(sums)
+
+    def view(sums, axes):
+        dot, grad_square, square = sums
+        grad_norm, norm = jnp.sqrt(grad_square), jnp.sqrt(square)
+        cosine = dot / (jnp.maximum(grad_norm, eps) * jnp.maximum(norm, eps))
+        length = math.prod(w.shape[axis] for axis in axes)
+        passed = jnp.abs(cosine) < delta / math.sqrt(length)
+        divisor = jnp.square(norm + eps)
+        inverse = jnp.where(divisor > 0, 1 / jnp.where(divisor > 0, divisor, 1), 0)
+        return jnp.all(passed, axis=layer, keepdims=True), inverse
+
+    by_unit, unit_inverse = view(sums, units.reduce)
+    whole = [jnp.sum(x, axis=layer, keepdims=True) for x in sums]
+    by_layer, layer_inverse = view(whole, layer)
+    return Views(by_unit, by_layer & ~by_unit, unit_inverse, layer_inverse)
+
+
+def step(
+    w: jax.Array,
+    g: jax.Array,
+    m: jax.Array,
+    v: jax.Array,
+    s: Scalars,
+    units: Units,
+    *,
+    delta: jax.Array,
+    wd_ratio: jax.Array,
+    nesterov: bool = False,
+    key: jax.Array | None = None,
+) -> Moved:
+    """One step, see :func:`gnomon.kernels.adamp.step`."""
+    dtype = compute_dtype(w.dtype)
+    wide, grad, m_old, v_old = (x.astype(dtype) for x in (w, g, m, v))
+    p, m_new, v_new = direction(grad, m_old, v_old, s, nesterov)
+    found = views(grad, wide, units, delta, s.eps)
+    inner = unit_sum(p, wide, units)
+    total = jnp.sum(inner, axis=units.layer(w.ndim), keepdims=True)
+    radial = jnp.where(found.by_unit, inner * found.unit_inverse, 0)
+    radial = jnp.where(found.by_layer, total * found.layer_inverse, radial)
+    ratio = jnp.where(found.by_unit | found.by_layer, wd_ratio, 1)
+    q = p - radial * wide + s.weight_decay * ratio * wide
+    moved = wide - s.learning_rate * q
+    return Moved(
+        store(moved, w.dtype, key), m_new.astype(m.dtype), v_new.astype(v.dtype)
+    )

@@ -1,0 +1,117 @@
+"""Optimizers that can move parameters themselves, in one go with their update.
+
+An optax update returns updates, which are written to memory, read again and added to
+the parameters. A kernel that does all of it at once needs one more function beside
+``init`` and ``update``: ``apply(grads, state, params)``, which returns the new
+parameters.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gnomon.optimizers._checks import require_params
+
+ApplyFn = Callable[..., tuple[optax.Params, optax.OptState]]
+
+
+class FusedTransformation(optax.GradientTransformationExtraArgs):
+    """An optax transform that also has ``apply``.
+
+    It is a subclass, with an attribute and not a third field, because optax asks
+    ``isinstance`` and unpacks two functions; to optax this is a transform like any
+    other, whose ``apply`` a chain or a wrapper around it drops.
+
+    Attributes:
+      apply: ``apply(grads, state, params, **extra) -> (new params, new state)``, with
+        the values and the state that ``update`` and ``optax.apply_updates`` give.
+    """
+
+    apply: ApplyFn
+
+    def __new__(
+        cls,
+        optimizer: optax.GradientTransformation,
+        apply: ApplyFn,
+    ):
+        """Joins ``apply`` to an optimizer."""
+        extended = optax.with_extra_args_support(optimizer)
+        self = super().__new__(cls, extended.init, extended.update)
+        self.apply = apply
+        return self
+
+
+def apply_fused(
+    optimizer: optax.GradientTransformation,
+    grads: optax.Updates,
+    state: optax.OptState,
+    params: optax.Params,
+    **extra_args: Any,
+) -> tuple[optax.Params, optax.OptState]:
+    """One step of any optimizer, fused where it knows how.
+
+    Args:
+      optimizer: any optax transform.
+      grads: the gradients.
+      state: the optimizer's state.
+      params: the parameters.
+      **extra_args: what ``update`` may read; ignored by transforms that read none.
+
+    Returns:
+      The new parameters and the new state.
+
+    Raises:
+      ValueError: if ``params`` is None.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> optimizer = optax.sgd(0.1)
+      >>> w = jnp.array([1.0, 2.0])
+      >>> print(apply_fused(optimizer, w, optimizer.init(w), w)[0])
+      [0.9 1.8]
+    """
+    require_params(params, "apply_fused")
+    if isinstance(optimizer, FusedTransformation):
+        return optimizer.apply(grads, state, params, **extra_args)
+    optimizer = optax.with_extra_args_support(optimizer)
+    updates, state = optimizer.update(grads, state, params, **extra_args)
+    # A leaf without a gradient stays where it is; optax adds its update regardless.
+    updates = jax.tree.map(
+        lambda u, w: jax.tree.map(jnp.zeros_like, w) if u is None else u,
+        updates,
+        params,
+        is_leaf=lambda x: x is None,
+    )
+    return optax.apply_updates(params, updates), state
+
+
+def leaf_shardings(shardings: Any, params: optax.Params) -> Any:
+    """Spreads shardings over the leaves of the parameters.
+
+    Args:
+      shardings: None, or a tree of ``jax.sharding.NamedSharding`` with the structure of
+        ``params`` or a prefix of it.
+      params: the parameters.
+
+    Returns:
+      A tree with one sharding, or None, in place of each leaf.
+    """
+    if shardings is None:
+        return jax.tree.map(lambda _: None, params)
+    return jax.tree.map(
+        lambda sharding, subtree: jax.tree.map(lambda _: sharding, subtree),
+        shardings,
+        params,
+    )
+
+
+def leaf_keys(key: jax.Array | None, params: optax.Params) -> Any:
+    """A key of its own for every leaf, or None for each when ``key`` is None."""
+    leaves, treedef = jax.tree.flatten(params)
+    keys = [
+        None if key is None else jax.random.fold_in(key, i) for i in range(len(leaves))
+    ]
+    return jax.tree.unflatten(treedef, keys)

@@ -1,0 +1,230 @@
+"""Adam's and AdamP's step on one leaf: definitions, TPU kernels, and what they cost."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from gnomon.kernels import adam, adamp, shapes
+from gnomon.kernels._layout import LANES, SUBLANES, fold, layout, tile, unfold
+from gnomon.kernels.adam import reference as adam_reference
+from gnomon.kernels.adam import tpu as adam_tpu
+from gnomon.kernels.adamp import tpu as adamp_tpu
+from gnomon.kernels.adamp.reference import Units
+
+HYPERS = dict(learning_rate=0.1, count=3, b1=0.9, b2=0.99, eps=1e-8, weight_decay=0.1)
+# Rounding of a computation in a dtype, with room for a different order of sums.
+ROUNDING = {"float32": 2e-6, "bfloat16": 2**-8, "float64": 1e-13}
+
+
+def leaf(shape, dtypes=("float32",) * 4, outcome="none", reduce=(), seed=0):
+    """(w, g, m, v) whose gradient passes the test by unit, as a layer, or not."""
+    generator = np.random.default_rng(seed)
+    w, g, m, v = (generator.normal(size=shape) for _ in range(4))
+    if outcome == "layer":
+        g = g + 3 * w * (1 - 2 * (np.arange(w.size) % 2)).reshape(shape)
+    axes = {"none": None, "unit": reduce, "layer": tuple(range(len(shape)))}[outcome]
+    if axes is None:
+        g = g + w
+    else:
+        g = g - w * np.sum(g * w, axes, keepdims=True) / np.sum(
+            w * w, axes, keepdims=True
+        )
+    return tuple(
+        jnp.asarray(x).astype(dtype)
+        for x, dtype in zip((w, g, m, v**2), dtypes, strict=True)
+    )
+
+
+def oracle(w, g, m, v, reduce=(), delta=0.1, wd_ratio=0.1, nesterov=False):
+    """AdamP, and without units Adam, in NumPy's float64."""
+    w, g, m, v = (np.asarray(x, np.float64) for x in (w, g, m, v))
+    h = HYPERS
+    m = h["b1"] * m + (1 - h["b1"]) * g
+    v = h["b2"] * v + (1 - h["b2"]) * g**2
+    first = h["b1"] * m + (1 - h["b1"]) * g if nesterov else m
+    v_hat = v / (1 - h["b2"] ** h["count"])
+    p = first / (1 - h["b1"] ** h["count"]) / (np.sqrt(v_hat) + h["eps"])
+    decay = h["weight_decay"]
+    everything = tuple(range(w.ndim))
+    for axes in (reduce, everything) if reduce else ():
+        norm, grad_norm = (np.sqrt(np.sum(x * x, axes, keepdims=True)) for x in (w, g))
+        cosine = np.sum(g * w, axes, keepdims=True) / (norm * grad_norm)
+        length = np.prod([w.shape[axis] for axis in axes])
+        if np.all(np.abs(cosine) < delta / np.sqrt(length)):
+            unit = w / (norm + h["eps"])
+            p = p - unit * np.sum(unit * p, axes, keepdims=True)
+            decay = decay * wd_ratio
+            break
+    return w - h["learning_rate"] * (p + decay * w), m, v
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("outcome", ["none", "unit", "layer"])
+def test_the_definitions_are_the_formulas(outcome, nesterov, x64, assert_close):
+    arrays = leaf((5, 7), ("float64",) * 4, outcome, (1,))
+    kwargs = dict(**HYPERS, nesterov=nesterov)
+
+    @jax.jit
+    def both(*arrays):
+        return adamp.step(*arrays, **kwargs), adam.step(*arrays, **kwargs)
+
+    got, plain = both(*arrays)
+    for a, b in zip(got, oracle(*arrays, (1,), nesterov=nesterov), strict=True):
+        assert_close(a, b, 1e-13)
+    for a, b in zip(plain, oracle(*arrays, nesterov=nesterov), strict=True):
+        assert_close(a, b, 1e-13)
+
+
+DTYPES = {
+    "float32": ("float32",) * 4,
+    "bfloat16": ("bfloat16", "bfloat16", "bfloat16", "float32"),
+}
+
+
+@pytest.mark.parametrize("dtypes", DTYPES.values(), ids=DTYPES)
+@pytest.mark.parametrize(
+    "shape",
+    [(1, 37, 300), (2, 16, 130), (1, 1, 1)],
+    ids=lambda s: "x".join(map(str, s)),
+)
+def test_ragged_blocks_are_updated_whole(
+    shape, dtypes, interpreted, monkeypatch, assert_close
+):
+    """Blocks of 16 x 128 over edges that do not divide; each number must have moved."""
+    arrays = leaf(shape, dtypes)
+    monkeypatch.setattr(adam_tpu, "BLOCK_ELEMENTS", SUBLANES * LANES)
+    s = adam_reference.scalars(jnp.float32, **HYPERS)
+    got = jax.jit(adam_tpu.update)(*arrays, s)
+    for a, b in zip(got, oracle(*arrays), strict=True):
+        assert_close(a, b, ROUNDING[a.dtype.name])
+    assert np.all(np.asarray(got.v) != np.asarray(arrays[3]))
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_adamp_kernel_on_any_shape(axis, interpreted, monkeypatch, x64, assert_close):
+    monkeypatch.setattr(adam_tpu, "BLOCK_ELEMENTS", SUBLANES * LANES)
+    kwargs = dict(**HYPERS, reduce=(axis,), implementation="tpu")
+    step = jax.jit(functools.partial(adamp.step, **kwargs))
+
+    # Each example compiles. In a unit of one number the part across it is rounding.
+    @settings(max_examples=2, deadline=None, derandomize=True, phases=[Phase.generate])
+    @given(
+        rows=st.integers(2, 40),
+        columns=st.integers(2, 270),
+        outcome=st.sampled_from(["unit", "none", "layer"]),
+        seed=st.integers(0, 100),
+    )
+    def check(rows, columns, outcome, seed):
+        arrays = leaf((rows, columns), ("float64",) * 4, outcome, (axis,), seed)
+        for a, b in zip(step(*arrays), oracle(*arrays, (axis,)), strict=True):
+            assert_close(a, b, 1e-12)
+
+    check()
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_adamp_kernel_projects(whole, interpreted, monkeypatch, x64, assert_close):
+    """Also where a unit does not fit, so that a pass before finds its inner product."""
+    monkeypatch.setattr(adam_tpu, "BLOCK_ELEMENTS", SUBLANES * LANES)
+    if not whole:
+        monkeypatch.setattr(adam_tpu, "VMEM_BYTES", 0)
+    dtypes, shape = ("float64",) * 4, (40, 150)
+    assert adamp_tpu.holds_whole_units(shape, dtypes, Units((0,))) == whole
+    kwargs = dict(**HYPERS, reduce=(0,), implementation="tpu")
+    step = jax.jit(functools.partial(adamp.step, **kwargs))
+    for outcome in ("none", "unit", "layer"):
+        arrays = leaf(shape, dtypes, outcome, (0,))
+        for a, b in zip(step(*arrays), oracle(*arrays, (0,)), strict=True):
+            assert_close(a, b, 1e-12)
+
+
+def structs(entry):
+    w = entry.struct
+    first, second = (jax.ShapeDtypeStruct(w.shape, d) for d in (w.dtype, "float32"))
+    return w, w, first, second
+
+
+@pytest.mark.parametrize("entry", shapes.LEAVES, ids=lambda entry: entry.name)
+@pytest.mark.parametrize("op", [adam, adamp], ids=["adam", "adamp"])
+def test_lowers_for_tpu_in_place(op, entry, tpu_text):
+    """One kernel, three outputs over three inputs; bfloat16 rounds stochastically."""
+    kwargs = dict(HYPERS, implementation="tpu", key=jax.random.key(0))
+    if op is adamp:
+        kwargs["reduce"] = () if entry.unit_axis is None else (entry.unit_axis,)
+    text = tpu_text(functools.partial(op.step, **kwargs), *structs(entry))
+    assert text.count("@tpu_custom_call") == 1
+    assert text.count("#stablehlo.output_operand_alias") == 3
+
+
+def test_lanes_of_hyperparameters_lower_for_tpu(tpu_text):
+    """A sweep maps the step over learning rates and parameters at once."""
+    lanes = [jax.ShapeDtypeStruct((4, 40, 256), "float32")] * 4
+
+    def step(rate, *arrays):
+        hypers = dict(HYPERS, learning_rate=rate)
+        return adamp.step(*arrays, **hypers, implementation="tpu")
+
+    rates = jax.ShapeDtypeStruct((4,), "float32")
+    assert "@tpu_custom_call" in tpu_text(jax.vmap(step), rates, *lanes)
+
+
+@pytest.mark.parametrize("entry", shapes.LEAVES, ids=lambda entry: entry.name)
+def test_blocks_fit_the_chip(entry):
+    dtypes = [x.dtype for x in structs(entry)]
+    where = layout(entry.shape)
+    block = tile(*where.shape[1:], None, adam_tpu.BLOCK_ELEMENTS)
+    assert adam_tpu.vmem_bytes(block, dtypes) <= 16 * 2**20
+
+
+def test_which_leaves_need_no_third_pass():
+    """Only ``mlp_out`` of the 1.3B model has units too long for a block."""
+    spread = {
+        entry.name
+        for entry in shapes.LEAVES
+        if entry.unit_axis is not None
+        and not adamp_tpu.holds_whole_units(
+            entry.shape, [x.dtype for x in structs(entry)], Units((entry.unit_axis,))
+        )
+    }
+    assert spread == {"1.3b/mlp_out"}
+
+
+@given(
+    rows=st.integers(1, 10**5),
+    columns=st.integers(1, 10**5),
+    axis=st.sampled_from([None, 1, 2]),
+)
+def test_tiles_are_legal_and_bounded(rows, columns, axis):
+    elements = 2**17
+    height, width = tile(rows, columns, axis, elements)
+    assert height == rows or (height % SUBLANES == 0 and height < rows)
+    assert width == columns or (width % LANES == 0 and width < columns)
+    assert height == rows if axis == 1 else True
+    assert width == columns if axis == 2 else True
+    if axis is None:
+        assert height * width <= elements
+
+
+@given(
+    shape=st.lists(st.integers(1, 4), max_size=4).map(tuple),
+    data=st.data(),
+)
+def test_folding_is_undone_and_keeps_units(shape, data):
+    """Any choice of axes: unit sums before and after folding are the same numbers."""
+    ndim = len(shape)
+    roles = data.draw(st.lists(st.sampled_from("rsk"), min_size=ndim, max_size=ndim))
+    reduce = tuple(a for a in range(ndim) if roles[a] == "r")
+    stack = tuple(a for a in range(ndim) if roles[a] == "s")
+    x = np.arange(np.prod(shape, dtype=int), dtype=np.float64).reshape(shape)
+    where = layout(shape, reduce, stack)
+    folded = fold(x, where)
+    assert np.array_equal(unfold(folded, where, shape), x)
+    if reduce:
+        sums = x.sum(reduce, keepdims=True)
+        expected = fold(sums, where)
+        assert np.array_equal(folded.sum(where.axis, keepdims=True), expected)

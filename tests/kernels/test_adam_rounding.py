@@ -1,0 +1,104 @@
+"""Stochastic rounding: between neighbors, right on average, the same everywhere."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gnomon.kernels import adam
+from gnomon.kernels._rounding import random_bits, seeds_from, stochastic_round
+
+WORDS = random_bits(
+    *seeds_from(jax.random.key(0)).astype(jnp.uint32),
+    jnp.arange(1 << 16, dtype=jnp.uint32),
+)
+
+
+def test_words_are_uniform():
+    """Each bit is set half the time, and neighbors agree in half of their bits."""
+    words = np.asarray(WORDS)
+    bits = (words[:, None] >> np.arange(32, dtype=np.uint32)) & 1
+    flips = ((words[1:] ^ words[:-1])[:, None] >> np.arange(32, dtype=np.uint32)) & 1
+    sigma = 0.5 / np.sqrt(len(words))
+    assert np.abs(bits.mean(0) - 0.5).max() < 5 * sigma
+    assert np.abs(flips.mean(0) - 0.5).max() < 5 * sigma
+
+
+def test_seeds_give_unrelated_words():
+    other = random_bits(
+        *seeds_from(jax.random.key(1)).astype(jnp.uint32),
+        jnp.arange(1 << 16, dtype=jnp.uint32),
+    )
+    same = np.asarray(jax.lax.population_count(WORDS ^ other)).mean() / 32
+    assert abs(same - 0.5) < 5 * 0.5 / np.sqrt(32 * len(WORDS))
+
+
+@settings(deadline=None)
+@given(st.floats(-(2.0**100), 2.0**100, width=32), st.integers(0, 2**32 - 1))
+def test_rounds_to_a_neighbor(x, word):
+    rounded = np.float64(stochastic_round(jnp.float32(x), jnp.uint32(word)))
+    toward_zero = np.asarray(x, np.float32).view(np.uint32) & np.uint32(0xFFFF0000)
+    away = toward_zero + np.uint32(1 << 16)
+    neighbors = [np.float64(n.view(np.float32)) for n in (toward_zero, away)]
+    assert rounded == x if neighbors[0] == x else rounded in neighbors
+
+
+def test_is_right_on_average():
+    x = jnp.float32(1 + 2**-10)  # an eighth of the way from 1 to 1 + 2**-7
+    mean = np.asarray(
+        stochastic_round(jnp.full(WORDS.shape, x), WORDS), np.float64
+    ).mean()
+    sigma = 2**-7 * np.sqrt(1 / 8 * 7 / 8 / len(WORDS))
+    assert abs(mean - float(x)) < 5 * sigma
+
+
+def test_leaves_what_is_not_finite():
+    x = jnp.array([jnp.inf, -jnp.inf, jnp.nan])
+    word = jnp.full(3, 0xFFFFFFFF, jnp.uint32)
+    np.testing.assert_array_equal(
+        np.asarray(stochastic_round(x, word), np.float32), np.asarray(x)
+    )
+
+
+def test_small_steps_are_not_lost():
+    """Steps of a fortieth of a gap: nearest stays put, stochastic moves on average."""
+    one = jnp.ones((128, 256), jnp.bfloat16)
+    zero = jnp.zeros(one.shape)
+    rate = 1e-4
+
+    @jax.jit
+    def step(key):
+        return adam.step(one, one, zero, zero, learning_rate=rate, count=1, key=key)
+
+    assert np.all(np.asarray(step(None).w, np.float32) == 1)
+    mean = np.asarray(step(jax.random.key(0)).w, np.float64).mean()
+    gap = 2**-8  # below one
+    sigma = gap * np.sqrt(rate / gap / one.size)
+    assert abs(mean - (1 - rate)) < 5 * sigma
+
+
+@pytest.mark.parametrize("shape", [(40, 200), (3, 5, 7)], ids=["matrix", "folded"])
+def test_a_kernel_draws_what_the_definition_draws(shape, interpreted, monkeypatch):
+    from gnomon.kernels.adam import tpu
+
+    monkeypatch.setattr(tpu, "BLOCK_ELEMENTS", 16 * 128)
+    keys = jax.random.split(jax.random.key(1), 2)
+    w, g = (jax.random.normal(key, shape, jnp.bfloat16) for key in keys)
+    zero = jnp.zeros(shape)
+
+    def step(implementation):
+        return jax.jit(
+            lambda *arrays: adam.step(
+                *arrays,
+                learning_rate=0.01,
+                count=1,
+                key=jax.random.key(0),
+                implementation=implementation,
+            )
+        )(w, g, zero, zero)
+
+    np.testing.assert_array_equal(
+        np.asarray(step("tpu").w, np.float32), np.asarray(step("xla").w, np.float32)
+    )
