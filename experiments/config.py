@@ -7,6 +7,7 @@ a person writes one and changes it from the command line.
 import copy
 import importlib.util
 import inspect
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -37,6 +38,8 @@ def defaults() -> ml_collections.ConfigDict:
             log_every=20,
             checkpoint_every=200,
             tensorboard=True,
+            # Probes (`gnomon.experiments.probes`); every 0: off.
+            dynamics=dict(free=False, cheap_every=0, full_every=0, layers=""),
             report=dict(baseline="", metric="validation_loss"),
         )
     )
@@ -183,7 +186,7 @@ def validate(config: Mapping) -> None:
     for field in known:
         if field not in config:
             raise ConfigError(f"config.{field}: missing; start from config.defaults()")
-    for section in ("evaluate", "report"):
+    for section in ("evaluate", "report", "dynamics"):
         for field in config[section]:
             if field not in known[section]:
                 hint = did_you_mean(field, known[section])
@@ -192,6 +195,21 @@ def validate(config: Mapping) -> None:
     _positive(config["evaluate"], ["batches", "batch"], "evaluate.")
     if not isinstance(config["seed"], int) or config["seed"] < 0:
         raise ConfigError(f"config.seed={config['seed']!r}: needs an integer >= 0")
+    for field in ("cheap_every", "full_every"):
+        value = config["dynamics"].get(field, 0)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise ConfigError(
+                f"config.dynamics.{field}={value!r}: needs an integer >= 0 (0: never)"
+            )
+    free, layers = (config["dynamics"].get(field) for field in ("free", "layers"))
+    if not isinstance(free, bool | None):
+        raise ConfigError(f"config.dynamics.free={free!r}: needs true or false")
+    try:
+        re.compile(layers or "")
+    except re.error as error:
+        raise ConfigError(
+            f"config.dynamics.layers={layers!r}: not a regex ({error})"
+        ) from error
     check(config["model"], "model", provided=("rngs",))
     optimizer = check(config["optimizer"], "optimizer")
     check(config["schedule"], "schedule", provided=("peak", "steps"))

@@ -21,6 +21,7 @@ from gnomon.experiments.data import Dataset, Order
 from gnomon.experiments.group import Lanes, hypers_of, padded, seeds_of
 from gnomon.experiments.interrupt import Interrupted
 from gnomon.experiments.metrics import MetricsWriter
+from gnomon.experiments.probes import columns, due, settings_of
 from gnomon.experiments.program import NEVER, TrainState
 from gnomon.experiments.results import make_result
 from gnomon.experiments.trials import Trial
@@ -86,6 +87,7 @@ def run(
     """
     config = chunk.trials[0].config
     steps, count = config["steps"], len(chunk.trials)
+    settings = settings_of(config)
     started = time.monotonic()
     everyone = padded(chunk.trials)
     hypers = jax.tree.map(jnp.asarray, hypers_of(everyone))
@@ -115,16 +117,24 @@ def run(
     try:
         while step < steps:
             batches = _gather(dataset.train, [order.next() for order in orders])
-            state = lanes.step(state, batches, which, hypers)
             step += 1
+            logging = step == steps or step % config["log_every"] == 0
+            record: dict[str, jax.Array] = {}
+            for tier in due(settings, step, logging):
+                state, found = lanes.probes[tier](state, batches, which, hypers)
+                record |= found
+            if not (settings["free"] and logging):
+                state = lanes.step(state, batches, which, hypers)
             seen: dict[str, np.ndarray] = {}
-            if step == steps or step % config["log_every"] == 0:
+            if logging:
                 state, seen = _read_window(state)
             watch(Tick(step, steps, count, seen.get("train_loss")))
             if step == steps or _every(step, config["evaluate"]["every"]):
                 seen |= evaluate(lanes, state, dataset, config["evaluate"])
+            row |= {name: values.tolist() for name, values in seen.items()}
+            if record:
+                seen |= columns(record, state.params, settings)
             if seen:
-                row |= {name: values.tolist() for name, values in seen.items()}
                 _write(writers, step, seen, np.asarray(state.diverged_at))
             stopping = step < steps and stop()
             if step == steps or stopping or _every(step, config["checkpoint_every"]):

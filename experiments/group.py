@@ -18,6 +18,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from gnomon.experiments.data import Dataset
+from gnomon.experiments.probes import due, settings_of
 from gnomon.experiments.program import TrainState, make_program
 from gnomon.experiments.resolve import ConfigError, resolve
 from gnomon.experiments.trials import Trial, split
@@ -31,6 +32,8 @@ class Lanes(NamedTuple):
       step: ``(state, batches, which, hypers) -> state``; consumes ``state``. The
         batches are stacked by distinct seed, ``which`` gives each lane's.
       evaluate: ``(state, batch) -> metrics`` by lane, the batch shared.
+      probes: by tier, ``(state, batches, which, hypers) -> (state, record)``, compiled
+        when first called; they consume ``state`` as ``step`` does.
       state: the abstract state, for restoring a checkpoint.
       bytes: memory of one step, from XLA's own analysis.
     """
@@ -38,6 +41,7 @@ class Lanes(NamedTuple):
     init: Callable
     step: Callable
     evaluate: Callable
+    probes: Mapping[str, Callable]
     state: TrainState
     bytes: int
 
@@ -152,6 +156,8 @@ def trace(config: Mapping, dataset: Dataset) -> TrainState:
         seed = jax.ShapeDtypeStruct((), jnp.uint32)
         state = jax.eval_shape(program.init, seed, hypers, batch)
         jax.eval_shape(program.step, state, batch, hypers)
+        for tier in due(settings_of(config), 0, logging=True):
+            jax.eval_shape(program.probes[tier], state, batch, hypers)
     except ConfigError:
         raise
     except jax.errors.ConcretizationTypeError as error:
@@ -200,12 +206,15 @@ def compile_lanes(
         lane = spread(lambda seed, h: program.init(seed, h, batch), (0, 0))
         return lane(seeds, hypers)
 
-    def lane_step(state, index, hypers, batches):
-        picked = jax.tree.map(lambda leaf: leaf[index], batches)
-        return program.step(state, picked, hypers)
+    def batched(function: Callable) -> Callable:
+        def lane(state, index, hypers, batches):
+            picked = jax.tree.map(lambda leaf: leaf[index], batches)
+            return function(state, picked, hypers)
 
-    def step(state, batches, which, hypers):
-        return spread(lane_step, (0, 0, 0, None))(state, which, hypers, batches)
+        def every(state, batches, which, hypers):
+            return spread(lane, (0, 0, 0, None))(state, which, hypers, batches)
+
+        return every
 
     def shaped(tree: Any, sharding: NamedSharding) -> Any:
         return jax.tree.map(
@@ -221,7 +230,7 @@ def compile_lanes(
     }
     state = shaped(jax.eval_shape(init, seeds, hypers), mine)
     compiled = (
-        jax.jit(step, donate_argnums=0, out_shardings=mine)
+        jax.jit(batched(program.step), donate_argnums=0, out_shardings=mine)
         .lower(state, stacked, which, hypers)
         .compile()
     )
@@ -231,6 +240,10 @@ def compile_lanes(
         evaluate=jax.jit(
             spread(program.evaluate, (0, None)), in_shardings=(mine, ours)
         ),
+        probes={
+            tier: jax.jit(batched(probe), donate_argnums=0, out_shardings=mine)
+            for tier, probe in program.probes.items()
+        },
         state=state,
         bytes=_memory(compiled),
     )

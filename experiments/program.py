@@ -13,8 +13,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from gnomon.experiments import probes
 from gnomon.experiments.resolve import build, resolve
 from gnomon.models import functional
+from gnomon.optimizers import apply_fused
 
 Batch = Mapping[str, jax.Array]
 Hypers = Mapping[str, jax.Array]
@@ -32,6 +34,7 @@ class TrainState(NamedTuple):
       key: the trial's random key; step t draws from ``fold_in(key, t)``.
       window: sums of the metrics since they were last read, and ``count``.
       diverged_at: int32, the first step whose loss was not finite, or -1.
+      probes: what the probes carry from step to step; empty when they are off.
     """
 
     step: jax.Array
@@ -41,20 +44,24 @@ class TrainState(NamedTuple):
     key: jax.Array
     window: dict[str, jax.Array]
     diverged_at: jax.Array
+    probes: dict[str, Any]
 
 
 class Program(NamedTuple):
-    """A trial's three pure functions.
+    """A trial's pure functions.
 
     Attributes:
       init: ``(seed, hypers, batch) -> state``; the batch gives shapes alone.
       step: ``(state, batch, hypers) -> state``.
       evaluate: ``(state, batch) -> metrics``, means over the batch.
+      probes: by tier, ``(state, batch, hypers) -> (state, record)``; the free tier
+        takes the step, the others leave all but their own memory as it is.
     """
 
     init: Callable[[jax.Array, Hypers, Batch], TrainState]
     step: Callable[[TrainState, Batch, Hypers], TrainState]
     evaluate: Callable[[TrainState, Batch], dict[str, jax.Array]]
+    probes: Mapping[str, Callable[[TrainState, Batch, Hypers], tuple]]
 
 
 def _fill(config: Mapping, hypers: Hypers, section: str) -> dict:
@@ -91,24 +98,25 @@ def make_program(config: Mapping) -> Program:
     spec = {key: value for key, value in config["model"].items() if key != "name"}
     model = functional(resolve(config["model"]["name"]), **spec)
     task = resolve(config["task"])
+    settings = probes.settings_of(config)
 
     def forward(params, stats, batch, *, train, key=None):
-        new_stats = stats
+        new_stats, outputs = stats, None
 
         def apply(inputs):
-            nonlocal new_stats
+            nonlocal new_stats, outputs
             outputs, new_stats = model.apply(
                 params, stats, inputs, train=train, key=key
             )
             return outputs
 
         loss, metrics = task(apply, batch)
-        return loss, (metrics, new_stats)
+        return loss, (metrics, new_stats, outputs)
 
     def init(seed, hypers, batch):
         init_key, key = jax.random.split(jax.random.key(seed))
         params, stats = model.init(init_key)
-        _, (metrics, _) = jax.eval_shape(
+        _, (metrics, *_) = jax.eval_shape(
             lambda p, s, b: forward(p, s, b, train=True, key=key), params, stats, batch
         )
         names = ["loss", *metrics]
@@ -122,21 +130,25 @@ def make_program(config: Mapping) -> Program:
             key=key,
             window={name: jnp.zeros((), jnp.float32) for name in [*names, "count"]},
             diverged_at=jnp.full((), NEVER, jnp.int32),
+            probes=probes.memory(params, settings),
         )
 
-    def step(state, batch, hypers):
+    def train_loss(state, params, batch):
         key = jax.random.fold_in(state.key, state.step)
+        return forward(params, state.stats, batch, train=True, key=key)
 
+    def advance(state, batch, hypers):
         def loss_fn(params):
-            return forward(params, state.stats, batch, train=True, key=key)
+            return train_loss(state, params, batch)
 
         def value_fn(params):
             return loss_fn(params)[0]
 
-        (loss, (metrics, stats)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
-            state.params
-        )
-        updates, opt_state = make_optimizer(config, hypers).update(
+        (loss, (metrics, stats, outputs)), grads = jax.value_and_grad(
+            loss_fn, has_aux=True
+        )(state.params)
+        params, opt_state = apply_fused(
+            make_optimizer(config, hypers),
             grads,
             state.opt_state,
             state.params,
@@ -151,18 +163,65 @@ def make_program(config: Mapping) -> Program:
         if schedule is not None:
             seen["learning_rate"] = schedule(state.step)
         first = (state.diverged_at == NEVER) & ~jnp.isfinite(loss)
-        return TrainState(
+        new_state = TrainState(
             step=state.step + 1,
-            params=optax.apply_updates(state.params, updates),
+            params=params,
             stats=stats,
             opt_state=opt_state,
             key=state.key,
             window=jax.tree.map(jnp.add, state.window, seen),
             diverged_at=jnp.where(first, state.step, state.diverged_at),
+            probes=state.probes,
         )
+        return new_state, grads, outputs
+
+    def step(state, batch, hypers):
+        return advance(state, batch, hypers)[0]
 
     def evaluate(state, batch):
-        loss, (metrics, _) = forward(state.params, state.stats, batch, train=False)
+        loss, (metrics, *_) = forward(state.params, state.stats, batch, train=False)
         return {"loss": loss, **metrics}
 
-    return Program(init, step, evaluate)
+    def rate(state, hypers):
+        schedule = learning_rate(config, hypers)
+        return jnp.asarray(jnp.nan if schedule is None else schedule(state.step))
+
+    def optimizer(hypers):
+        return probes.keywords(_fill(config, hypers, "optimizer"))
+
+    def free(state, batch, hypers):
+        new_state, grads, outputs = advance(state, batch, hypers)
+        return new_state, probes.free(
+            state.params,
+            new_state.params,
+            grads,
+            outputs,
+            carried=state.probes,
+            learning_rate=rate(state, hypers),
+            optimizer=optimizer(hypers),
+            layers=settings["layers"],
+        )
+
+    def cheap(state, batch, hypers):
+        del hypers
+        carried, record = probes.cheap(
+            lambda params, part: train_loss(state, params, part)[0],
+            state.params,
+            batch,
+            state.probes,
+            settings["layers"],
+        )
+        return state._replace(probes=carried), record
+
+    def full(state, batch, hypers):
+        look = probes.Look(
+            loss_fn=lambda params: train_loss(state, params, batch)[0],
+            params=state.params,
+            opt_state=state.opt_state,
+            learning_rate=rate(state, hypers),
+            optimizer=optimizer(hypers),
+        )
+        return state, probes.full(look)
+
+    tiers = {"free": free, "cheap": cheap, "full": full}
+    return Program(init, step, evaluate, tiers)

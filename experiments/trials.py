@@ -18,6 +18,8 @@ from gnomon.experiments.resolve import ConfigError
 # Fields that change what is written or shown, and not what a trial computes.
 OPERATIONAL = ("report", "log_every", "checkpoint_every", "tensorboard")
 RHYTHM = ("log_every", "checkpoint_every", "tensorboard")
+# Changes the program, and what it tells, but not the trial: no part of its id.
+OBSERVING = ("dynamics",)
 TRACED_SECTIONS = ("optimizer", "schedule")
 
 
@@ -46,9 +48,8 @@ def digest(contents: Any, length: int = 12) -> str:
 def make_trial(config: Mapping) -> Trial:
     """Gives a config its id: a hash of the fields that decide its result."""
     config = dict(config)
-    return Trial(
-        digest({k: v for k, v in config.items() if k not in OPERATIONAL}), config
-    )
+    left_out = (*OPERATIONAL, *OBSERVING)
+    return Trial(digest({k: v for k, v in config.items() if k not in left_out}), config)
 
 
 def make_trials(base: Mapping, overrides: Iterable[Mapping[str, Any]]) -> list[Trial]:

@@ -1,0 +1,117 @@
+r"""Where weight decay and the gradient noise hold a scale-invariant weight.
+
+Steps across a scale-invariant weight make it longer, weight decay makes it shorter.
+Balanced, the norm stands still and every step turns the weight by the same angle, which
+depends on the hyperparameters alone. With learning rate :math:`\eta`, weight decay
+:math:`\lambda` and gradients without correlation from step to step:
+
+- SGD: :math:`\sqrt{2\eta\lambda}`
+- SGD with momentum :math:`\beta`: :math:`\sqrt{2\eta\lambda / (1 + \beta)}`
+- AdamW: :math:`\sqrt{2\eta\lambda (1 - \beta_1) / (1 + \beta_1)}`
+
+SGD's momentum is the sum :math:`p_t = \beta p_{t-1} + g_t + \lambda w_t`, as in
+``optax.chain(add_decayed_weights, sgd(momentum=...))``; AdamW's decay is outside of its
+moments, times the learning rate.
+
+References:
+  Van Laarhoven, L2 Regularization versus Batch and Weight Normalization, 2017.
+  Wan et al., Spherical Motion Dynamics, 2021.
+  Kosson et al., Rotational Equilibrium, 2024.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gnomon.dynamics.motion import Motion, divide
+
+
+class Equilibrium(NamedTuple):
+    """The balance that is predicted; every field has the shape of the motion's.
+
+    Attributes:
+      angle: the angle of a step at equilibrium, in radians; NaN without weight decay,
+        for then there is none.
+      angle_ratio: the angle seen, in units of ``angle``; 1 at equilibrium.
+      norm: the weight norm at equilibrium, from the norm and angle now; NaN where
+        either is.
+      norm_ratio: the norm now, in units of ``norm``; 1 at equilibrium, below 1 while
+        the weight still grows.
+    """
+
+    angle: jax.Array
+    angle_ratio: jax.Array
+    norm: jax.Array
+    norm_ratio: jax.Array
+
+
+def equilibrium_angle(
+    learning_rate: jax.typing.ArrayLike,
+    weight_decay: jax.typing.ArrayLike,
+    momentum: jax.typing.ArrayLike = 0.0,
+    *,
+    adaptive: bool = False,
+) -> jax.Array:
+    """The angle a step turns a scale-invariant weight by at equilibrium.
+
+    Args:
+      learning_rate: of the step.
+      weight_decay: its coefficient, before it is multiplied by the learning rate.
+      momentum: SGD's momentum, or ``b1``.
+      adaptive: whether the update does not depend on the gradient's scale (Adam), with
+        decoupled decay.
+
+    Returns:
+      Radians; NaN where ``learning_rate * weight_decay`` is not positive.
+
+    Example:
+      >>> print(f"{equilibrium_angle(0.1, 0.005):.6f}")
+      0.031623
+      >>> print(f"{equilibrium_angle(0.001, 0.1, 0.9, adaptive=True):.6f}")
+      0.003244
+    """
+    rate, decay, momentum = (
+        jnp.asarray(x) for x in (learning_rate, weight_decay, momentum)
+    )
+    squared = 2 * rate * decay / (1 + momentum)
+    if adaptive:
+        squared = squared * (1 - momentum)
+    return jnp.sqrt(jnp.where(squared > 0, squared, jnp.nan))
+
+
+def equilibrium(
+    motion: Motion,
+    learning_rate: jax.typing.ArrayLike,
+    weight_decay: jax.typing.ArrayLike,
+    momentum: jax.typing.ArrayLike = 0.0,
+    *,
+    adaptive: bool = False,
+) -> Equilibrium:
+    r"""Compares the weights with where weight decay will hold them.
+
+    An angle :math:`\theta` at norm :math:`|w|` becomes :math:`\theta^*` at the norm
+    :math:`|w| \sqrt{\theta / \theta^*}` for SGD, whose angle falls as :math:`|w|^{-2}`,
+    and at :math:`|w| \theta / \theta^*` for adaptive methods. The prediction is meant
+    for layers whose weights are scale-invariant (``gradient_cosine`` about 0 on
+    average); elsewhere the ratios merely describe.
+
+    Args:
+      motion: the record of a step.
+      learning_rate: of the step.
+      weight_decay: its coefficient.
+      momentum: SGD's momentum, or ``b1``.
+      adaptive: as in :func:`equilibrium_angle`.
+
+    Returns:
+      The prediction and how far from it the weights are.
+    """
+    dtype = motion.angle.dtype
+    hypers: Any = (
+        jnp.asarray(x, dtype) for x in (learning_rate, weight_decay, momentum)
+    )
+    target = equilibrium_angle(*hypers, adaptive=adaptive)
+    angle = jnp.broadcast_to(target, motion.angle.shape)
+    ratio = divide(motion.angle, angle)
+    norm = motion.weight_norm * (ratio if adaptive else jnp.sqrt(ratio))
+    return Equilibrium(angle, ratio, norm, divide(motion.weight_norm, norm))

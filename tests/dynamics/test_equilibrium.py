@@ -1,0 +1,60 @@
+"""Weight decay holds scale-invariant weights where the formulas say."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from gnomon.dynamics import equilibrium, layer_motion
+
+RATE, DECAY, SIZE, STEPS = 0.05, 0.1, 256, 3000
+
+
+def sgd(momentum):
+    decay = optax.add_decayed_weights(DECAY)
+    return optax.chain(decay, optax.sgd(RATE, momentum=momentum))
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "momentum", "adaptive", "angle"),
+    [
+        (sgd(0.0), 0.0, False, 0.1),  # sqrt(2 lr wd)
+        (sgd(0.5), 0.5, False, 0.1 / np.sqrt(1.5)),
+        (
+            optax.adamw(RATE, b1=0.5, b2=0.99, weight_decay=DECAY),
+            *(0.5, True, 0.1 / np.sqrt(3)),
+        ),
+    ],
+    ids=["sgd", "momentum", "adamw"],
+)
+def test_angle_and_norm_settle_where_predicted(optimizer, momentum, adaptive, angle):
+    """Noise across the weights that shrinks as they grow, as behind a normalization."""
+
+    def step(carry, key):
+        w, state = carry
+        noise = jax.random.normal(key, w.shape)
+        grads = (noise - w * jnp.vdot(w, noise) / jnp.vdot(w, w)) / jnp.linalg.norm(w)
+        updates, state = optimizer.update(grads, state, w)
+        record = layer_motion(w, updates, grads)
+        seen = equilibrium(record, RATE, DECAY, momentum, adaptive=adaptive)
+        # The weights' own name for it: the last row is the whole model.
+        return (w + updates, state), jax.tree.map(lambda x: x[-1], (record, seen))
+
+    with jax.numpy_dtype_promotion("standard"):  # optax's bias correction
+        w = jnp.linspace(-1.0, 1.0, SIZE)
+        start = (w, optimizer.init(w))
+        keys = jax.random.split(jax.random.key(0), STEPS)
+        _, (record, seen) = jax.jit(lambda s, k: jax.lax.scan(step, s, k))(start, keys)
+    late = slice(STEPS // 2, None)
+    np.testing.assert_allclose(seen.angle, angle, rtol=1e-5)
+    np.testing.assert_allclose(record.angle[late].mean(), angle, rtol=0.03)
+    np.testing.assert_allclose(seen.angle_ratio[late].mean(), 1.0, rtol=0.03)
+    np.testing.assert_allclose(seen.norm_ratio[late].mean(), 1.0, rtol=0.03)
+    # The prediction means something before it comes true: the start is elsewhere.
+    assert abs(seen.norm_ratio[0] - 1) > 0.2
+
+
+def test_without_decay_there_is_no_equilibrium():
+    record = layer_motion({"w": jnp.ones(3)}, {"w": jnp.array([0.1, -0.1, 0.0])})
+    assert all(jnp.isnan(x).all() for x in equilibrium(record, 0.1, 0.0))
