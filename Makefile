@@ -8,7 +8,7 @@ WORKDIR ?= runs/quickstart
 CONFIG ?= experiments/configs/quickstart.py
 JOBS ?= $(shell $(PYTHON) -c 'import os; print(min(4, os.cpu_count() or 1))')
 
-.PHONY: sweep test lint format clean
+.PHONY: sweep test lint check-kernels format clean
 
 sweep: $(VENV)/.experiments
 	$(BIN)/python -m gnomon.experiments.sweep --config=$(CONFIG) --workdir=$(WORKDIR)
@@ -20,6 +20,10 @@ lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Compiles for TPUs and an H100 that need not be here; says what it skipped and why.
+check-kernels: $(VENV)/.experiments
+	$(BIN)/python benchmarks/check_kernels.py $(ARGS)
 
 format: $(VENV)/.test
 	$(BIN)/ruff check --fix .

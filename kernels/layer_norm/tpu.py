@@ -1,0 +1,35 @@
+"""LayerNorm on a TPU: two array passes forward, three backward."""
+
+from typing import Any
+
+from jax import Array
+
+from gnomon.kernels._rows_tpu import map_rows
+from gnomon.kernels.layer_norm import _row
+
+
+def forward(
+    x: Array, scale: Array, bias: Array, eps: Array, *, interpret: Any = False
+) -> Array:
+    """Normalizes the rows of `x` [m, n]."""
+    (y,) = map_rows(
+        _row.forward, [x], [scale, bias], eps, outputs=1, interpret=interpret
+    )
+    return y
+
+
+def backward(
+    x: Array,
+    scale: Array,
+    bias: Array,
+    dy: Array,
+    eps: Array,
+    *,
+    interpret: Any = False,
+) -> tuple[Array, Array, Array]:
+    """Cotangents of `x`, in its dtype, and of `scale` and `bias`, in float32."""
+    del bias
+    dx, dscale, dbias = map_rows(
+        _row.backward, [x, dy], [scale], eps, outputs=1, sums=2, interpret=interpret
+    )
+    return dx, dscale, dbias

@@ -1,0 +1,24 @@
+"""RMSNorm on a TPU: two array passes forward, three backward."""
+
+from typing import Any
+
+from jax import Array
+
+from gnomon.kernels._rows_tpu import map_rows
+from gnomon.kernels.rms_norm import _row
+
+
+def forward(x: Array, scale: Array, eps: Array, *, interpret: Any = False) -> Array:
+    """Normalizes the rows of `x` [m, n]."""
+    (y,) = map_rows(_row.forward, [x], [scale], eps, outputs=1, interpret=interpret)
+    return y
+
+
+def backward(
+    x: Array, scale: Array, dy: Array, eps: Array, *, interpret: Any = False
+) -> tuple[Array, Array]:
+    """Cotangents of `x`, in its dtype, and of `scale`, in float32."""
+    dx, dscale = map_rows(
+        _row.backward, [x, dy], [scale], eps, outputs=1, sums=1, interpret=interpret
+    )
+    return dx, dscale

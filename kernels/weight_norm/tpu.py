@@ -1,0 +1,103 @@
+"""Weight normalization on a TPU: two array passes forward, three backward."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+
+from gnomon.kernels._layout import LANES, SUBLANES, tile
+from gnomon.kernels.weight_norm import _unit
+
+# Numbers in one block, where a unit is no longer than a block.
+BLOCK = 2**17
+
+
+def forward(v: Array, g: Array, eps: Array, *, interpret: Any = False) -> Array:
+    """Gives the units of `v` the lengths `g`.
+
+    `v` is [stack, m, n] and `g` [stack, m, 1], by rows, or [stack, 1, n], by columns.
+    """
+    (w,) = _map_units(_unit.forward, [v], g, eps, scales=0, interpret=interpret)
+    return w
+
+
+def backward(
+    v: Array, g: Array, dw: Array, eps: Array, *, interpret: Any = False
+) -> tuple[Array, Array]:
+    """Cotangents of `v`, in its dtype, and of `g`, in float32."""
+    dv, dg = _map_units(_unit.backward, [v, dw], g, eps, scales=1, interpret=interpret)
+    return dv, dg
+
+
+def _map_units(
+    body: Callable[..., tuple[Array, ...]],
+    weights: Sequence[Array],
+    g: Array,
+    eps: Array,
+    *,
+    scales: int,
+    interpret: Any,
+) -> list[Array]:
+    """Calls `body` on blocks of whole units: a weight out, then `scales` like `g`."""
+    dtype = weights[0].dtype
+    stack, m, n = weights[0].shape
+    axis = 1 if g.shape[1:] == (1, n) else 2
+    # What does not fill a tile is padded to one in VMEM.
+    tall, wide = -(-m // SUBLANES) * SUBLANES, -(-n // LANES) * LANES
+    if axis == 1:
+        block_m, block_n = m, min(n, tile(tall, wide, 1, BLOCK)[1])
+    else:
+        block_m, block_n = min(m, tile(tall, wide, 2, BLOCK)[0]), n
+    grid = (stack, pl.cdiv(m, block_m), pl.cdiv(n, block_n))
+    # One of the last two indices is always zero: units are whole.
+    blocks = pl.BlockSpec((None, block_m, block_n), lambda layer, i, j: (layer, i, j))
+    units = pl.BlockSpec(
+        (None, 1, block_n) if axis == 1 else (None, block_m, 1),
+        lambda layer, i, j: (layer, i, j),
+    )
+    numbers = -(-block_m // SUBLANES) * SUBLANES * -(-block_n // LANES) * LANES
+
+    def kernel(eps_ref, g_ref, *refs):
+        values = [ref[...].astype(jnp.float32) for ref in refs[: len(weights)]]
+
+        def total(x):
+            return jnp.sum(x, axis=axis - 1, keepdims=True)
+
+        answers = body(*values, g_ref[...].astype(jnp.float32), eps_ref[0], total)
+        for ref, value in zip(refs[len(weights) :], answers, strict=True):
+            ref[...] = value.astype(ref.dtype)
+
+    size = weights[0].size
+    passes = len(weights) + 1
+    return pl.pallas_call(
+        kernel,
+        grid=grid,
+        in_specs=[
+            pl.BlockSpec(memory_space=pltpu.SMEM),
+            units,
+            *[blocks] * len(weights),
+        ],
+        out_specs=[blocks, *[units] * scales],
+        out_shape=[
+            jax.ShapeDtypeStruct(weights[0].shape, dtype),
+            *[jax.ShapeDtypeStruct(g.shape, jnp.float32)] * scales,
+        ],
+        compiler_params=pltpu.CompilerParams(
+            dimension_semantics=("parallel", "parallel", "parallel"),
+            # Two buffers of every block for the pipeline, and as much again in float32
+            # while it is computed with. Sixteen MiB are given without asking.
+            vmem_limit_bytes=max(
+                2**24, passes * numbers * (2 * dtype.itemsize + 8) + 2**22
+            ),
+        ),
+        cost_estimate=pl.CostEstimate(
+            flops=4 * passes * size,
+            transcendentals=g.size,
+            bytes_accessed=passes * size * dtype.itemsize + 4 * g.size * (1 + scales),
+        ),
+        interpret=interpret,
+    )(eps.astype(jnp.float32).reshape(1), g, *weights)
