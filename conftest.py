@@ -4,6 +4,9 @@ import os
 
 # Before jax is imported: backends read these once.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Most of the suite's time goes into compiling programs that run for milliseconds. The
+# environment, and not jax.config, so that the processes that tests start follow too.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import jax
 import pytest
