@@ -1,0 +1,267 @@
+"""The cockpit page shows what a run recorded, gaps and absences included."""
+
+import html.parser
+import json
+import os
+import re
+
+import numpy as np
+import pytest
+
+from gnomon.dynamics import _drawing as drawing
+from gnomon.dynamics import plot
+from gnomon.dynamics.names import (
+    CHEAP,
+    FREE,
+    FREE_SCALARS,
+    FULL_SCALARS,
+    QUANTITIES,
+    name_of,
+)
+
+LAYERS = ("blocks/2/up", "blocks/10/up", "embed")
+PANELS = [panel for panels in plot.SECTIONS.values() for panel in panels]
+
+
+def rows(count=6, without=()):
+    """A run with every key, but for some quantities; each value is positive."""
+    found = []
+    for step in range(10, 10 * count + 1, 10):
+        row = {"step": step, "train_loss": 30 / step, "learning_rate": 1 / step}
+        for quantity in QUANTITIES.keys() - set(without):
+            if quantity in FREE_SCALARS or quantity in FULL_SCALARS:
+                row[name_of(quantity)] = 0.1 * step
+            else:
+                row |= {name_of(quantity, layer): 1 / step for layer in LAYERS}
+                row[name_of(quantity, "all")] = 2 / step
+        found.append(row)
+    return found
+
+
+def article(page, title):
+    """The panel under a heading."""
+    panels = re.findall(r"<article.*?</article>", page, flags=re.DOTALL)
+    (found,) = [panel for panel in panels if f"<h3>{title}</h3>" in panel]
+    return found
+
+
+def strokes(page, title, name):
+    """The paths of one line of a panel: how many points each of its parts has."""
+    group = re.search(
+        rf"<title>{re.escape(name)}[:<].*?</g>", article(page, title), flags=re.DOTALL
+    )
+    paths = re.findall(r'<path d="([^"]*)"', group[0])
+    return [part.count(",") for path in paths for part in path.split("M")[1:]]
+
+
+def test_a_full_run_has_every_panel_in_the_words_of_the_names():
+    page = plot.cockpit(rows(), title="A <run>")
+    assert "<h1>A &lt;run&gt;</h1>" in page
+    assert "Left out" not in page
+    for panel in PANELS:
+        text = html.unescape(article(page, panel.title))
+        words = panel.words or (QUANTITIES | plot.TRAINER)[panel.keys[0]]
+        assert words[1:] in text, panel.title
+        assert "<svg" in text, panel.title
+
+
+def test_the_page_is_well_formed_and_loads_nothing():
+    """Every element that opens closes in order; no address but that of an anchor."""
+    page, stack = plot.cockpit(rows()), []
+
+    class Balance(html.parser.HTMLParser):
+        def handle_starttag(self, tag, attrs):
+            if tag != "meta":
+                stack.append(tag)
+            assert not {"src", "href", "xlink:href"} & {name for name, _ in attrs}
+
+        def handle_startendtag(self, tag, attrs):
+            assert tag == "path"
+
+        def handle_endtag(self, tag):
+            assert stack.pop() == tag
+
+    Balance().feed(page)
+    assert not stack
+    assert "http" not in page
+    assert "@import" not in page
+    assert "nan" not in page
+
+
+def test_every_key_of_a_panel_is_one_that_is_recorded():
+    for panel in PANELS:
+        assert set(panel.keys) <= QUANTITIES.keys() | plot.TRAINER.keys()
+        others = {panel.dashed, panel.edge, panel.error} - {""}
+        assert others <= QUANTITIES.keys(), panel.title
+
+
+@pytest.mark.parametrize("empty", [None, float("nan"), float("inf")])
+def test_what_is_no_number_is_a_gap(empty):
+    """Six points with the third empty: a stretch of two and one of three."""
+    run = rows()
+    assert strokes(plot.cockpit(run), "Weight norm", "embed") == [6]
+    run[2][name_of("weight_norm", "embed")] = empty
+    assert strokes(plot.cockpit(run), "Weight norm", "embed") == [2, 3]
+
+
+def test_a_value_between_gaps_is_a_dot():
+    run = rows()
+    for number in (0, 1, 3, 4, 5):
+        run[number][name_of("weight_norm", "embed")] = None
+    page = plot.cockpit(run)
+    assert strokes(page, "Weight norm", "embed") == []
+    assert article(page, "Weight norm").count('class="dots"') == 1
+
+
+def test_a_key_that_only_some_rows_have_is_one_line():
+    """The cheap and full tiers have periods of their own: that is no gap."""
+    run = rows()
+    for row in run[::2]:
+        del row[name_of("spectral_norm", "embed")]
+    assert strokes(plot.cockpit(run), "Spectral norm", "embed") == [3]
+
+
+@pytest.mark.parametrize(
+    ("tier", "field"),
+    [
+        (FREE | FREE_SCALARS, "config.dynamics.free"),
+        (CHEAP, "config.dynamics.cheap_every"),
+        (FULL_SCALARS, "config.dynamics.full_every"),
+    ],
+)
+def test_a_tier_that_was_off_is_left_out_with_its_field(tier, field):
+    page = plot.cockpit(rows(without=tier))
+    gone = [panel.title for panel in PANELS if set(panel.keys) <= tier.keys()]
+    assert gone
+    for panel in PANELS:
+        assert (f"<h3>{panel.title}</h3>" in page) == (panel.title not in gone)
+    lines = re.findall(r"<li>(.*?)</li>", page)
+    assert [line.split(":")[0] for line in lines] == gone
+    assert all(field in line for line in lines)
+
+
+def test_what_was_never_a_number_is_said_to_be():
+    run = rows()
+    for row in run:
+        row |= {key: None for key in row if "/effective_rank/" in key}
+    page = plot.cockpit(run)
+    assert "<li>Effective rank: recorded, but never a number" in page
+
+
+def test_the_edge_is_two_over_the_learning_rate():
+    """Sharpness over its ratio to the line, also where no learning rate was logged."""
+    rate = np.array([0.5, 0.25, 0.0])
+    sharp = np.array([3.0, 6.0, 7.0])
+    columns = {
+        name_of("sharpness"): (np.arange(3.0), sharp),
+        name_of("edge_ratio"): (np.arange(3.0), sharp * rate / 2),
+    }
+    (panel,) = [panel for panel in PANELS if panel.title == "Sharpness"]
+    np.testing.assert_allclose(plot._edge(panel, columns).value, [4.0, 8.0, np.nan])
+
+
+def test_predictions_are_dashed_where_they_are_present():
+    with_it = article(plot.cockpit(rows()), "Weight norm")
+    without = plot.cockpit(rows(without=["equilibrium_norm"]))
+    without = article(without, "Weight norm")
+    assert with_it.count("dashed far") == 1 + len(LAYERS)
+    assert "dashed:" in with_it
+    assert "dashed" not in without
+
+
+def test_a_trace_lies_where_its_values_are():
+    """On a log axis equal factors are equal lengths; more is further up."""
+    trace = drawing.Trace("t", np.arange(3.0), np.array([1.0, 10.0, 100.0]))
+    svg = drawing.lines("t", [trace], (0.0, 2.0), log_y=True)
+    path = re.search(r'<path d="M([^"]*)"', svg)[1]
+    x, y = np.array([p.split(",") for p in path.split()], float).T
+    np.testing.assert_allclose(x[[0, 2]], [drawing.LEFT, drawing.RIGHT], atol=0.06)
+    assert y[0] > y[1] > y[2]
+    np.testing.assert_allclose(y[0] - y[1], y[1] - y[2], atol=0.11)
+
+
+def test_a_long_trace_keeps_its_spike():
+    value = np.ones(50_000)
+    value[31_234] = 9.0
+    assert 31_234 in drawing.thin(np.arange(50_000), value)
+
+
+def test_layers_go_by_depth_and_heat_by_value():
+    """Block 10 is below block 2, and a cell that is null or absent has no color."""
+    run = rows()
+    run[0][name_of("update_ratio", "embed")] = None
+    del run[3][name_of("update_ratio", "blocks/2/up")]
+    heat = article(plot.cockpit(run), "Update-to-weight ratio")
+    names = re.findall(r'class="name" title="([^"]*)"', heat)
+    assert names == ["blocks/2/up", "blocks/10/up", "embed", "whole model"]
+    cells = [part.count("h1v1") for part in heat.split('class="name"')[1:]]
+    assert cells == [5, 6, 5, 6]
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"), [([], "rows is empty"), ([{"train_loss": 1.0}], "'step'")]
+)
+def test_rows_that_cannot_be_drawn_are_refused(rows, words):
+    with pytest.raises(ValueError, match=words):
+        plot.cockpit(rows)
+
+
+def planted(folder, tail=""):
+    folder.mkdir(parents=True, exist_ok=True)
+    text = "".join(json.dumps(row) + "\n" for row in rows()) + tail
+    (folder / plot.METRICS).write_text(text)
+    return folder
+
+
+def test_the_command_writes_the_page_beside_the_metrics(tmp_path, capsys):
+    """A line that a kill tore is dropped, and nothing else is left in the folder."""
+    run = planted(tmp_path / "run", tail='{"step": 70, "train')
+    plot.main([f"--workdir={run}"])
+    assert capsys.readouterr().out.strip() == str(run / "cockpit.html")
+    assert (run / "cockpit.html").read_text() == plot.cockpit(rows(), title="run")
+    assert sorted(os.listdir(run)) == ["cockpit.html", plot.METRICS]
+
+
+def test_a_sweep_is_asked_for_one_trial(tmp_path, capsys):
+    for trial in ("3f", "a0"):
+        planted(tmp_path / "trials" / trial)
+    with pytest.raises(SystemExit, match="2"):
+        plot.main([f"--workdir={tmp_path}"])
+    error = capsys.readouterr().err
+    assert all(word in error for word in ("--trial=ID", "3f", "a0"))
+    plot.main(
+        [f"--workdir={tmp_path}", "--trial=a0", f"--output={tmp_path / 'p.html'}"]
+    )
+    assert (tmp_path / "p.html").exists()
+    with pytest.raises(ValueError, match="no trial 'b'"):
+        plot.run_folder(tmp_path, "b")
+
+
+@pytest.mark.parametrize("name", ["empty", "absent"])
+def test_a_folder_without_a_run_is_an_error_with_the_fix(tmp_path, capsys, name):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SystemExit, match="2"):
+        plot.main([f"--workdir={tmp_path / name}"])
+    error = capsys.readouterr().err
+    assert f"--workdir={tmp_path / name}" in error
+    assert "give the folder of a run" in error
+
+
+def test_a_broken_line_is_named(tmp_path):
+    run = planted(tmp_path, tail="oops\n")
+    with pytest.raises(ValueError, match="line 7"):
+        plot.read_rows(run / plot.METRICS)
+
+
+def test_a_failed_write_leaves_the_old_page(tmp_path, monkeypatch):
+    path = tmp_path / "cockpit.html"
+    plot.write(path, "old")
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        plot.write(path, "new")
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["cockpit.html"]
