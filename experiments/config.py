@@ -41,6 +41,9 @@ def defaults() -> ml_collections.ConfigDict:
             # Probes (`gnomon.experiments.probes`); every 0: off.
             dynamics=dict(free=False, cheap_every=0, full_every=0, layers=""),
             report=dict(baseline="", metric="validation_loss"),
+            # The protocol of a sweep: rates added to a grid until its best one is
+            # inside; optima read between the points of the grid.
+            tuning=dict(widen=0, interpolate=False),
         )
     )
 
@@ -186,7 +189,7 @@ def validate(config: Mapping) -> None:
     for field in known:
         if field not in config:
             raise ConfigError(f"config.{field}: missing; start from config.defaults()")
-    for section in ("evaluate", "report", "dynamics"):
+    for section in ("evaluate", "report", "dynamics", "tuning"):
         for field in config[section]:
             if field not in known[section]:
                 hint = did_you_mean(field, known[section])
@@ -201,6 +204,17 @@ def validate(config: Mapping) -> None:
             raise ConfigError(
                 f"config.dynamics.{field}={value!r}: needs an integer >= 0 (0: never)"
             )
+    widen = config["tuning"].get("widen", 0)
+    if not isinstance(widen, int) or isinstance(widen, bool) or widen < 0:
+        raise ConfigError(
+            f"config.tuning.widen={widen!r}: needs an integer >= 0, the most rates that"
+            " are added to one grid"
+        )
+    interpolate = config["tuning"].get("interpolate", False)
+    if not isinstance(interpolate, bool):
+        raise ConfigError(
+            f"config.tuning.interpolate={interpolate!r}: needs true or false"
+        )
     free, layers = (config["dynamics"].get(field) for field in ("free", "layers"))
     if not isinstance(free, bool | None):
         raise ConfigError(f"config.dynamics.free={free!r}: needs true or false")

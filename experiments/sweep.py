@@ -1,8 +1,9 @@
 """Runs a config's grid: ``python -m gnomon.experiments.sweep --config= --workdir=``.
 
 The config file's ``sweep()`` yields override mappings; each is a trial. Trials that
-can share a compiled program run side by side in it. A rerun skips what is done and
-goes on with the rest; several processes may work on one folder.
+can share a compiled program run side by side in it. With ``config.tuning.widen`` the
+grids then grow until the best learning rate of each lies inside. A rerun skips what is
+done and goes on with the rest; several processes may work on one folder.
 """
 
 import inspect
@@ -27,6 +28,7 @@ from gnomon.experiments.interrupt import Interruption
 from gnomon.experiments.plan import fit_lanes, group_names, plan_group, plan_table
 from gnomon.experiments.progress import Progress
 from gnomon.experiments.resolve import ConfigError
+from gnomon.experiments.runs import load_runs, table
 from gnomon.experiments.trials import (
     Trial,
     digest,
@@ -35,6 +37,7 @@ from gnomon.experiments.trials import (
     make_trials,
     split,
 )
+from gnomon.experiments.widen import widened
 
 POLL_SECONDS = 2.0
 
@@ -90,8 +93,13 @@ class Sweep:
         return digest([split(trials[0].config)[0], len(trials), seeds])
 
 
-def prepare(sweep: Sweep, workdir: Path, about: dict[str, Any]) -> None:
-    """Writes what the folder says of the sweep, after checking it is the same data."""
+def prepare(
+    sweep: Sweep, workdir: Path, about: dict[str, Any], earlier: Sequence[Trial] = ()
+) -> None:
+    """Writes what the folder says of the sweep, after checking it is the same data.
+
+    ``earlier`` are the trials that the sweep's own were added to.
+    """
     fingerprints = {
         trial.config["data"]["name"]: sweep.data(trial).fingerprint
         for trial in sweep.trials
@@ -109,7 +117,7 @@ def prepare(sweep: Sweep, workdir: Path, about: dict[str, Any]) -> None:
         folder = trial_folder(workdir, trial.id)
         if not (folder / "result.json").exists():
             write_json(folder / "config.json", trial.config | {"label": trial.label})
-    trials = [trial.id for trial in sweep.trials]
+    trials = [trial.id for trial in [*earlier, *sweep.trials]]
     write_json(path, about | {"trials": trials, "data": fingerprints})
 
 
@@ -171,6 +179,29 @@ def run_sweep(sweep: Sweep, workdir: Path, keep_checkpoints: bool = False) -> No
                 finish(claimed, workdir, results, keep_checkpoints)
 
 
+def run_widening(
+    sweep: Sweep, workdir: Path, about: dict[str, Any], keep_checkpoints: bool = False
+) -> None:
+    """Runs a sweep, then what `config.tuning.widen` adds to its grids, by rounds."""
+    prepare(sweep, workdir, about)
+    run_sweep(sweep, workdir, keep_checkpoints)
+    trials = list(sweep.trials)
+    for _ in range(max(trial.config["tuning"]["widen"] for trial in trials)):
+        ids = {trial.id for trial in trials}
+        done = table([run for run in load_runs(workdir) if run.id in ids])
+        added = widened(trials, done, trials[0].config["report"]["metric"])
+        if not added:
+            break
+        grown = Sweep(added, sweep.max_lanes)
+        for key, group in grown.groups.items():
+            rates = sorted({t.config["optimizer"]["learning_rate"] for t in group})
+            shown = ", ".join(f"{rate:g}" for rate in rates)
+            print(f"best rate at the end of a grid: {grown.names[key]} adds {shown}")
+        prepare(grown, workdir, about, earlier=trials)
+        run_sweep(grown, workdir, keep_checkpoints)
+        trials += grown.trials
+
+
 def trials_of(config: dict[str, Any], path: str, arg: str = "") -> list[Trial]:
     """The trials that a config file's ``sweep()`` yields over a base config."""
     module = load_module(path)
@@ -210,8 +241,8 @@ def main(argv: list[str]) -> None:
     if flags.FLAGS.dry_run:
         print(dry_run(sweep))
         return
-    prepare(sweep, workdir, {"config": path, "arg": arg, "command": sys.argv})
-    run_sweep(sweep, workdir, flags.FLAGS.keep_checkpoints)
+    about = {"config": path, "arg": arg, "command": sys.argv}
+    run_widening(sweep, workdir, about, flags.FLAGS.keep_checkpoints)
     report.main(workdir)
 
 

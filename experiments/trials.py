@@ -16,7 +16,7 @@ from gnomon.experiments.config import override, validate
 from gnomon.experiments.resolve import ConfigError
 
 # Fields that change what is written or shown, and not what a trial computes.
-OPERATIONAL = ("report", "log_every", "checkpoint_every", "tensorboard")
+OPERATIONAL = ("report", "tuning", "log_every", "checkpoint_every", "tensorboard")
 RHYTHM = ("log_every", "checkpoint_every", "tensorboard")
 # Changes the program, and what it tells, but not the trial: no part of its id.
 OBSERVING = ("dynamics",)

@@ -28,6 +28,22 @@ OPTIMIZERS: dict[str, dict[str, Any]] = dict(
         weight_decay=0.1,
         clip=1.0,
     ),
+    lion=dict(name="optax.lion", learning_rate=6e-4, b1=0.9, b2=0.99, weight_decay=0.1),
+    # Matrices inside the network by Muon, the rest by Adam; the updates of both have
+    # about the same root mean square, so that they share a learning rate.
+    muon=dict(
+        name="optax.contrib.muon",
+        learning_rate=3e-3,
+        beta=0.95,
+        weight_decay=0.01,
+        consistent_rms=0.2,
+        adam_b1=0.9,
+        adam_b2=0.99,
+        adam_weight_decay=0.01,
+        muon_weight_dimension_numbers={
+            "ref": "gnomon.optimizers.matrices.hidden_matrices"
+        },
+    ),
     sgd=dict(name="optax.sgd", learning_rate=0.1, momentum=0.9, nesterov=True),
     sgdp=dict(
         name="gnomon.optimizers.sgdp",
@@ -44,6 +60,21 @@ OPTIMIZERS: dict[str, dict[str, Any]] = dict(
         inner_kwargs=ADAM,
         learning_rate=3e-3,
         eps=1e-8,
+    ),
+    # Moments in eight bits, of every leaf of min_size numbers or more.
+    adamw_8bit=dict(
+        name="gnomon.optimizers.quantize_moments",
+        inner=dict(ref="optax.adamw"),
+        inner_kwargs=ADAM,
+        learning_rate=3e-3,
+        min_size=4096,
+    ),
+    adamp_8bit=dict(
+        name="gnomon.optimizers.quantize_moments",
+        inner=dict(ref="gnomon.optimizers.adamp"),
+        inner_kwargs=dict(**ADAM, delta=0.1, wd_ratio=0.1),
+        learning_rate=3e-3,
+        min_size=4096,
     ),
     # Step sizes from the loss: the bound is what is left to tune. alr_hb and alr_mag
     # have none: they are meant for exact gradients. On these networks alr_hb diverges

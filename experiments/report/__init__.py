@@ -49,7 +49,8 @@ def write_report(workdir: str | os.PathLike[str]) -> str:
         )
     section = runs[0].config.get("report", {})
     metric = section.get("metric") or "validation_loss"
-    analysis = analyze(table(runs), section.get("baseline", ""), metric)
+    interpolate = runs[0].config.get("tuning", {}).get("interpolate", False)
+    analysis = analyze(table(runs), section.get("baseline", ""), metric, interpolate)
     provenance = trace(runs, planned, sweep, notes)
     by_id = {run.id: run for run in runs}
     best = {

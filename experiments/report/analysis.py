@@ -2,7 +2,9 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
+from gnomon.experiments.report.multiple import holm
 from gnomon.experiments.report.speedup import (
     Comparison,
     Summary,
@@ -51,7 +53,10 @@ class Analysis:
 
 
 def analyze(
-    table: Table, baseline: str = "", metric: str = "validation_loss"
+    table: Table,
+    baseline: str = "",
+    metric: str = "validation_loss",
+    interpolate: bool = False,
 ) -> Analysis:
     """Tunes every optimizer at every scale and compares it with the baseline.
 
@@ -59,6 +64,7 @@ def analyze(
       table: Columns as `gnomon.experiments.runs.table` gives them.
       baseline: The label to compare with; "" takes the first in the table.
       metric: The final metric to compare; smaller is better.
+      interpolate: Read tuned losses between the points of the grids.
 
     Raises:
       ValueError: No trial has the baseline's label, or none recorded the metric.
@@ -70,20 +76,31 @@ def analyze(
             f"config.report.baseline={baseline!r}: no trial has this label; there"
             f" are: {', '.join(labels)}"
         )
-    found = sorted(cells(table, metric), key=lambda cell: cell.label != baseline)
+    found = sorted(
+        cells(table, metric, interpolate), key=lambda cell: cell.label != baseline
+    )
     base = [cell for cell in found if cell.label == baseline]
     weights = seed_weights([cell.seeds for cell in found])
     comparisons = [
         compare(cell, base, weights) for cell in found if cell.label != baseline
     ]
     others = list(dict.fromkeys(c.label for c in comparisons))
+    summaries = [
+        summarize(label, [c for c in comparisons if c.label == label])
+        for label in others
+    ]
     return Analysis(
         baseline=baseline,
         metric=metric,
         cells=found,
-        comparisons=comparisons,
-        summaries=[
-            summarize(label, [c for c in comparisons if c.label == label])
-            for label in others
-        ],
+        comparisons=_adjusted(comparisons),
+        summaries=_adjusted(summaries),
     )
+
+
+def _adjusted(family: Sequence[Any]) -> list[Any]:
+    """Comparisons, or summaries, with p-values that hold together."""
+    adjusted = holm([one.p for one in family])
+    return [
+        dataclasses.replace(one, p=p) for one, p in zip(family, adjusted, strict=True)
+    ]

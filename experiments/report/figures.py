@@ -116,12 +116,10 @@ def _learning_rate_line(
         marker=look.marker,
         markersize=4,
     )
-    best = cell.optimum
-    if best is None:
+    if cell.optimum is None:
         return
     axes.plot(
-        best.learning_rate,
-        best.mean,
+        *cell.lowest,
         look.marker,
         markersize=10,
         markerfacecolor=look.color if cell.tuned else "white",
@@ -234,7 +232,7 @@ def _model_name(scale: Scale) -> str:
 def _best_losses(cell: Cell) -> np.ndarray:
     optimum = cell.optimum
     assert optimum is not None  # callers keep only cells with one
-    return optimum.losses
+    return optimum.losses + (cell.lowest[1] - optimum.mean)
 
 
 def _compute_line(axes: Axes, line: Sequence[Cell], look: Look) -> None:

@@ -204,18 +204,26 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
     )
 
 
+_BETWEEN = """
+The tuned rate and loss are read between the points of the grid, off the parabola in the
+logarithm of the learning rate through the best point and its two neighbors; what this
+gains is held to a quarter of the smaller of the two neighbors’ excess, since beside a
+divergence a curve is no parabola."""
+
+
 def _method(analysis: Analysis) -> str:
     base = _text(analysis.baseline)
     metric = _text(analysis.metric.replace("_", " "))
     seeds = sorted({len(cell.seeds) for cell in analysis.cells if len(cell.seeds) > 1})
     factors = ", ".join(f"{widening(n):.2f} for {n} seeds" for n in seeds)
     widened = f" (here {factors})" if seeds else ""
+    read = _BETWEEN if any(cell.interpolate for cell in analysis.cells) else ""
     return f"""<section class=method>
 <h2>Method</h2>
 <p><b>Tuned.</b> At every scale each optimizer takes the setting with the smallest mean
 final {metric} over its seeds. A setting that diverged for any seed cannot be chosen.
 If the best learning rate is the first or last of its grid, a better one may lie
-outside: the optimizer is then called untuned there and is not compared.</p>
+outside: the optimizer is then called untuned there and is not compared.{read}</p>
 <p><b>Effective speedup.</b> The compute {base} needs to reach the optimizer’s tuned
 loss, divided by the compute the optimizer used. {base}’s need is read off its own tuned
 losses: against the lengths of training of the same model where several were run
@@ -233,7 +241,11 @@ the log speedup are too close together for few seeds, so their distances from th
 center are widened{widened}, by √(n/(n−1)) times the ratio of Student’s to the normal
 quantile, which turns the interval of a mean into the t interval (Hesterberg 2015); for
 two seeds, whose percentiles are the seeds themselves, by Student’s quantile. Each
-interval is at 95 % by itself: no correction is made for looking at several.</p>
+interval is at 95 % by itself. p-values follow from the same draws and Student’s
+distribution, and are corrected by Holm’s procedure (1979): over the optimizers where
+all scales are taken together, and over all comparisons at single scales. An optimizer
+is called faster or slower without reserve only if its corrected p-value is below
+0.05.</p>
 <p><b>Overall and trend.</b> The overall speedup is the geometric mean over scales. The
 trend is the least-squares slope of log speedup against log parameters among runs of
 equal length, with an interval from the same draws.</p>

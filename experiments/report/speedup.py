@@ -47,6 +47,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy import special
 
+from gnomon.experiments.report.multiple import p_value
 from gnomon.experiments.report.tuning import Cell, Scale, why
 
 DRAWS = 2000
@@ -213,6 +214,8 @@ class Comparison:
       difference_interval: Its 95 % interval.
       seeds: Smallest number of seeds behind it.
       draws: Bootstrap draws of the log speedup.
+      p: Two-sided p-value of the log speedup, after `multiple.holm` over all
+        comparisons of a report; NaN without one.
     """
 
     label: str
@@ -228,6 +231,7 @@ class Comparison:
     difference_interval: tuple[float, float] = NO_INTERVAL
     seeds: int = 0
     draws: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0))
+    p: float = float("nan")
 
     @property
     def bounded(self) -> bool:
@@ -313,6 +317,7 @@ def compare(
         pooled=bool((np.diff(y[0]) >= 0).any()),
         seeds=seeds,
         draws=logs[1:],
+        p=p_value(logs[0], logs[1:], seeds),
     )
 
 
@@ -342,6 +347,8 @@ class Summary:
       slope_interval: Its 95 % interval.
       sizes: Distinct model sizes behind the slope.
       seeds: Smallest number of seeds behind the numbers.
+      p: Two-sided p-value of the log speedup, after `multiple.holm` over the
+        optimizers of a report; NaN without one.
     """
 
     label: str
@@ -354,6 +361,7 @@ class Summary:
     slope_interval: tuple[float, float] = NO_INTERVAL
     sizes: int = 0
     seeds: int = 0
+    p: float = float("nan")
 
 
 def summarize(label: str, comparisons: Sequence[Comparison]) -> Summary:
@@ -384,6 +392,7 @@ def summarize(label: str, comparisons: Sequence[Comparison]) -> Summary:
         scales=(len(used), len(comparisons)),
         bounded=bounded,
         seeds=n,
+        p=p_value(mean[0], mean[1:], n),
     )
     size = np.log2([c.scale.parameters for c in used])
     strata = [(c.scale.steps, c.scale.data) for c in used]

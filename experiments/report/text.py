@@ -32,10 +32,10 @@ def _tuned_row(cell: Cell) -> list[str]:
     others.pop(RATE, None)
     loss = "-"
     if optimum is not None:
-        loss = f"{optimum.mean:.4f}"
+        loss = f"{cell.lowest[1]:.4f}"
         if len(cell.seeds) > 1:
             loss += f" ± {np.std(optimum.losses, ddof=1):.4f}"
-    rate = "-" if optimum is None else short(optimum.learning_rate)
+    rate = "-" if optimum is None else short(cell.lowest[0])
     diverged = sum(t == "diverged" for s in cell.settings for t in s.statuses)
     return [
         cell.label,
@@ -63,18 +63,30 @@ def _status(cell: Cell) -> str:
 def comparison_rows(analysis: Analysis) -> Rows:
     """Speedups: a heading, a row for each scale, and the rows over all scales."""
     rows = [["optimizer", "scale", "speedup", "95 % interval", "loss difference"]]
-    rows[0] += ["curve", "verdict"]
+    rows[0] += ["curve", "p (Holm)", "verdict"]
     for summary in analysis.summaries:
         for one in analysis.comparisons:
             if one.label == summary.label:
                 rows.append(_comparison_row(one))
         if summary.scales[0] > 1:
-            said = verdict.call(summary.log_interval, summary.seeds)
+            said = verdict.call(summary.log_interval, summary.seeds, p=summary.p)
             number = verdict.times(summary.log_speedup)
             spread = verdict.bracket(summary.log_interval)
             name = f"all ({summary.scales[0]} of {summary.scales[1]})"
-            rows.append([summary.label, name, number, spread, "", "", said])
+            p = _p(summary.p)
+            rows.append([summary.label, name, number, spread, "", "", p, said])
     return rows
+
+
+def _p(value: float) -> str:
+    """A p-value with what can be said of it.
+
+    >>> _p(0.0214), _p(1e-7), _p(float("nan"))
+    ('0.021', '<0.001', '-')
+    """
+    if math.isnan(value):
+        return "-"
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _comparison_row(one: Comparison) -> list[str]:
@@ -86,7 +98,7 @@ def _comparison_row(one: Comparison) -> list[str]:
             gap += f" [{low:+.4f}, {high:+.4f}]"
     if one.reason:
         said = f"no speedup: {one.reason}"
-        return [one.label, one.scale.name, "-", "-", gap, "-", said]
+        return [one.label, one.scale.name, "-", "-", gap, "-", "-", said]
     return [
         one.label,
         one.scale.name,
@@ -94,7 +106,8 @@ def _comparison_row(one: Comparison) -> list[str]:
         verdict.bracket(one.log_interval, one.limits),
         gap,
         one.curve + (", extrapolated" if one.extrapolated else ""),
-        verdict.call(one.log_interval, one.seeds),
+        _p(one.p),
+        verdict.call(one.log_interval, one.seeds, p=one.p),
     ]
 
 

@@ -4,7 +4,8 @@ A *scale* is what the trials of a comparison share: model, data, batch and numbe
 steps. A *cell* is one optimizer at one scale: a grid of settings, each run with
 every seed. The tuned setting is the one with the smallest mean final loss over the
 seeds, among the settings that no seed made diverge. It is only called tuned when the
-grid shows that a larger and a smaller learning rate are both worse.
+grid shows that a larger and a smaller learning rate are both worse. On request the
+optimum is read between the points of the grid (`interpolation`).
 """
 
 import dataclasses
@@ -14,13 +15,22 @@ from typing import Any
 
 import numpy as np
 
+from gnomon.experiments.report.interpolation import lowest, neighbors
+
 Table = Mapping[str, np.ndarray]
 Key = tuple[tuple[str, Any], ...]
 RATE = "optimizer.learning_rate"
 
 # Fields that tell trials of one scale apart, or that change no trained weight.
 _WITHIN = ("label", "seed", "static", "id", "status", "optimizer.", "schedule.")
-_SHOWN = ("report.", "evaluate.", "log_every", "checkpoint_every", "tensorboard")
+_SHOWN = (
+    "report.",
+    "tuning.",
+    "evaluate.",
+    "log_every",
+    "checkpoint_every",
+    "tensorboard",
+)
 _RESULTS = ("final.", "parameters", "compute", "units", "seconds")
 _FIRST = ("model.width", "model.depth", "model.")  # what a person calls a scale by
 _LAST = ("batch", "steps")
@@ -89,6 +99,7 @@ class Cell:
         learning rate), ``single`` (one learning rate only), ``incomplete`` (trials
         of the grid are not done), ``diverged`` (no setting survived all seeds).
       compute: FLOPs of one training run; NaN when none finished.
+      interpolate: Whether losses and rates are read between the points of the grid.
     """
 
     label: str
@@ -98,6 +109,7 @@ class Cell:
     best: int | None
     status: str
     compute: float
+    interpolate: bool = False
 
     @property
     def tuned(self) -> Setting | None:
@@ -118,21 +130,51 @@ class Cell:
         Returns:
           ``[draws]`` losses.
         """
-        return np.min(weights @ self._usable, axis=1)
+        return self._lowest(weights)[1]
+
+    @property
+    def lowest(self) -> tuple[float, float]:
+        """The tuned learning rate and loss, NaN where no setting survived.
+
+        Those of `optimum`, or between the grid's points with ``interpolate``.
+        """
+        if self.best is None:
+            return float("nan"), float("nan")
+        n = len(self.seeds)
+        rate, loss = self._lowest(np.full((1, n), 1 / n))
+        return float(np.exp(rate[0])), float(loss[0])
+
+    def _lowest(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        log_rates, losses, beside = self._curve
+        drawn = weights @ losses
+        if self.interpolate:
+            return lowest(log_rates, drawn, beside)
+        best = np.argmin(drawn, axis=1)
+        return log_rates[best], drawn[np.arange(len(drawn)), best]
 
     @functools.cached_property
-    def _usable(self) -> np.ndarray:
-        """Losses ``[seeds, settings]`` of the settings that every seed finished."""
-        usable = [s.losses for s in self.settings if np.isfinite(s.mean)]
-        return np.array(usable).T
+    def _curve(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Log rates, losses ``[seeds, settings]`` and neighbors of usable settings.
+
+        Usable is what every seed finished.
+        """
+        usable = [s for s in self.settings if np.isfinite(s.mean)]
+        rates = np.array([s.learning_rate for s in usable])
+        others = [
+            tuple(sorted((k, str(v)) for k, v in s.values.items() if k != RATE))
+            for s in usable
+        ]
+        losses = np.array([s.losses for s in usable]).T
+        return np.log(rates), losses, neighbors(rates, others)
 
 
-def cells(table: Table, metric: str) -> list[Cell]:
+def cells(table: Table, metric: str, interpolate: bool = False) -> list[Cell]:
     """Groups a run table into cells and tunes each.
 
     Args:
       table: Columns as `gnomon.experiments.runs.table` gives them.
       metric: Which final metric, smaller is better, such as ``validation_loss``.
+      interpolate: Read optima between the points of the grids.
 
     Returns:
       Cells sorted by optimizer (in order of first appearance), then by model size
@@ -153,7 +195,10 @@ def cells(table: Table, metric: str) -> list[Cell]:
         rows.setdefault(key, []).append(row)
     order = lambda key: (labels.index(key[0]), _scale_order(key[1]))  # noqa: E731
     return [
-        _cell(table, losses, np.array(rows[label, scale]), str(label), scale)
+        dataclasses.replace(
+            _cell(table, losses, np.array(rows[label, scale]), str(label), scale),
+            interpolate=interpolate,
+        )
         for label, scale in sorted(rows, key=order)
     ]
 

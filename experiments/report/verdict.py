@@ -53,7 +53,10 @@ def bracket(interval: Pair, limits: Pair = NO_INTERVAL) -> str:
 
 
 def call(
-    interval: Pair, seeds: int, words: tuple[str, str] = ("faster", "slower")
+    interval: Pair,
+    seeds: int,
+    words: tuple[str, str] = ("faster", "slower"),
+    p: float = math.nan,
 ) -> str:
     """What an interval allows one to say.
 
@@ -61,18 +64,22 @@ def call(
       interval: Of a number whose null value is 0.
       seeds: Seeds behind it.
       words: For an interval above 0 and below it.
+      p: The p-value after correction for the other comparisons, where there is one.
 
     >>> call((0.1, 0.3), seeds=3)
     'faster at 95 %'
+    >>> call((0.1, 0.3), seeds=3, p=0.2)
+    'faster at 95 % by itself, but not among all comparisons'
     >>> call((-0.1, 0.3), seeds=3)
     'no difference shown at 95 %'
     """
     if seeds < 2:
         return "one seed, so no interval and no verdict"
+    alone = " by itself, but not among all comparisons" if p > 0.05 else ""
     if interval[0] > 0:
-        return f"{words[0]} at 95 %"
+        return f"{words[0]} at 95 %{alone}"
     if interval[1] < 0:
-        return f"{words[1]} at 95 %"
+        return f"{words[1]} at 95 %{alone}"
     return "no difference shown at 95 %"
 
 
@@ -85,7 +92,7 @@ def comparison(one: Comparison, baseline: str) -> str:
     spread = f" {bracket(one.log_interval, one.limits)}" if one.seeds > 1 else ""
     return (
         f"{one.label} is {number}{spread} as fast as {baseline} at {one.scale.name}:"
-        f" {call(one.log_interval, one.seeds)}."
+        f" {call(one.log_interval, one.seeds, p=one.p)}."
     )
 
 
@@ -112,9 +119,10 @@ def headline(summary: Summary, baseline: str) -> str:
         where += f" (of {wanted})"
     spread = f" {bracket(summary.log_interval)}" if summary.seeds > 1 else ""
     least = "bounded at " if summary.bounded else ""
+    said = call(summary.log_interval, summary.seeds, p=summary.p)
     return (
         f"{summary.label} is {least}{times(summary.log_speedup)}{spread} as fast as"
-        f" {baseline} {where}: {call(summary.log_interval, summary.seeds)}."
+        f" {baseline} {where}: {said}."
     )
 
 
@@ -178,11 +186,5 @@ def notes(analysis: Analysis) -> Sequence[str]:
         found.append(
             "The baseline's tuned loss does not fall with compute everywhere; rising"
             " points were pooled before reading speedups."
-        )
-    compared = sum(not c.reason for c in analysis.comparisons)
-    if compared > 3:
-        found.append(
-            f"{compared} comparisons at 95 % each: about {0.05 * compared:.1f} would"
-            " differ by luck alone if all optimizers were equal."
         )
     return found
