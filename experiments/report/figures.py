@@ -137,7 +137,7 @@ def loss_curves(
     panels = []
     # A panel with one optimizer compares nothing; it is left out beside others.
     sizes = [sum(s == scale for _, s in curves) for scale in analysis.scales]
-    least = min(2, max(sizes))
+    least = max(1, min(2, max(sizes)))
     for i, scale in enumerate(analysis.scales):
         here = {label: curve for (label, s), curve in curves.items() if s == scale}
         if len(here) < least:

@@ -1,0 +1,163 @@
+"""The results page: every stored study, its verdicts, and how each row was made.
+
+    python -m gnomon.experiments.leaderboard [--add=WORKDIR --name=NAME] [--docs=docs]
+
+writes ``docs/leaderboard.md`` and its pictures from the run tables in
+``docs/results/``; with ``--add`` it first stores a finished sweep's table and report
+there. Every number is computed anew from the stored trials.
+"""
+
+import shutil
+import sys
+from pathlib import Path
+
+from absl import app, flags
+
+from gnomon.experiments.files import write_text
+from gnomon.experiments.report import figures, verdict
+from gnomon.experiments.report.analysis import Analysis, analyze
+from gnomon.experiments.report.text import verdict_lines
+from gnomon.experiments.report.tuning import why
+from gnomon.experiments.tables import Stored, read, store
+
+HEADING = (
+    "optimizer",
+    "speedup",
+    "95 % interval",
+    "per doubling of parameters",
+    "scales",
+    "seeds",
+    "rates tried",
+    "verdict",
+)
+
+
+def study(stored: Stored, page: bool) -> tuple[str, str]:
+    """A study's part of the page, and its picture as SVG ("" where it has none).
+
+    Args:
+      stored: its table.
+      page: whether its full report lies beside the table.
+    """
+    report = stored.report
+    analysis = analyze(
+        stored.columns, report["baseline"], report["metric"], report["interpolate"]
+    )
+    facts = dict(stored.facts)
+    parts = [f"## {stored.name}"]
+    parts.append(" ".join(verdict_lines(analysis)[:1]))
+    picture = figures.speedups(analysis)
+    if picture:
+        parts.append(
+            f"![Effective speedup of each optimizer](results/{stored.name}.svg)"
+        )
+    parts.append(_table(analysis))
+    links = [f"[run table](results/{stored.name}.csv)"]
+    if page:
+        links.insert(0, f"[full report](results/{stored.name}.html)")
+    parts.append(" · ".join(links))
+    parts.append("\n".join(f"- {name}: {value}" for name, value in facts.items()))
+    return "\n\n".join(parts), picture
+
+
+def _table(analysis: Analysis) -> str:
+    rows: list[tuple[str, ...]] = [HEADING, ("---",) * len(HEADING)]
+    for label in analysis.labels:
+        own = [cell for cell in analysis.cells if cell.label == label]
+        tried = sorted({len(cell.settings) for cell in own})
+        budget = "–".join(str(n) for n in sorted({tried[0], tried[-1]}))
+        seeds = str(min(len(cell.seeds) for cell in own))
+        if label == analysis.baseline:
+            said = "the baseline"
+            for cell in own:
+                if cell.tuned is None:
+                    said += f"; {why(cell)} at {cell.scale.name}"
+            rows.append((label, "1", "", "", str(len(own)), seeds, budget, said))
+            continue
+        (summary,) = [s for s in analysis.summaries if s.label == label]
+        if summary.reason:
+            said = f"no speedup: {summary.reason}"
+            rows.append((label, "-", "-", "-", "0", seeds, budget, said))
+            continue
+        trend = "-"
+        if summary.slope == summary.slope:
+            trend = f"{verdict.times(summary.slope)} "
+            trend += verdict.bracket(summary.slope_interval)
+        rows.append(
+            (
+                label,
+                verdict.times(summary.log_speedup),
+                verdict.bracket(summary.log_interval),
+                trend,
+                f"{summary.scales[0]} of {summary.scales[1]}",
+                seeds,
+                budget,
+                verdict.call(summary.log_interval, summary.seeds, p=summary.p),
+            )
+        )
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def build(docs: Path) -> Path:
+    """Writes the page from the tables in ``docs/results``.
+
+    Raises:
+      ValueError: there is none.
+    """
+    tables = sorted((docs / "results").glob("*.json"))
+    if not tables:
+        raise ValueError(
+            f"--docs={docs}: no run table in {docs / 'results'}; store one with"
+            " --add=WORKDIR --name=NAME"
+        )
+    parts = [
+        "# Leaderboard",
+        "An effective speedup is the compute that the tuned baseline needs to reach an"
+        " optimizer's tuned loss, over the compute that the optimizer used, as a"
+        " geometric mean over the scales. Intervals are over seeds; verdicts are"
+        " corrected for the number of optimizers. This page is written by `python -m"
+        " gnomon.experiments.leaderboard` from the run tables in `results/`.",
+    ]
+    for path in tables:
+        stored = read(path)
+        text, picture = study(stored, path.with_suffix(".html").exists())
+        if picture:
+            write_text(path.with_suffix(".svg"), picture)
+        parts.append(text)
+    write_text(docs / "leaderboard.md", "\n\n".join(parts) + "\n")
+    return docs / "leaderboard.md"
+
+
+def add(workdir: Path, docs: Path, name: str) -> None:
+    """Stores a finished sweep's table and, where it has been written, its report."""
+    path = store(workdir, docs / "results", name)
+    page = workdir / "report.html"
+    if page.exists():
+        shutil.copyfile(page, path.with_suffix(".html"))
+
+
+def run() -> None:
+    """The command."""
+    flags.DEFINE_string("docs", "docs", "The folder of the page.")
+    flags.DEFINE_string("add", None, "A finished sweep's folder, to be stored.")
+    flags.DEFINE_string("name", None, "The stored sweep's name.")
+
+    def guarded(argv: list[str]) -> None:
+        if len(argv) > 1:
+            raise app.UsageError(f"unexpected arguments: {argv[1:]}")
+        values = flags.FLAGS
+        try:
+            if (values.add is None) != (values.name is None):
+                raise ValueError("--add and --name go together; give both or none")
+            if values.add is not None:
+                add(Path(values.add), Path(values.docs), values.name)
+            print(build(Path(values.docs)))
+        except (FileNotFoundError, ValueError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(2)
+
+    app.run(guarded)
+
+
+if __name__ == "__main__":
+    run()

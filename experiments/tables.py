@@ -1,0 +1,129 @@
+"""Run tables on disk: what a sweep found, small enough to commit.
+
+A stored table is two files. ``NAME.csv`` has a row a trial and a column for each thing
+that differs between trials, so that any tool can read it. ``NAME.json`` has what is the
+same for all of them, and where they come from.
+"""
+
+import csv
+import io
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gnomon.experiments.files import read_json, write_json, write_text
+from gnomon.experiments.report.provenance import select, trace
+from gnomon.experiments.runs import load_runs, table
+
+# Differ between trials without saying what was trained, or are kept beside the rows.
+_LEFT_OUT = ("report.", "tuning.", "log_every", "checkpoint_every", "tensorboard")
+
+
+class Stored(NamedTuple):
+    """A stored run table.
+
+    Attributes:
+      name: its file name without the ending.
+      columns: as `gnomon.experiments.runs.table` gives them.
+      report: ``baseline``, ``metric`` and ``interpolate`` of the sweep's report.
+      facts: where it comes from: command, data, device, versions, times.
+    """
+
+    name: str
+    columns: Mapping[str, np.ndarray]
+    report: Mapping[str, Any]
+    facts: Mapping[str, str]
+
+
+def store(workdir: Path, folder: Path, name: str) -> Path:
+    """Stores the run table of a sweep's folder.
+
+    Args:
+      workdir: the sweep's folder; every trial must be done.
+      folder: where to write.
+      name: file name without an ending.
+
+    Returns:
+      The path of the JSON file.
+
+    Raises:
+      ValueError: trials are not done.
+      FileNotFoundError: there is no such sweep.
+    """
+    path = workdir / "sweep.json"
+    sweep = read_json(path) if path.exists() else {}
+    runs, planned, notes = select(load_runs(workdir), sweep)
+    provenance = trace(runs, planned, sweep, notes)
+    if not provenance.complete:
+        raise ValueError(
+            f"--add={workdir}: {provenance.done}; run the sweep's command again to"
+            " finish it, then add it"
+        )
+    columns = table(runs)
+    same, rows = {}, {}
+    for field, column in columns.items():
+        if field.startswith(_LEFT_OUT):
+            continue
+        values = [_plain(value) for value in column]
+        if field != "id" and all(value == values[0] for value in values):
+            same[field] = values[0]
+        else:
+            rows[field] = values
+    config = runs[0].config
+    report = {
+        "baseline": config.get("report", {}).get("baseline", ""),
+        "metric": config.get("report", {}).get("metric", "validation_loss"),
+        "interpolate": config.get("tuning", {}).get("interpolate", False),
+    }
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(rows)
+    writer.writerows(zip(*rows.values(), strict=True))
+    write_text(folder / f"{name}.csv", text.getvalue())
+    about = {
+        "report": report,
+        "facts": dict(provenance.facts),
+        "text": [f for f in [*rows, *same] if columns[f].dtype == object],
+        "same": same,
+        "rows": len(runs),
+    }
+    write_json(folder / f"{name}.json", about)
+    return folder / f"{name}.json"
+
+
+def read(path: Path) -> Stored:
+    """Reads a stored table by the path of its JSON file.
+
+    Raises:
+      ValueError: the two files do not belong together.
+    """
+    about = read_json(path)
+    with path.with_suffix(".csv").open(newline="", encoding="utf-8") as file:
+        heading, *lines = csv.reader(file)
+    if len(lines) != about["rows"]:
+        raise ValueError(
+            f"{path.with_suffix('.csv')} has {len(lines)} rows and {path.name} says"
+            f" {about['rows']}: store the sweep again"
+        )
+    columns: dict[str, np.ndarray] = {}
+    for field, values in zip(heading, zip(*lines, strict=True), strict=True):
+        if field in about["text"]:
+            columns[field] = np.array([v or None for v in values], dtype=object)
+        else:
+            columns[field] = np.array([float(v) if v else math.nan for v in values])
+    for field, value in about["same"].items():
+        kind = object if field in about["text"] else float
+        columns[field] = np.full(len(lines), value, dtype=kind)  # None becomes NaN
+    return Stored(path.stem, columns, about["report"], about["facts"])
+
+
+def _plain(value: Any) -> Any:
+    """A cell for CSV and JSON: None for NaN; numbers in full precision."""
+    if isinstance(value, float):
+        if math.isnan(value):
+            return None
+        return int(value) if value.is_integer() and abs(value) < 2**53 else float(value)
+    return value
