@@ -18,18 +18,18 @@ from gnomon.experiments.sweeps import chain, logspace, over, product
 
 STEPS = 200
 SEEDS = (0, 1, 2, 3, 4)
-WIDTHS = (16, 32, 64, 128)
+WIDTHS = (12, 24, 48, 96)
 
 # Line of configs/optimizers.py and where the best learning rate is expected, times
 # the width: the middle of the grid.
 OPTIMIZERS = {
-    "AdamW": ("adamw", 0.4),
-    "Lion": ("lion", 0.08),
-    "Muon": ("muon", 0.4),
-    "AdamP": ("adamp", 0.4),
-    "FAdam": ("fadam", 0.4),
-    "LAWN": ("lawn", 0.4),
-    "Weight norm": ("weight_norm_adamw", 0.4),
+    "AdamW": ("adamw", 0.7),
+    "Lion": ("lion", 0.17),
+    "Muon": ("muon", 1.6),
+    "AdamP": ("adamp", 0.7),
+    "FAdam": ("fadam", 0.5),
+    "LAWN": ("lawn", 0.8),
+    "Weight norm": ("weight_norm_adamw", 0.8),
 }
 
 
