@@ -18,7 +18,7 @@ from gnomon.experiments.sweeps import chain, logspace, over, product
 
 STEPS = 200
 SEEDS = (0, 1, 2, 3, 4)
-WIDTHS = (12, 24, 48, 96)
+WIDTHS = (16, 32, 64, 96)
 
 # Line of configs/optimizers.py and where the best learning rate is expected, times
 # the width: the middle of the grid.
