@@ -32,6 +32,7 @@ def write_report(workdir: str | os.PathLike[str]) -> str:
     # Loaded here, so that a sweep that only runs trials does not wait for pictures.
     from gnomon.experiments.report.analysis import analyze
     from gnomon.experiments.report.curves import loss_curve
+    from gnomon.experiments.report.law import baseline_law
     from gnomon.experiments.report.page import page
     from gnomon.experiments.report.provenance import select, trace
     from gnomon.experiments.report.record import record
@@ -50,7 +51,9 @@ def write_report(workdir: str | os.PathLike[str]) -> str:
     section = runs[0].config.get("report", {})
     metric = section.get("metric") or "validation_loss"
     interpolate = runs[0].config.get("tuning", {}).get("interpolate", False)
-    analysis = analyze(table(runs), section.get("baseline", ""), metric, interpolate)
+    columns = table(runs)
+    analysis = analyze(columns, section.get("baseline", ""), metric, interpolate)
+    law = baseline_law(columns, analysis, runs[0].config)
     provenance = trace(runs, planned, sweep, notes)
     by_id = {run.id: run for run in runs}
     best = {
@@ -65,8 +68,8 @@ def write_report(workdir: str | os.PathLike[str]) -> str:
             k: loss_curve(found, metric, "train_loss") for k, found in best.items()
         }
     shown = {key: curve for key, curve in curves.items() if curve is not None}
-    write_json(workdir / "report.json", record(analysis, provenance))
-    write_text(workdir / "report.html", page(analysis, provenance, shown))
+    write_json(workdir / "report.json", record(analysis, provenance, law))
+    write_text(workdir / "report.html", page(analysis, provenance, shown, law))
     return f"{terminal(analysis, provenance)}\n\nreport: {workdir / 'report.html'}"
 
 

@@ -10,6 +10,7 @@ from gnomon.experiments.report.analysis import Analysis
 from gnomon.experiments.report.curves import Curve
 from gnomon.experiments.report.speedup import NO_INTERVAL
 from gnomon.experiments.report.style import (
+    COLORS,
     FAINT,
     INK,
     WARNING,
@@ -24,6 +25,7 @@ from gnomon.experiments.report.style import (
 )
 from gnomon.experiments.report.tuning import Cell, Scale
 from gnomon.experiments.report.verdict import bracket, times
+from gnomon.experiments.scaling.fit import Fit
 
 PANEL = (350, 270)
 WIDE = (420, 300)
@@ -390,3 +392,38 @@ def _speedup_ticks(low: float, high: float) -> list[float]:
 
 def _name(metric: str) -> str:
     return metric.replace("_", " ").replace("train ", "training ")
+
+
+def law(fit: Fit, baseline: str, metric: str) -> str:
+    """The baseline's law with its band, through the runs it was fitted to."""
+    by = "tokens" if "tokens" in fit.columns else "compute"
+    sizes = np.unique(fit.columns.get("params", np.zeros(1)))
+    span = fit.columns[by]
+    with canvas(*WIDE) as (figure, axes):
+        axes.set_xscale("log")
+        x = np.geomspace(span.min() / 1.3, 2 * span.max(), 60)
+        for i, size in enumerate(sizes):
+            color = COLORS[i % len(COLORS)]
+            at = {by: x} | ({"params": np.full_like(x, size)} if by == "tokens" else {})
+            found = fit.predict_interval(**at)
+            axes.fill_between(x, found.low, found.high, color=color, alpha=0.15, lw=0)
+            axes.plot(x, found.value, color=color, linewidth=1.3)
+            mine = fit.columns.get("params", np.zeros(len(span))) == size
+            axes.scatter(span[mine], fit.measured[mine], s=13, color=color, lw=0)
+            if by == "tokens":
+                axes.annotate(
+                    f"{size:,.0f} parameters",
+                    (x[-1], found.value[-1]),
+                    xytext=(-2, 4),
+                    textcoords="offset points",
+                    ha="right",
+                    color=color,
+                    fontsize=10,
+                )
+        axes.margins(x=0)
+        ticks = log_ticks(*axes.get_xlim())
+        unit = "FLOP" if by == "compute" else ""
+        log_axis(axes.xaxis, ticks, [f"{flops(t)}{unit}" for t in ticks])
+        axes.set_xlabel("training compute" if by == "compute" else "tokens or examples")
+        axes.set_ylabel(f"tuned final {_name(metric)}")
+        return to_svg(figure, "law", f"{baseline}'s law of {_name(metric)}")

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from gnomon.experiments.report import figures, verdict
 from gnomon.experiments.report.analysis import Analysis
 from gnomon.experiments.report.curves import Curve
+from gnomon.experiments.report.law import Law
+from gnomon.experiments.report.law import sentence as law_sentence
 from gnomon.experiments.report.provenance import Provenance
 from gnomon.experiments.report.speedup import widening
 from gnomon.experiments.report.style import looks
@@ -25,6 +27,7 @@ def page(
     analysis: Analysis,
     provenance: Provenance,
     curves: Mapping[tuple[str, Scale], Curve],
+    law: Law | None = None,
 ) -> str:
     """Writes the page.
 
@@ -32,6 +35,7 @@ def page(
       analysis: The numbers.
       provenance: Where they come from.
       curves: Loss curves of the best settings by optimizer and scale.
+      law: The baseline's, where there is one.
 
     Returns:
       The text of an HTML file that loads nothing from anywhere.
@@ -40,6 +44,7 @@ def page(
     body = [
         _verdict(analysis, provenance),
         *_pictures(analysis, curves),
+        *([_law(analysis, law)] if law is not None else []),
         _section(
             "Tuned settings",
             "One row for each optimizer and model. Only rows that say “tuned” enter a"
@@ -180,6 +185,20 @@ def _pictures(
             )
         )
     return found
+
+
+def _law(analysis: Analysis, law: Law) -> str:
+    """The law with its picture, and the checklist behind a click."""
+    rows = [["part", "topic", "answer", "reservation"]]
+    rows += [[item.part, item.topic, item.answer, item.concern] for item in law.items]
+    svg = figures.law(law.fit, analysis.baseline, analysis.metric)
+    return _section(
+        f"The law of {analysis.baseline}",
+        law_sentence(law, analysis.baseline),
+        f"<figure class=lone>{svg}</figure>\n<details><summary>What a reader needs to"
+        f" judge this fit (the checklist of Li et al. 2025)</summary>\n{_table(rows)}\n"
+        "</details>",
+    )
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:

@@ -5,18 +5,22 @@ from typing import Any
 
 from gnomon.experiments.report import verdict
 from gnomon.experiments.report.analysis import Analysis
+from gnomon.experiments.report.law import Law
 from gnomon.experiments.report.provenance import Provenance
 from gnomon.experiments.report.speedup import NO_INTERVAL, Comparison, Summary
 from gnomon.experiments.report.text import verdict_lines
 from gnomon.experiments.report.tuning import Cell, Setting
 
 
-def record(analysis: Analysis, provenance: Provenance) -> dict[str, Any]:
+def record(
+    analysis: Analysis, provenance: Provenance, law: Law | None = None
+) -> dict[str, Any]:
     """Everything the report says, as plain data; what is unknown is NaN.
 
     Args:
       analysis: The numbers.
       provenance: Where they come from.
+      law: The baseline's, where there is one.
 
     Returns:
       Sections ``verdicts`` (sentences), ``overall``, ``comparisons``, ``cells``
@@ -33,9 +37,23 @@ def record(analysis: Analysis, provenance: Provenance) -> dict[str, Any]:
         "overall": [_summary(s, base) for s in analysis.summaries],
         "comparisons": [_comparison(c, analysis) for c in analysis.comparisons],
         "cells": [_cell(cell) for cell in analysis.cells],
+        "law": None if law is None else _law(law),
         "trials": dict(provenance.counts),
         "notes": [*provenance.notes, *verdict.notes(analysis)],
         "provenance": dict(provenance.facts),
+    }
+
+
+def _law(law: Law) -> dict[str, Any]:
+    fit = law.fit
+    return {
+        "form": fit.form.formula,
+        "parameters": {
+            name: {"value": value, "interval": list(fit.interval(name))}
+            for name, value in fit.parameters.items()
+        },
+        "runs": len(fit.measured),
+        "checklist": [item._asdict() for item in law.items],
     }
 
 

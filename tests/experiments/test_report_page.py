@@ -135,8 +135,8 @@ def test_the_page_stands_alone_and_is_well_formed(sweep):
     assert {link[1:] for link in page.links} <= set(page.ids)
     assert not {"script", "link", "img", "iframe"} & set(page.tags)
     assert not re.search(r"@import|url\((?!#)", text)
-    # speedup, compute, four panels of rates, two of curves with both optimizers
-    assert page.tags.count("svg") == 8
+    # speedup, compute, law, four panels of rates, two of curves with both optimizers
+    assert page.tags.count("svg") == 9
 
 
 def test_the_planted_speedup_is_the_verdict_everywhere(sweep):
