@@ -31,12 +31,24 @@ def next_token(apply: Apply, batch: Mapping[str, jax.Array]) -> Outcome:
 def classification(apply: Apply, batch: Mapping[str, jax.Array]) -> Outcome:
     """Cross-entropy of the class, in nats an example, with the accuracy.
 
-    The batch holds ``image`` (uint8 is scaled to [0, 1]) and ``label`` [B].
+    The batch holds ``image`` (uint8 is scaled to [0, 1]) or ``features``, and
+    ``label`` [B].
     """
-    image, label = batch["image"], batch["label"].astype(jnp.int32)
-    if image.dtype == jnp.uint8:
-        image = image.astype(jnp.float32) / 255.0
-    logits = apply(image).astype(jnp.float32)
+    inputs = batch["image"] if "image" in batch else batch["features"]
+    label = batch["label"].astype(jnp.int32)
+    if inputs.dtype == jnp.uint8:
+        inputs = inputs.astype(jnp.float32) / 255.0
+    logits = apply(inputs).astype(jnp.float32)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, label)
     correct = jnp.argmax(logits, axis=-1) == label
     return jnp.mean(losses), {"accuracy": jnp.mean(correct.astype(jnp.float32))}
+
+
+def rating(apply: Apply, batch: Mapping[str, jax.Array]) -> Outcome:
+    """Squared error of a prediction, with its root over the batch.
+
+    The batch holds ``pair`` [B, 2], which the model sees, and ``rating`` [B].
+    """
+    errors = apply(batch["pair"]).astype(jnp.float32) - batch["rating"]
+    loss = jnp.mean(jnp.square(errors))
+    return loss, {"rmse": jnp.sqrt(loss)}

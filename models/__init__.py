@@ -1,5 +1,6 @@
 """Flax NNX models, each usable as pure functions through `functional`."""
 
+from gnomon.models.factorization import Factorization
 from gnomon.models.flops import parameter_count
 from gnomon.models.functional import Functional, functional
 from gnomon.models.mean_only_norm import MeanOnlyBatchNorm
@@ -9,6 +10,7 @@ from gnomon.models.transformer import TransformerLM
 
 __all__ = [
     "MLP",
+    "Factorization",
     "Functional",
     "MeanOnlyBatchNorm",
     "ResNet",

@@ -17,6 +17,8 @@ from gnomon.experiments.resolve import (
 NAMES = {
     "stdlib_text": "gnomon.experiments.data.text.stdlib_text",
     "digits": "gnomon.experiments.data.digits.digits",
+    "wine": "gnomon.experiments.data.wine.wine",
+    "movielens": "gnomon.experiments.data.ratings.movielens",
     "tfds": "gnomon.experiments.data.catalog.catalog",
 }
 """The short names of the data sets; any other dotted path works as well."""
@@ -49,9 +51,9 @@ def load(data: Mapping) -> Dataset:
 
     Args:
       data: ``{"name": ..., **fields}``. The name is ``"stdlib_text"``,
-        ``"digits"``, ``"tfds/<any tfds name>"``, or the dotted path of a function of
-        yours that takes the fields as keywords and returns a `Dataset`. Fields are
-        values that JSON can hold.
+        ``"digits"``, ``"wine"``, ``"movielens"``, ``"tfds/<any tfds name>"``, or the
+        dotted path of a function of yours that takes the fields as keywords and
+        returns a `Dataset`. Fields are values that JSON can hold.
 
     Returns:
       The `Dataset`.

@@ -34,6 +34,7 @@ def write_report(workdir: str | os.PathLike[str]) -> str:
     from gnomon.experiments.report.curves import loss_curve
     from gnomon.experiments.report.law import baseline_law
     from gnomon.experiments.report.page import page
+    from gnomon.experiments.report.profiles import profiles
     from gnomon.experiments.report.provenance import select, trace
     from gnomon.experiments.report.record import record
     from gnomon.experiments.report.text import terminal
@@ -56,21 +57,22 @@ def write_report(workdir: str | os.PathLike[str]) -> str:
     law = baseline_law(columns, analysis, runs[0].config)
     provenance = trace(runs, planned, sweep, notes)
     by_id = {run.id: run for run in runs}
+    found = profiles(analysis, by_id)
     best = {
         (cell.label, cell.scale): [by_id[t] for t in cell.optimum.trials if t]
         for cell in analysis.cells
         if cell.optimum is not None
     }
-    curves = {key: loss_curve(found, metric) for key, found in best.items()}
+    curves = {key: loss_curve(some, metric) for key, some in best.items()}
     # One figure shows one metric: if a run lacks evaluations, all show training loss.
     if any(curve is not None and curve.name != metric for curve in curves.values()):
-        curves = {
-            k: loss_curve(found, metric, "train_loss") for k, found in best.items()
-        }
+        curves = {k: loss_curve(some, metric, "train_loss") for k, some in best.items()}
     shown = {key: curve for key, curve in curves.items() if curve is not None}
-    write_json(workdir / "report.json", record(analysis, provenance, law))
-    write_text(workdir / "report.html", page(analysis, provenance, shown, law))
-    return f"{terminal(analysis, provenance)}\n\nreport: {workdir / 'report.html'}"
+    write_json(workdir / "report.json", record(analysis, provenance, law, found))
+    write_text(workdir / "report.html", page(analysis, provenance, shown, law, found))
+    return (
+        f"{terminal(analysis, provenance, found)}\n\nreport: {workdir / 'report.html'}"
+    )
 
 
 def main(workdir: str | os.PathLike[str]) -> None:

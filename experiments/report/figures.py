@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 
 from gnomon.experiments.report.analysis import Analysis
 from gnomon.experiments.report.curves import Curve
+from gnomon.experiments.report.profiles import LIMIT, Profiles, profile
 from gnomon.experiments.report.speedup import NO_INTERVAL
 from gnomon.experiments.report.style import (
     COLORS,
@@ -174,10 +175,13 @@ def loss_curves(
 
 
 def loss_against_compute(analysis: Analysis) -> str:
-    """Tuned loss against training compute, with the range over seeds; "" if empty."""
+    """Tuned loss against training compute, with the range over seeds.
+
+    "" if there is none, or if losses are of several data sets, which share no axis.
+    """
     look = looks(analysis.labels)
     cells = [c for c in analysis.cells if c.optimum is not None and c.compute > 0]
-    if not cells:
+    if len({c.scale.data for c in cells}) != 1:
         return ""
     # As tall as the speedups that stand beside it, within reason.
     with canvas(WIDE[0], min(_height(_rows(analysis)), 460)) as (figure, axes):
@@ -427,3 +431,27 @@ def law(fit: Fit, baseline: str, metric: str) -> str:
         axes.set_xlabel("training compute" if by == "compute" else "tokens or examples")
         axes.set_ylabel(f"tuned final {_name(metric)}")
         return to_svg(figure, "law", f"{baseline}'s law of {_name(metric)}")
+
+
+def performance_profiles(found: Profiles) -> str:
+    """Share of workloads within a factor of the fastest, a line an optimizer."""
+    look = looks(found.labels)
+    factors = np.geomspace(1.0, LIMIT, 200)
+    shares = profile(found.times, factors)
+    with canvas(*WIDE) as (figure, axes):
+        axes.set_xscale("log")
+        for i, label in enumerate(found.labels):
+            # Lines that lie on each other stay visible beside each other.
+            offset = 0.008 * (i - (len(found.labels) - 1) / 2)
+            axes.step(
+                factors, shares[i] + offset, where="post", color=look[label].color
+            )
+        axes.set_xlim(1.0, LIMIT)
+        axes.set_ylim(-0.05, 1.05)
+        ticks = [1.0, 1.5, 2.0, 3.0, 4.0]
+        log_axis(
+            axes.xaxis, ticks, [f"{tick:g}\N{MULTIPLICATION SIGN}" for tick in ticks]
+        )
+        axes.set_xlabel("steps, over those of the fastest")
+        axes.set_ylabel("share of workloads")
+        return to_svg(figure, "profiles", "Performance profiles over the workloads")

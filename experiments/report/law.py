@@ -46,6 +46,8 @@ def baseline_law(
       The law, or None where the runs are too few or too alike for one.
     """
     cells = [cell for cell in analysis.cells if cell.label == analysis.baseline]
+    if len({cell.scale.data for cell in cells}) > 1:
+        return None  # losses of other data follow other laws
     tuned = [cell.tuned for cell in cells if cell.tuned is not None]
     ids = {trial for setting in tuned for trial in setting.trials}
     rows = np.array([str(trial) in ids for trial in table["id"]])

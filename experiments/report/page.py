@@ -9,12 +9,14 @@ from gnomon.experiments.report.analysis import Analysis
 from gnomon.experiments.report.curves import Curve
 from gnomon.experiments.report.law import Law
 from gnomon.experiments.report.law import sentence as law_sentence
+from gnomon.experiments.report.profiles import SHARE, Profiles
 from gnomon.experiments.report.provenance import Provenance
 from gnomon.experiments.report.speedup import widening
 from gnomon.experiments.report.style import looks
 from gnomon.experiments.report.styles import STYLES
 from gnomon.experiments.report.text import (
     comparison_rows,
+    profile_rows,
     tuned_rows,
     verdict_lines,
 )
@@ -28,6 +30,7 @@ def page(
     provenance: Provenance,
     curves: Mapping[tuple[str, Scale], Curve],
     law: Law | None = None,
+    found: Profiles | None = None,
 ) -> str:
     """Writes the page.
 
@@ -36,6 +39,7 @@ def page(
       provenance: Where they come from.
       curves: Loss curves of the best settings by optimizer and scale.
       law: The baseline's, where there is one.
+      found: Times to targets, for a sweep over several workloads.
 
     Returns:
       The text of an HTML file that loads nothing from anywhere.
@@ -44,6 +48,7 @@ def page(
     body = [
         _verdict(analysis, provenance),
         *_pictures(analysis, curves),
+        *([_profiles(analysis, found)] if found is not None else []),
         *([_law(analysis, law)] if law is not None else []),
         _section(
             "Tuned settings",
@@ -185,6 +190,19 @@ def _pictures(
             )
         )
     return found
+
+
+def _profiles(analysis: Analysis, found: Profiles) -> str:
+    svg = figures.performance_profiles(found)
+    left_out = "".join(f" {note}" for note in found.notes)
+    return _section(
+        "Time to target",
+        f"How to read this: the steps each tuned optimizer takes to the loss that"
+        f" {analysis.baseline} has after {SHARE:.0%} of its run; a line further up and"
+        " left is faster on more workloads, and the score is the area under it."
+        + left_out,
+        f"{_picture(analysis, svg)}\n{_table(profile_rows(found))}",
+    )
 
 
 def _law(analysis: Analysis, law: Law) -> str:

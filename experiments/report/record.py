@@ -6,6 +6,7 @@ from typing import Any
 from gnomon.experiments.report import verdict
 from gnomon.experiments.report.analysis import Analysis
 from gnomon.experiments.report.law import Law
+from gnomon.experiments.report.profiles import Profiles
 from gnomon.experiments.report.provenance import Provenance
 from gnomon.experiments.report.speedup import NO_INTERVAL, Comparison, Summary
 from gnomon.experiments.report.text import verdict_lines
@@ -13,7 +14,10 @@ from gnomon.experiments.report.tuning import Cell, Setting
 
 
 def record(
-    analysis: Analysis, provenance: Provenance, law: Law | None = None
+    analysis: Analysis,
+    provenance: Provenance,
+    law: Law | None = None,
+    found: Profiles | None = None,
 ) -> dict[str, Any]:
     """Everything the report says, as plain data; what is unknown is NaN.
 
@@ -21,6 +25,7 @@ def record(
       analysis: The numbers.
       provenance: Where they come from.
       law: The baseline's, where there is one.
+      found: Times to targets, for a sweep over several workloads.
 
     Returns:
       Sections ``verdicts`` (sentences), ``overall``, ``comparisons``, ``cells``
@@ -38,9 +43,23 @@ def record(
         "comparisons": [_comparison(c, analysis) for c in analysis.comparisons],
         "cells": [_cell(cell) for cell in analysis.cells],
         "law": None if law is None else _law(law),
+        "time_to_target": None if found is None else _profiles(found),
         "trials": dict(provenance.counts),
         "notes": [*provenance.notes, *verdict.notes(analysis)],
         "provenance": dict(provenance.facts),
+    }
+
+
+def _profiles(found: Profiles) -> dict[str, Any]:
+    return {
+        "targets": dict(zip(found.workloads, found.targets.tolist(), strict=True)),
+        "optimizers": {
+            label: {"score": float(score), "steps": times.tolist()}
+            for label, score, times in zip(
+                found.labels, found.scores, found.times, strict=True
+            )
+        },
+        "notes": list(found.notes),
     }
 
 

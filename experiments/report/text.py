@@ -7,6 +7,7 @@ import numpy as np
 
 from gnomon.experiments.report import verdict
 from gnomon.experiments.report.analysis import Analysis
+from gnomon.experiments.report.profiles import Profiles
 from gnomon.experiments.report.provenance import Provenance
 from gnomon.experiments.report.speedup import Comparison
 from gnomon.experiments.report.style import flops, short
@@ -111,6 +112,19 @@ def _comparison_row(one: Comparison) -> list[str]:
     ]
 
 
+def profile_rows(found: Profiles) -> Rows:
+    """Steps to each target: a heading, a row a workload, and the scores."""
+    rows = [["workload", "target loss", *found.labels]]
+    for i, name in enumerate(found.workloads):
+        times = [
+            f"{time:.0f}" if math.isfinite(time) else "not reached"
+            for time in found.times[:, i]
+        ]
+        rows.append([name, f"{found.targets[i]:.4f}", *times])
+    rows.append(["score (0 to 1)", "", *(f"{score:.3f}" for score in found.scores)])
+    return rows
+
+
 def align(rows: Sequence[Sequence[str]]) -> str:
     """Rows as aligned columns under a rule.
 
@@ -128,7 +142,9 @@ def align(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def terminal(analysis: Analysis, provenance: Provenance) -> str:
+def terminal(
+    analysis: Analysis, provenance: Provenance, found: Profiles | None = None
+) -> str:
     """The whole report for a terminal."""
     parts = []
     if not provenance.complete:
@@ -136,6 +152,8 @@ def terminal(analysis: Analysis, provenance: Provenance) -> str:
     parts.append(align(tuned_rows(analysis)))
     if analysis.comparisons:
         parts.append(align(comparison_rows(analysis)))
+    if found is not None:
+        parts.append("steps to the target\n" + align(profile_rows(found)))
     notes = [*provenance.notes, *verdict.notes(analysis)]
     if notes:
         parts.append("\n".join(f"note: {note}" for note in notes))
