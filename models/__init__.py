@@ -6,6 +6,7 @@ from gnomon.models.functional import Functional, functional
 from gnomon.models.mean_only_norm import MeanOnlyBatchNorm
 from gnomon.models.mlp import MLP
 from gnomon.models.resnet import ResNet
+from gnomon.models.shapes import parameter_shapes
 from gnomon.models.transformer import TransformerLM
 
 __all__ = [
@@ -17,4 +18,5 @@ __all__ = [
     "TransformerLM",
     "functional",
     "parameter_count",
+    "parameter_shapes",
 ]

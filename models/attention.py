@@ -8,6 +8,7 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
+from gnomon.kernels import Implementation
 from gnomon.models.layers import fan_in, wide
 from gnomon.models.normalization import RMSNorm
 
@@ -63,6 +64,7 @@ class Attention(nnx.Module):
       residual_scale: variance of `out`'s initialization times its fan-in.
       dtype: compute dtype of the products. Scores and softmax are float32.
       param_dtype: dtype of the kernels.
+      norm_implementation: what computes the norms of Q and K, see `RMSNorm`.
       rngs: source of the initial values.
     """
 
@@ -75,6 +77,7 @@ class Attention(nnx.Module):
         residual_scale: float,
         dtype: Any,
         param_dtype: Any,
+        norm_implementation: Implementation | None = None,
         rngs: nnx.Rngs,
     ):
         options: dict[str, Any] = {
@@ -100,8 +103,13 @@ class Attention(nnx.Module):
         )
         self.qk_norm = qk_norm
         if qk_norm:
-            self.query_norm = RMSNorm(head_dim, param_dtype=param_dtype, rngs=rngs)
-            self.key_norm = RMSNorm(head_dim, param_dtype=param_dtype, rngs=rngs)
+            norm: dict[str, Any] = {
+                "param_dtype": param_dtype,
+                "implementation": norm_implementation,
+                "rngs": rngs,
+            }
+            self.query_norm = RMSNorm(head_dim, **norm)
+            self.key_norm = RMSNorm(head_dim, **norm)
 
     def __call__(self, x: Array) -> Array:
         """Maps [batch, length, width] to the same shape."""

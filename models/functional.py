@@ -22,10 +22,15 @@ class Functional(NamedTuple):
       apply: `apply(params, stats, inputs, *, train, key=None) -> (outputs, stats)`.
         Statistics change only where `train` is true. `key` feeds the model's own
         randomness (dropout); a model without any ignores it.
+      activations: `activations(params, stats, inputs, *, train, key=None)`, what the
+        modules inside of the model put out on the way, by their path (`hidden/0`): the
+        last output of each one that returns an array. Blocks that run under
+        `jax.lax.scan` are not seen.
     """
 
     init: Callable[[Array], tuple[Params, Stats]]
     apply: Callable[..., tuple[Any, Stats]]
+    activations: Callable[..., dict[str, Array]]
 
 
 def functional(model: Callable[..., nnx.Module], **kwargs: Any) -> Functional:
@@ -60,6 +65,9 @@ def functional(model: Callable[..., nnx.Module], **kwargs: Any) -> Functional:
       >>> outputs, _ = net.apply(params, stats, jnp.ones((2, 4)), train=False)
       >>> outputs.shape
       (2, 3)
+      >>> seen = net.activations(params, stats, jnp.ones((2, 4)), train=False)
+      >>> jax.tree.map(jnp.shape, seen)
+      {'head': (2, 3), 'hidden/0': (2, 8)}
     """
     abstract = nnx.eval_shape(lambda: model(**kwargs, rngs=nnx.Rngs(0)))
     graphdef, *slots = nnx.split(abstract, nnx.Param, nnx.BatchStat, nnx.RngState, ...)
@@ -79,6 +87,19 @@ def functional(model: Callable[..., nnx.Module], **kwargs: Any) -> Functional:
         _, params, stats, _ = graph
         return _to_dict(params), _to_dict(stats)
 
+    def build(params: Params, stats: Stats, train: bool, key: Array | None) -> Any:
+        if random_slots and train and key is None:
+            raise ValueError(
+                "key: this model draws random numbers in training; "
+                "pass apply(..., key=a fresh key each step)"
+            )
+        return nnx.merge(
+            graphdef,
+            _from_dict(param_slots, params, "params"),
+            _from_dict(stat_slots, stats, "stats"),
+            _random_state(random_slots, key),
+        )
+
     def apply(
         params: Params,
         stats: Stats,
@@ -87,21 +108,32 @@ def functional(model: Callable[..., nnx.Module], **kwargs: Any) -> Functional:
         train: bool,
         key: Array | None = None,
     ) -> tuple[Any, Stats]:
-        if random_slots and train and key is None:
-            raise ValueError(
-                "key: this model draws random numbers in training; "
-                "pass apply(..., key=a fresh key each step)"
-            )
-        module = nnx.merge(
-            graphdef,
-            _from_dict(param_slots, params, "params"),
-            _from_dict(stat_slots, stats, "stats"),
-            _random_state(random_slots, key),
-        )
+        module = build(params, stats, train, key)
         outputs = module(inputs, train=train)
         return outputs, _to_dict(nnx.state(module, nnx.BatchStat))
 
-    return Functional(init, apply)
+    def activations(
+        params: Params,
+        stats: Stats,
+        inputs: Any,
+        *,
+        train: bool,
+        key: Array | None = None,
+    ) -> dict[str, Array]:
+        kind = nnx.Intermediate
+        forward: Any = nnx.capture(
+            build(params, stats, train, key), kind, method_outputs=kind
+        )
+        _, seen = forward(inputs, train=train)
+        found = {}
+        for (*path, method), calls in nnx.to_flat_state(seen):
+            output = calls.get_value()[-1]
+            # The path of the model itself is empty; its outputs are those of apply.
+            if path and method == "__call__" and isinstance(output, Array):
+                found[_name(tuple(path))] = output
+        return found
+
+    return Functional(init, apply, activations)
 
 
 def _name(path: tuple[Any, ...]) -> str:

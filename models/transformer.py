@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from gnomon.kernels import Implementation
 from gnomon.models.attention import Attention
 from gnomon.models.layers import (
     ACTIVATIONS,
@@ -74,6 +75,7 @@ class Block(nnx.Module):
         residual_scale: float,
         dtype: Any,
         param_dtype: Any,
+        norm_implementation: Implementation | None,
         rngs: nnx.Rngs,
     ):
         options: dict[str, Any] = {
@@ -82,9 +84,20 @@ class Block(nnx.Module):
             "param_dtype": param_dtype,
             "rngs": rngs,
         }
-        self.attention_norm = RMSNorm(width, param_dtype=param_dtype, rngs=rngs)
-        self.attention = Attention(width, head_dim, qk_norm=qk_norm, **options)
-        self.mlp_norm = RMSNorm(width, param_dtype=param_dtype, rngs=rngs)
+        norm: dict[str, Any] = {
+            "param_dtype": param_dtype,
+            "implementation": norm_implementation,
+            "rngs": rngs,
+        }
+        self.attention_norm = RMSNorm(width, **norm)
+        self.attention = Attention(
+            width,
+            head_dim,
+            qk_norm=qk_norm,
+            norm_implementation=norm_implementation,
+            **options,
+        )
+        self.mlp_norm = RMSNorm(width, **norm)
         self.mlp = FeedForward(width, hidden, activation=activation, **options)
 
     def __call__(self, x: Array) -> Array:
@@ -130,6 +143,14 @@ class TransformerLM(nnx.Module):
       dtype: compute dtype. Norms, softmax and logits stay in float32. Default
         float32.
       param_dtype: dtype of the parameters. Default float32.
+      norm_implementation: what computes the norms, "xla", "tpu", "gpu", or None, the
+        default, for what `gnomon.kernels.rms_norm.explain` says.
+      base_width: the width at which this model is standard, for the maximal update
+        parameterization (muP): the embedding and the head start with variance
+        1 / `base_width`, and logits are multiplied by `base_width` / `width`. With the
+        learning rates of `gnomon.optimizers.mup(..., output_multiplier=True)` a
+        learning rate tuned at `base_width` holds at others of the same `head_dim`.
+        Default None, `width` itself.
       rngs: source of the initial values.
 
     Raises:
@@ -172,12 +193,16 @@ class TransformerLM(nnx.Module):
         scan: bool = False,
         dtype: Any = jnp.float32,
         param_dtype: Any = jnp.float32,
+        norm_implementation: Implementation | None = None,
+        base_width: int | None = None,
         rngs: nnx.Rngs,
     ):
         head_dim = min(32, width) if head_dim is None else head_dim
+        base_width = width if base_width is None else base_width
         check_positive(
             vocab=vocab,
             width=width,
+            base_width=base_width,
             depth=depth,
             head_dim=head_dim,
             mlp_ratio=mlp_ratio,
@@ -205,13 +230,14 @@ class TransformerLM(nnx.Module):
                 residual_scale=1 / (2 * depth),
                 dtype=dtype,
                 param_dtype=param_dtype,
+                norm_implementation=norm_implementation,
                 rngs=nnx.Rngs(key),
             )
 
         self.embed = nnx.Embed(
             vocab,
             width,
-            embedding_init=normal(width**-0.5),
+            embedding_init=normal(base_width**-0.5),
             dtype=dtype,
             param_dtype=param_dtype,
             rngs=rngs,
@@ -220,16 +246,22 @@ class TransformerLM(nnx.Module):
         self.blocks: Any = (
             nnx.vmap(block)(keys) if scan else nnx.List([block(key) for key in keys])
         )
-        self.final_norm = RMSNorm(width, param_dtype=param_dtype, rngs=rngs)
+        self.final_norm = RMSNorm(
+            width,
+            param_dtype=param_dtype,
+            implementation=norm_implementation,
+            rngs=rngs,
+        )
         if not tied:
             self.head = nnx.Linear(
                 width,
                 vocab,
                 use_bias=False,
-                kernel_init=fan_in(),
+                kernel_init=fan_in(width / base_width),
                 param_dtype=param_dtype,
                 rngs=rngs,
             )
+        self.output_multiplier = base_width / width
         self.tied = tied
         self.scan = scan
 
@@ -258,12 +290,15 @@ class TransformerLM(nnx.Module):
             kernel, contraction = self.embed.embedding[...], "btd,vd->btv"
         else:
             kernel, contraction = self.head.kernel[...], "btd,dv->btv"
-        return jnp.einsum(
+        logits = jnp.einsum(
             contraction,
             x,
             kernel.astype(x.dtype),
             preferred_element_type=wide(x.dtype),
         )
+        if self.output_multiplier == 1:
+            return logits
+        return logits * jnp.asarray(self.output_multiplier, logits.dtype)
 
     @staticmethod
     def forward_flops(

@@ -16,6 +16,7 @@ from gnomon.optimizers.alr import (
     alr_shb,
     alr_smag,
 )
+from gnomon.optimizers.buckets import Buckets, bucket_leaves
 from gnomon.optimizers.constrain import (
     ConstrainState,
     Constraint,
@@ -36,6 +37,7 @@ from gnomon.optimizers.diagonal import (
     scale_by_adam_sqr,
     scale_by_hutchinson,
 )
+from gnomon.optimizers.eight_bit import adamp_8bit, adamw_8bit
 from gnomon.optimizers.fadam import ScaleByFAdamState, fadam, scale_by_fadam
 from gnomon.optimizers.fused import FusedTransformation, apply_fused
 from gnomon.optimizers.geometry import (
@@ -53,15 +55,29 @@ from gnomon.optimizers.momo import MomoState, momo, momo_adam
 from gnomon.optimizers.momsps import MomSpsState, momsps
 from gnomon.optimizers.norm_loss import AddNormLossState, add_norm_loss, norm_loss
 from gnomon.optimizers.projection import ProjectRadialState, project_radial
+from gnomon.optimizers.quantized import QuantizeMomentsState, quantize_moments
 from gnomon.optimizers.reparameterize import ReparameterizeState, reparameterize
 from gnomon.optimizers.sania import SaniaState, sania
 from gnomon.optimizers.sgdp import ScaleBySgdpState, scale_by_sgdp, sgdp
 from gnomon.optimizers.sps import SpsState, sps
+from gnomon.optimizers.transfer import (
+    mup,
+    mup_initialization,
+    scale_by_width,
+    standard_parameterization,
+)
 from gnomon.optimizers.variance import (
     layer_index_rescaling,
     target_variance_rescaling,
 )
 from gnomon.optimizers.weight_norm import WeightNormLatents, weight_norm
+from gnomon.optimizers.width import (
+    Growth,
+    learning_rate_factors,
+    mup_rule,
+    standard_rule,
+    width_growth,
+)
 
 __all__ = (
     "AddNormLossState",
@@ -69,13 +85,16 @@ __all__ = (
     "AlrHbState",
     "AlrMagState",
     "Axes",
+    "Buckets",
     "ConstrainState",
     "Constraint",
     "FusedTransformation",
+    "Growth",
     "HyperballState",
     "MomSpsState",
     "MomoState",
     "ProjectRadialState",
+    "QuantizeMomentsState",
     "ReparameterizeState",
     "SaniaState",
     "ScaleByAdamPState",
@@ -85,6 +104,8 @@ __all__ = (
     "SpsState",
     "WeightNormLatents",
     "adamp",
+    "adamp_8bit",
+    "adamw_8bit",
     "add_norm_loss",
     "alig",
     "alr_hb",
@@ -92,6 +113,7 @@ __all__ = (
     "alr_shb",
     "alr_smag",
     "apply_fused",
+    "bucket_leaves",
     "constrain",
     "constraints",
     "cosine",
@@ -104,13 +126,18 @@ __all__ = (
     "lawn_schedule",
     "layer_index_rescaling",
     "leafwise",
+    "learning_rate_factors",
     "max_norm",
     "momo",
     "momo_adam",
     "momsps",
+    "mup",
+    "mup_initialization",
+    "mup_rule",
     "norm_loss",
     "project_radial",
     "project_tangent",
+    "quantize_moments",
     "reparameterize",
     "resolve_axes",
     "retract",
@@ -122,12 +149,16 @@ __all__ = (
     "scale_by_hutchinson",
     "scale_by_newton",
     "scale_by_sgdp",
+    "scale_by_width",
     "sgdp",
     "sps",
+    "standard_parameterization",
+    "standard_rule",
     "target_std",
     "target_variance_rescaling",
     "unit_axes",
     "unit_norm",
     "unit_sphere",
     "weight_norm",
+    "width_growth",
 )

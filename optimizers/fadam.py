@@ -1,13 +1,22 @@
 """FAdam: Adam read as natural gradient descent with a diagonal empirical Fisher."""
 
-import math
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
+from gnomon import kernels
+from gnomon.kernels.fadam import explain, step
+from gnomon.kernels.fadam.reference import (
+    BOUND,
+    DIVISOR,
+    ClipRule,
+    EpsRule,
+    Options,
+    direction,
+    scalars,
+)
 from gnomon.optimizers._checks import (
     ScalarOrSchedule,
     at_step,
@@ -17,17 +26,14 @@ from gnomon.optimizers._checks import (
 from gnomon.optimizers._composition import refuse_decay
 from gnomon.optimizers._learning_rate import descend
 from gnomon.optimizers._tree import broadcast_mask, compute_dtype, map_leaves
+from gnomon.optimizers.fused import (
+    FusedTransformation,
+    apply_fused,
+    kept,
+    leaf_keys,
+    leaf_shardings,
+)
 from gnomon.optimizers.geometry import resolve_axes
-
-EpsRule = Literal["min", "max"]
-ClipRule = Literal["threshold", "scale"]
-
-_BOUND = {"min": jnp.minimum, "max": jnp.maximum}
-# The divisor of a clipped direction of size rms, in units of unit.
-_DIVISOR = {
-    "threshold": lambda unit, rms, clip: jnp.maximum(unit, rms / clip),
-    "scale": lambda unit, rms, clip: jnp.maximum(unit, rms) / clip,
-}
 
 
 class ScaleByFAdamState(NamedTuple):
@@ -86,8 +92,8 @@ def scale_by_fadam(
         b1=b1, b2=b2, eps=eps, weight_decay=weight_decay, clip=clip, p=p
     ).items():
         require_scalar(name, value)
-    _require_choice("eps_rule", eps_rule, _BOUND)
-    _require_choice("clip_rule", clip_rule, _DIVISOR)
+    _require_choice("eps_rule", eps_rule, BOUND)
+    _require_choice("clip_rule", clip_rule, DIVISOR)
 
     def init_fn(params):
         refuse_decay("fadam", weight_decay, weight_decay_mask, params)
@@ -109,42 +115,26 @@ def scale_by_fadam(
 
         def rule(grad, mu, root, param, axes, decays):
             dtype = compute_dtype(param.dtype)
-            beta1, beta2, epsilon, bound, power = (
-                jnp.asarray(x, dtype) for x in (b1, b2, eps, clip, p)
+            s = scalars(
+                dtype,
+                learning_rate=0.0,
+                b1=b1,
+                b2=b2,
+                eps=eps,
+                weight_decay=decay,
+                clip=clip,
+                p=p,
+                count=count,
             )
-            layer = axes.layer(param.ndim).reduce
-            g, w = grad.astype(dtype), param.astype(dtype)
-            (size,) = _rms((jax.lax.optimization_barrier(g),), layer)
-            epsilon = epsilon * _BOUND[eps_rule](1, size)
-            # 1 - b2 (1 - b2^(t-1)) / (1 - b2^t), without its cancellation.
-            weight = (1 - beta2) / (1 - beta2 ** count.astype(dtype))
-            fisher = root * root + weight * (g * g - root * root)
-            root = jnp.sqrt(fisher)
-            # From here in units of the gradient's size: at p = 1 the squares of w / f
-            # would overflow float32 otherwise.
-            scale = jnp.where(size > 0, size, 1)
-            unit = scale ** (2 * power)
-            floor = (epsilon / scale) ** (2 * power) if eps_to_2p else epsilon / unit
-
-            def inverse(after):
-                # Computed anew for each use. XLA on CPU writes what two passes share
-                # to a new array, and the page faults of that cost more than all
-                # the divisions; it takes barriers on different values for different.
-                again, _ = jax.lax.optimization_barrier((root, after))
-                denominator = (again / scale) ** (2 * power) + floor
-                # Zero only where every gradient so far was: no direction, no decay.
-                positive = denominator > 0
-                return jnp.where(positive, 1 / jnp.where(positive, denominator, 1), 0)
-
-            vectors = (g, w) if decays else (g,)
-            first = inverse(size)
-            sizes = _rms(tuple(x * first for x in vectors), layer)
-            natural, *shrinking = (
-                x * inverse(rms) / _DIVISOR[clip_rule](unit, rms, bound)
-                for x, rms in zip(vectors, sizes, strict=True)
+            d, m, root = direction(
+                grad.astype(dtype),
+                param.astype(dtype),
+                mu.astype(dtype),
+                root,
+                s,
+                Options(eps_rule, eps_to_2p, clip_rule, decays),
+                axes.layer(param.ndim).reduce,
             )
-            m = beta1 * mu.astype(dtype) + (1 - beta1) * natural
-            d = sum((jnp.asarray(decay, dtype) * h for h in shrinking), start=m)
             return d.astype(param.dtype), m.astype(mu.dtype), root
 
         updates, mu, root = map_leaves(
@@ -175,7 +165,8 @@ def fadam(
     clip_rule: ClipRule = "threshold",
     stacked: str | None = None,
     mu_dtype: jax.typing.DTypeLike | None = None,
-) -> optax.GradientTransformationExtraArgs:
+    implementation: kernels.Implementation | None = None,
+) -> FusedTransformation:
     r"""FAdam: momentum of a clipped natural gradient, with decay under the same metric.
 
     .. math::
@@ -221,13 +212,17 @@ def fadam(
       stacked: regex of the leaves that stack layers along axis 0 (scanned layers); RMS
         is then over each layer.
       mu_dtype: dtype of the momentum, default float32 or wider.
+      implementation: how ``apply`` runs, ``"xla"`` or ``"tpu"``; default the kernel
+        where it is known to be faster, see :mod:`gnomon.kernels`.
 
     Returns:
-      The optimizer. It needs ``params`` in ``update``.
+      The optimizer. It needs ``params`` in ``update``, and has the fused entry point of
+      :func:`gnomon.optimizers.apply_fused`, which reads ``shardings`` and
+      ``rounding_key`` as :func:`gnomon.optimizers.adamp`'s does.
 
     Raises:
       ValueError: if ``params`` is missing, a hyperparameter is not one number, a flag
-        is unknown, or ``stacked`` matches no leaf.
+        is unknown, ``stacked`` matches no leaf, or ``implementation`` cannot run.
 
     Example:
       The units of the loss do not matter, even when it is a millionth:
@@ -257,7 +252,8 @@ def fadam(
       :math:`\hat\epsilon` unraised, ``eps_to_2p=False``, and divides by
       :math:`\max(1, \operatorname{RMS}(x)) / c`, ``clip_rule="scale"``.
     """
-    return optax.chain(
+    explain(implementation=implementation)  # refuses what cannot run
+    unfused = optax.chain(
         scale_by_fadam(
             b1,
             b2,
@@ -275,25 +271,62 @@ def fadam(
         descend(learning_rate),
     )
 
+    def apply_fn(
+        grads, state, params, *, shardings=None, rounding_key=None, **extra_args
+    ):
+        def runs_xla(param, mu):
+            choice = explain(
+                param.dtype, moment_dtype=mu.dtype, implementation=implementation
+            )
+            return choice.implementation == "xla"
 
-def _rms(xs: tuple[jax.Array, ...], axes: tuple[int, ...]) -> list[jax.Array]:
-    """Root mean squares over axes, kept with size one; 0 of an empty leaf."""
-    length = max(1, math.prod(xs[0].shape[axis] for axis in axes))
-    squares = [x * x for x in xs]
-    if len(xs) > 1 and len(axes) > 1:
-        # One pass for all, which sum() over each would not be. Rows first, because a
-        # single running sum over a large leaf in float32 is wrong by a percent.
-        zero = np.zeros([], squares[0].dtype)
-        rows = jax.lax.reduce(
-            squares,
-            [zero] * len(xs),
-            lambda x, y: [a + b for a, b in zip(x, y, strict=True)],
-            axes[-1:],
+        require_params(params, "fadam")
+        scaling, descent = state
+        all_xla = jax.tree.all(jax.tree.map(runs_xla, params, scaling.mu))
+        if all_xla and rounding_key is None:
+            return apply_fused(unfused, grads, state, params, **extra_args)
+        count = optax.safe_increment(scaling.count)
+        rate = at_step("learning_rate", learning_rate, descent.count)
+        decay = at_step("weight_decay", weight_decay, scaling.count)
+
+        def rule(grad, mu, root, param, axes, decays, sharding, key):
+            return step(
+                param,
+                grad,
+                mu,
+                root,
+                learning_rate=rate,
+                count=count,
+                b1=b1,
+                b2=b2,
+                eps=eps,
+                weight_decay=decay,
+                clip=clip,
+                p=p,
+                decays=decays,
+                eps_rule=eps_rule,
+                eps_to_2p=eps_to_2p,
+                clip_rule=clip_rule,
+                stack=axes.stack,
+                key=key,
+                sharding=sharding,
+                implementation=implementation,
+            )
+
+        moved, mu, root = map_leaves(
+            rule,
+            grads,
+            (scaling.mu, scaling.root),
+            params,
+            resolve_axes(params, stacked=stacked),
+            broadcast_mask(weight_decay_mask, params),
+            leaf_shardings(shardings, params),
+            leaf_keys(rounding_key, params),
         )
-        squares = [
-            jnp.expand_dims(row, axes[-1]) for row in jax.lax.optimization_barrier(rows)
-        ]
-    return [jnp.sqrt(jnp.sum(x, axis=axes, keepdims=True) / length) for x in squares]
+        descent = descent._replace(count=optax.safe_increment(descent.count))
+        return kept(moved, params), (ScaleByFAdamState(count, mu, root), descent)
+
+    return FusedTransformation(unfused, apply_fn)
 
 
 def _require_choice(name, value, choices) -> None:

@@ -115,3 +115,13 @@ def leaf_keys(key: jax.Array | None, params: optax.Params) -> Any:
         None if key is None else jax.random.fold_in(key, i) for i in range(len(leaves))
     ]
     return jax.tree.unflatten(treedef, keys)
+
+
+def kept(moved: Any, params: optax.Params) -> Any:
+    """``moved``, with the parameter itself in place of a leaf without a gradient."""
+    return jax.tree.map(
+        lambda new, old: old if new is None else new,
+        moved,
+        params,
+        is_leaf=lambda x: x is None,
+    )

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from gnomon.kernels import Implementation
+from gnomon.kernels import fixed_norm as kernel
 from gnomon.optimizers._checks import (
     ScalarOrSchedule,
     at_step,
@@ -17,7 +19,20 @@ from gnomon.optimizers._select import Where
 from gnomon.optimizers._tree import compute_dtype, map_leaves
 from gnomon.optimizers.constrain import blank_reference, when
 from gnomon.optimizers.constraints import View, fixed_norm, norm_plan
-from gnomon.optimizers.geometry import Rules, path_string, resolve_axes, retract
+from gnomon.optimizers.fused import (
+    FusedTransformation,
+    apply_fused,
+    kept,
+    leaf_keys,
+    leaf_shardings,
+)
+from gnomon.optimizers.geometry import (
+    Axes,
+    Rules,
+    path_string,
+    resolve_axes,
+    retract,
+)
 
 
 class HyperballState(NamedTuple):
@@ -39,7 +54,8 @@ def hyperball(
     floor: jax.typing.ArrayLike = 0.0,
     rules: Rules | None = None,
     stacked: str | None = None,
-) -> optax.GradientTransformationExtraArgs:
+    implementation: Implementation | None = None,
+) -> FusedTransformation:
     r"""Hyperball: weights of constant norm, updates of constant norm.
 
     With :math:`u` the direction of ``inner`` and :math:`R` the norm of the weight
@@ -68,14 +84,18 @@ def hyperball(
         layer that starts at zero) would stay zero; it is treated as one of the others.
       rules: ordered ``(regex, axes)`` pairs, see :func:`geometry.resolve_axes`.
       stacked: regex of the leaves that stack layers along axis 0.
+      implementation: how ``apply`` runs, ``"xla"`` or ``"tpu"``; default the kernel
+        where it is known to be faster, see :mod:`gnomon.kernels`.
 
     Returns:
-      The optimizer. It needs ``params`` in ``update``.
+      The optimizer. It needs ``params`` in ``update``, and has the fused entry point of
+      :func:`gnomon.optimizers.apply_fused`, which reads ``shardings`` and
+      ``rounding_key`` as :func:`gnomon.optimizers.adamp`'s does.
 
     Raises:
       ValueError: if ``params`` is missing, a hyperparameter is not one number,
-        ``constrained`` matches no leaf, or a transform inside controls norms too or is
-        known to decay a constrained leaf.
+        ``constrained`` matches no leaf, a transform inside controls norms too or is
+        known to decay a constrained leaf, or ``implementation`` cannot run.
 
     Example:
       >>> optimizer = hyperball(optax.trace(0.9), 0.1)
@@ -98,6 +118,7 @@ def hyperball(
       The authors give every projection matrix of a transformer to the method; here an
       output layer is among them too, unless ``constrained`` leaves it out.
     """
+    kernel.explain(implementation=implementation)  # refuses what cannot run
     require_scalar("learning_rate", learning_rate)
     require_scalar("free_learning_rate", free_learning_rate)
     wrapped = optax.with_extra_args_support(inner)
@@ -124,7 +145,8 @@ def hyperball(
         count = jnp.zeros([], jnp.int32)
         return HyperballState(count, inner_state, blank_reference(sphere, params))
 
-    def update_fn(updates, state, params=None, **extra_args):
+    def begin(updates, state, params, extra_args):
+        """Directions, radii, the angle, the rate of free leaves, and the next state."""
         require_params(params, "hyperball")
         directions, inner_state = wrapped.update(
             updates, state.inner, params, **extra_args
@@ -136,6 +158,11 @@ def hyperball(
         rate = angle
         if free_learning_rate is not None:
             rate = at_step("free_learning_rate", free_learning_rate, state.count)
+        count = optax.safe_increment(state.count)
+        return directions, angle, rate, HyperballState(count, inner_state, radius)
+
+    def update_fn(updates, state, params=None, **extra_args):
+        directions, angle, rate, state = begin(updates, state, params, extra_args)
 
         def step(direction, param, axes, norm):
             dtype = compute_dtype(param.dtype)
@@ -147,8 +174,54 @@ def hyperball(
             to = retract(w - retract(u, length, axes), norm, axes)
             return (jnp.where(norm > 0, to - w, free).astype(param.dtype),)
 
-        (updates,) = map_leaves(step, directions, (), params, plan(params), radius)
-        count = optax.safe_increment(state.count)
-        return updates, HyperballState(count, inner_state, radius)
+        (updates,) = map_leaves(
+            step, directions, (), params, plan(params), state.radius
+        )
+        return updates, state
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    unfused = optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+    def apply_fn(
+        grads, state, params, *, shardings=None, rounding_key=None, **extra_args
+    ):
+        def runs_xla(param):
+            choice = kernel.explain(param.dtype, implementation=implementation)
+            return choice.implementation == "xla"
+
+        require_params(params, "hyperball")
+        all_xla = jax.tree.all(jax.tree.map(runs_xla, params))
+        if all_xla and rounding_key is None:
+            return apply_fused(unfused, grads, state, params, **extra_args)
+        directions, angle, rate, state = begin(grads, state, params, extra_args)
+
+        def step(direction, param, axes, norm, sharding, key):
+            if axes is None:
+                # A layer of norm zero is free.
+                axes, norm = Axes().layer(param.ndim), jnp.zeros((1,) * param.ndim)
+            moved = kernel.step(
+                param,
+                direction,
+                norm,
+                rate=-jnp.asarray(rate),
+                angle=-jnp.asarray(angle),
+                reduce=axes.reduce,
+                stack=axes.stack,
+                key=key,
+                sharding=sharding,
+                implementation=implementation,
+            )
+            return (moved,)
+
+        (moved,) = map_leaves(
+            step,
+            directions,
+            (),
+            params,
+            plan(params),
+            state.radius,
+            leaf_shardings(shardings, params),
+            leaf_keys(rounding_key, params),
+        )
+        return kept(moved, params), state
+
+    return FusedTransformation(unfused, apply_fn)

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from gnomon.kernels import Implementation
+from gnomon.kernels import weight_norm as kernel
 from gnomon.optimizers._checks import ScalarOrSchedule, require_scalar
 from gnomon.optimizers._composition import norm_control
 from gnomon.optimizers._inner import Inner, complete
@@ -39,6 +41,7 @@ def weight_norm(
     eps: jax.typing.ArrayLike = 1e-8,
     rules: Rules | None = None,
     stacked: str | None = None,
+    implementation: Implementation | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Weight normalization: the length of a unit and its direction learn apart.
 
@@ -84,6 +87,9 @@ def weight_norm(
       eps: :math:`\epsilon`, default 1e-8.
       rules: ordered ``(regex, axes)`` pairs, see :func:`geometry.resolve_axes`.
       stacked: regex of the leaves that stack layers along axis 0.
+      implementation: how weights are made of their directions and scales, and gradients
+        taken back to these: ``"xla"``, ``"tpu"`` or ``"gpu"``; default the kernel where
+        it is known to be faster, see :mod:`gnomon.kernels`.
 
     Returns:
       The optimizer. It needs ``params`` in ``update`` and is the last link of a chain,
@@ -92,8 +98,9 @@ def weight_norm(
 
     Raises:
       ValueError: if ``params`` or ``learning_rate`` is missing, ``eps`` is not one
-        number, ``init`` is unknown, ``normalized`` matches no leaf, or a transform
-        inside or around it controls the norm of a normalized leaf too.
+        number, ``init`` is unknown, ``normalized`` matches no leaf, a transform inside
+        or around it controls the norm of a normalized leaf too, or ``implementation``
+        cannot run.
 
     Example:
       The gradient is along the weight, so only its length changes:
@@ -121,6 +128,8 @@ def weight_norm(
       starts at scale one, and has one scale for all heads of an attention kernel.
     """
     require_scalar("eps", eps)
+    # Refuses what cannot run.
+    kernel.explain(jax.ShapeDtypeStruct((1, 128), "float32"), 1, implementation)
     if init not in get_args(Start):
         raise ValueError(f"init={init!r} is not one of {get_args(Start)}.")
 
@@ -169,6 +178,12 @@ def weight_norm(
         def merge(v, g, axes):
             if g is None:
                 return (v,)
+            choice = kernel.explain(v, axes.reduce, implementation)
+            if choice.implementation != "xla":
+                w = kernel.weight_norm(
+                    v, g, axis=axes.reduce, eps=eps, implementation=implementation
+                )
+                return (w,)
             norm = _norm(v, axes, eps)
             return (v * (g.reshape(norm.shape) * _inverse(norm)),)
 

@@ -1,5 +1,7 @@
 """Adam's step on one leaf, by whichever implementation is asked for."""
 
+import importlib
+
 import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
@@ -9,22 +11,23 @@ from gnomon.kernels.adam import reference
 from gnomon.kernels.adam.reference import Moved
 
 
-def refusal(kernel: str, *dtypes: jax.typing.DTypeLike) -> str | None:
+def refusal(kernel: str, *dtypes: jax.typing.DTypeLike, size: int = 0) -> str | None:
     """Why a kernel cannot update a leaf of these dtypes, or None.
 
     Args:
       kernel: ``"tpu"`` or ``"gpu"``.
       *dtypes: of the parameter, the gradient and the moments.
+      size: how many numbers the leaf has.
 
     Returns:
       The reason.
     """
-    if kernel == "gpu":
-        return "there is no GPU kernel of this step yet"
+    if kernel == "gpu" and size >= 2**31:
+        return f"it counts in 32 bits, too few for {size} numbers"
     names = sorted({jnp.dtype(dtype).name for dtype in dtypes})
     allowed = {"float32", "bfloat16"}
-    # Only the interpreter, which runs on CPU, computes in float64.
-    if jax.default_backend() == "cpu":
+    # Only the TPU's interpreter, which runs on CPU, computes in float64.
+    if kernel == "tpu" and jax.default_backend() == "cpu":
         allowed.add("float64")
     foreign = [name for name in names if name not in allowed]
     return f"it has no arithmetic for {', '.join(foreign)}" if foreign else None
@@ -121,7 +124,7 @@ def step(
       Array([0.9, 0.9], dtype=float32)
     """
     dtypes = (w.dtype, g.dtype, m.dtype, v.dtype)
-    chosen = choose("adam", implementation, lambda k: refusal(k, *dtypes))
+    chosen = choose("adam", implementation, lambda k: refusal(k, *dtypes, size=w.size))
     s = reference.scalars(
         reference.compute_dtype(w.dtype),
         learning_rate=learning_rate,
@@ -134,6 +137,5 @@ def step(
     if chosen.implementation == "xla" or not w.size:
         return reference.step(w, g, m, v, s, nesterov=nesterov, key=key)
     # Pallas takes as long to import as JAX itself; only those who use it pay.
-    from gnomon.kernels.adam import tpu
-
-    return tpu.step(w, g, m, v, s, nesterov=nesterov, key=key, sharding=sharding)
+    kernel = importlib.import_module(f"gnomon.kernels.adam.{chosen.implementation}")
+    return kernel.step(w, g, m, v, s, nesterov=nesterov, key=key, sharding=sharding)

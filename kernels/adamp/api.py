@@ -1,6 +1,7 @@
 """AdamP's step on one leaf, by whichever implementation is asked for."""
 
 import functools
+import importlib
 from collections.abc import Callable, Sequence
 
 import jax
@@ -80,7 +81,8 @@ def step(
     three: 36 bytes a parameter in float32, 26 with bfloat16 parameters and gradients.
     Four arrays are read once more, 16 bytes in float32, in steps that project a layer
     as a whole, and in steps that project at all where a unit does not fit the chip or
-    is spread over several.
+    is spread over several. A GPU holds units that are rows of at most 2048 numbers, and
+    where 128 does not divide a row its sums are XLA's, which read more in every step.
 
     Args:
       w: the parameter, of any shape; float32 or bfloat16.
@@ -122,7 +124,9 @@ def step(
       5.00
     """
     dtypes = (w.dtype, g.dtype, m.dtype, v.dtype)
-    chosen = choose("adamp", implementation, lambda k: adam.refusal(k, *dtypes))
+    chosen = choose(
+        "adamp", implementation, lambda k: adam.refusal(k, *dtypes, size=w.size)
+    )
     units = reference.Units(*(_positive(axes, w.ndim) for axes in (reduce, stack)))
     if not units.reduce:
         return adam.step(
@@ -155,9 +159,8 @@ def step(
         run: Callable[..., Moved] = reference.step
     else:
         # Pallas takes as long to import as JAX itself; only those who use it pay.
-        from gnomon.kernels.adamp import tpu
-
-        run = functools.partial(tpu.step, sharding=sharding)
+        kernel = f"gnomon.kernels.adamp.{chosen.implementation}"
+        run = functools.partial(importlib.import_module(kernel).step, sharding=sharding)
     return run(
         w,
         g,

@@ -1,6 +1,7 @@
 """AdamP's step on one leaf: the definition."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -58,16 +59,38 @@ def views(
     Returns:
       Which view passed, and what to scale its inner products by.
     """
-    layer = units.layer(w.ndim)
     sums = [unit_sum(x, y, units) for x, y in ((g, w), (g, g), (w, w))]
+    return views_of(sums, w.shape, units, delta, eps)
+
+
+def views_of(
+    sums: Sequence[jax.Array],
+    shape: tuple[int, ...],
+    units: Units,
+    delta: jax.Array,
+    eps: jax.Array,
+) -> Views:
+    """What :func:`views` gives, of ``<g_i, w_i>``, ``<g_i, g_i>`` and ``<w_i, w_i>``.
+
+    Args:
+      sums: the three, for every unit, of the leaf's rank.
+      shape: shape of the leaf.
+      units: axes of the leaf.
+      delta: threshold.
+      eps: floor of the norms.
+
+    Returns:
+      Which view passed, and what to scale its inner products by.
+    """
+    layer = units.layer(len(shape))
     # Kept apart, or XLA makes the sums of a layer one more pass over both arrays.
-    sums = jax.lax.optimization_barrier(sums)
+    sums = jax.lax.optimization_barrier(list(sums))
 
     def view(sums, axes):
         dot, grad_square, square = sums
         grad_norm, norm = jnp.sqrt(grad_square), jnp.sqrt(square)
         cosine = dot / (jnp.maximum(grad_norm, eps) * jnp.maximum(norm, eps))
-        length = math.prod(w.shape[axis] for axis in axes)
+        length = math.prod(shape[axis] for axis in axes)
         passed = jnp.abs(cosine) < delta / math.sqrt(length)
         divisor = jnp.square(norm + eps)
         inverse = jnp.where(divisor > 0, 1 / jnp.where(divisor > 0, divisor, 1), 0)

@@ -1,19 +1,15 @@
-"""AdamP's step on TPU: a pass over gradient and parameter, then Adam's kernel.
+"""AdamP's step on TPU: a pass over gradient and parameter, then Adam's kernel."""
 
-The test needs every unit before any number may move, so two passes are the least. The
-first is three sums over two arrays, which XLA makes one fusion that cannot read less;
-the second is a kernel that holds whole units, so that the inner product of a unit with
-its direction, which XLA would read the moments once more for, is found on the chip.
-"""
+import functools
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
 from gnomon.kernels._layout import layout, tile
 from gnomon.kernels.adam import tpu as adam
-from gnomon.kernels.adam.reference import Moved, Scalars, compute_dtype, direction
-from gnomon.kernels.adamp.reference import Units, unit_sum, views
+from gnomon.kernels.adam.reference import Moved, Scalars, compute_dtype
+from gnomon.kernels.adamp._passes import coefficients, inner_products, shard_shape
+from gnomon.kernels.adamp.reference import Units, views
 
 
 def holds_whole_units(
@@ -30,12 +26,10 @@ def holds_whole_units(
     Returns:
       True when the update needs no pass of its own for inner products.
     """
-    if sharding is not None:
-        spec = [*sharding.spec, *[None] * (len(shape) - len(sharding.spec))]
-        if any(spec[axis] is not None for axis in units.reduce):
-            return False
-        shape = sharding.shard_shape(shape)
-    where = layout(shape, *units)
+    on_chip = shard_shape(shape, units, sharding)
+    if on_chip is None:
+        return False
+    where = layout(on_chip, *units)
     block = tile(*where.shape[1:], where.axis, adam.BLOCK_ELEMENTS)
     return adam.vmem_bytes(block, dtypes) <= adam.VMEM_BYTES
 
@@ -55,40 +49,26 @@ def step(
     sharding: NamedSharding | None = None,
 ) -> Moved:
     """One step, see :func:`gnomon.kernels.adamp.step`."""
+    whole = holds_whole_units(w.shape, [x.dtype for x in (w, g, m, v)], units, sharding)
     dtype = compute_dtype(w.dtype)
-    dtypes = [x.dtype for x in (w, g, m, v)]
-    whole = holds_whole_units(w.shape, dtypes, units, sharding)
+    # One fusion, which cannot read less than its two arrays.
     found = views(g.astype(dtype), w.astype(dtype), units, delta, s.eps)
-
-    def inner_products():
-        wide, grad, m_old, v_old = (x.astype(dtype) for x in (w, g, m, v))
-        p, _, _ = direction(grad, m_old, v_old, s, nesterov)
-        return unit_sum(p, wide, units)
-
-    # Read again only by those steps that need it: with whole units those that project
-    # a layer as one.
-    needed = found.by_layer if whole else found.by_unit | found.by_layer
-    inner = jax.lax.cond(
-        jnp.any(needed), inner_products, lambda: jnp.zeros_like(found.unit_inverse)
+    inner = functools.partial(
+        inner_products, *(w, g, m, v, s, units), nesterov=nesterov
     )
-    total = jnp.sum(inner, axis=units.layer(w.ndim), keepdims=True)
-    factor = jnp.where(found.by_unit, found.unit_inverse, 0)
-    ratio = jnp.where(found.by_unit | found.by_layer, wd_ratio, 1)
-    coefficient = s.weight_decay * ratio + jnp.zeros_like(factor)
-    coefficient -= jnp.where(found.by_layer, total * found.layer_inverse, 0)
-    if not whole:
-        coefficient -= factor * inner
+    per_unit = coefficients(
+        *(found, inner, units),
+        weight_decay=s.weight_decay,
+        wd_ratio=wd_ratio,
+        whole=whole,
+    )
     return adam.step(
-        w,
-        g,
-        m,
-        v,
-        s,
+        *(w, g, m, v, s),
         nesterov=nesterov,
         key=key,
         sharding=sharding,
         reduce=units.reduce,
         stack=units.stack,
-        units=(coefficient, factor),
+        units=per_unit,
         whole=whole,
     )

@@ -8,8 +8,12 @@ from jax import Array
 from gnomon.kernels._layout import Layout, layout
 from gnomon.kernels._rows import dtype_refusal, rows_refusal
 
-# A strip of 128 columns is reduced in one piece.
+# On a TPU a strip of 128 columns is reduced in one piece.
 MAX_COLUMN = 2**13
+# On a GPU a block reduces a strip of so many columns, in tiles of so many rows. The
+# backward pass holds two of them in shared memory, of which a block may have 227 KiB.
+STRIP, TILE_ROWS = 8, 64
+MAX_STRIP_BYTES = 200 * 2**10
 
 
 def normalize_axes(axis: int | Sequence[int], ndim: int) -> tuple[int, ...]:
@@ -37,13 +41,17 @@ def refusal(
     kernel: str, v: Array | jax.ShapeDtypeStruct, axes: tuple[int, ...]
 ) -> str | None:
     """Why a kernel cannot take `v`; None if it can."""
-    if kernel == "gpu":
-        return "there is no GPU kernel of this operation"
     seen = folded(v.shape, axes)
     if seen.moves_data:
         return f"the axes {axes} of a unit are not neighbours"
     if seen.axis == 2:
         return rows_refusal(kernel, v, seen.shape[2])
-    if seen.shape[1] > MAX_COLUMN:
-        return f"columns of {seen.shape[1]} are longer than {MAX_COLUMN}"
+    rows, columns = seen.shape[1:]
+    longest = MAX_COLUMN
+    if kernel == "gpu":
+        longest = MAX_STRIP_BYTES // (2 * STRIP * v.dtype.itemsize)
+        if rows % TILE_ROWS or columns % STRIP:
+            return f"{rows} x {columns} does not divide by {TILE_ROWS} x {STRIP}"
+    if rows > longest:
+        return f"columns of {rows} are longer than {longest}"
     return dtype_refusal(v)

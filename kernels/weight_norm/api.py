@@ -46,7 +46,7 @@ def weight_norm(
       g: lengths, as many as there are units and in their order, of any shape.
       axis: the axes inside one unit: 0 of a dense kernel (in, out), 1 of an embedding.
       eps: added to the squared length. Default 1e-8.
-      implementation: "xla", "tpu", or None, the default, for what
+      implementation: "xla", "tpu", "gpu", or None, the default, for what
         :func:`explain` says. Sharded arrays need `jax.shard_map` around a kernel.
 
     Raises:

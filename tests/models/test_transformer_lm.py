@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax.experimental import pallas as pl
 
 from gnomon.models import TransformerLM, functional, parameter_count
 from gnomon.models.attention import rotate
@@ -258,3 +259,27 @@ def test_memorizes_a_batch_of_random_tokens(fit, cross_entropy, variant):
 def test_bad_arguments_are_refused_by_name(kwargs, message):
     with pytest.raises(ValueError, match=message):
         functional(TransformerLM, **kwargs)
+
+
+def test_norms_of_every_layer_can_be_kernels(build, monkeypatch):
+    """The same logits, whatever computes the norms: five of them in this model."""
+    call = pl.pallas_call
+    options = SMALL | {"depth": 1, "qk_norm": True}
+    inputs = tokens((2, 5))
+    apply, params, stats = build(TransformerLM, **options)
+    want, _ = apply(params, stats, inputs, train=False)
+    kernels = functional(TransformerLM, **options, norm_implementation="tpu")
+
+    def logits(*arguments):
+        return kernels.apply(*arguments, train=False)[0]
+
+    traced = jax.jit(lambda *arguments: logits(*arguments)).trace(params, stats, inputs)
+    text = traced.lower(lowering_platforms=("tpu",)).as_text()
+    assert text.count("@tpu_custom_call") == 5
+
+    def interpreted(*args, **kwargs):
+        return call(*args, **kwargs | {"interpret": True})
+
+    monkeypatch.setattr(pl, "pallas_call", interpreted)
+    got = jax.jit(logits)(params, stats, inputs)
+    np.testing.assert_allclose(got, want, atol=2e-6)

@@ -1,5 +1,7 @@
 """FAdam against its formulas, and the identities that set it apart from Adam."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,8 +9,9 @@ import optax
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax.experimental import pallas as pl
 
-from gnomon.optimizers import fadam, scale_by_fadam
+from gnomon.optimizers import apply_fused, fadam, scale_by_fadam
 
 SHAPES = {
     "dense": {"kernel": (6, 4), "bias": (4,)},
@@ -328,3 +331,38 @@ def test_hyperparameters_must_be_numbers():
         fadam(0.1, clip=jnp.ones(3))
     with pytest.raises(ValueError, match="no parameter path matches"):
         fadam(0.1, stacked="^blocks/").init({"kernel": jnp.ones((2, 2))})
+
+
+@pytest.mark.parametrize("implementation", [None, "tpu"])
+def test_fused_equals_update_and_apply_updates(x64, monkeypatch, implementation):
+    """Stacked layers, a mask, schedules and a leaf without gradient included."""
+    interpreted = functools.partial(pl.pallas_call, interpret=True)
+    monkeypatch.setattr(pl, "pallas_call", interpreted)
+    shapes = {"stack": (3, 4, 2), "bias": (5,), "scale": (), "still": (2,)}
+    rng = np.random.default_rng(0)
+    params, grads = (
+        {name: jnp.asarray(rng.normal(size=s)) for name, s in shapes.items()}
+        for _ in range(2)
+    )
+    optimizer = fadam(
+        optax.linear_schedule(0.1, 0.0, 10),
+        weight_decay=optax.linear_schedule(0.2, 0.0, 10),
+        weight_decay_mask=lambda tree: jax.tree.map(lambda w: w.ndim > 1, tree),
+        stacked="stack",
+        implementation=implementation,
+    )
+    grads = grads | {"still": None}
+    ours = theirs = params, optimizer.init(params)
+    fused = jax.jit(functools.partial(apply_fused, optimizer))
+    for _ in range(2):
+        ours = fused(grads, ours[1], ours[0])
+        updates, state = jax.jit(optimizer.update)(grads, theirs[1], theirs[0])
+        moved = optax.apply_updates(theirs[0], updates | {"still": jnp.zeros(2)})
+        theirs = moved, state
+        assert jax.tree.structure(ours) == jax.tree.structure(theirs)
+        assert_trees_close(ours, theirs, rtol=1e-12, atol=1e-14)
+
+
+def test_a_kernel_that_cannot_run_is_refused_when_built():
+    with pytest.raises(ValueError, match="gpu kernel of fadam does not support"):
+        fadam(0.1, implementation="gpu")

@@ -1,5 +1,7 @@
 """Hyperball: the norm stays, and the learning rate is the angle of a step."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,8 +9,11 @@ import optax
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax.experimental import pallas as pl
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
-from gnomon.optimizers import scale_by_adamp
+from gnomon.optimizers import apply_fused, scale_by_adamp
 from gnomon.optimizers.hyperball import hyperball
 
 
@@ -126,3 +131,47 @@ def test_learning_rates_must_be_numbers_or_schedules():
         rates = {"learning_rate": 0.1, name: jnp.ones(2)}
         with pytest.raises(ValueError, match=f"^{name} must be a scalar"):
             hyperball(optax.identity(), **rates)
+
+
+@pytest.mark.parametrize("view", ["layer", "unit"])
+def test_fused_equals_update_and_apply_updates(x64, monkeypatch, view):
+    """By a kernel, sharded: a free leaf, one that starts at zero, one without grad."""
+    interpreted = functools.partial(pl.pallas_call, interpret=True)
+    monkeypatch.setattr(pl, "pallas_call", interpreted)
+    generator = np.random.default_rng(0)
+    params = {
+        "kernel": jnp.asarray(generator.normal(size=(8, 4))),
+        "zero": {"kernel": jnp.zeros((8, 4))},
+        "bias": jnp.ones(8),
+        "still": jnp.ones(8),
+    }
+    grads = jax.tree.map(jnp.cos, params) | {"still": None}
+    optimizer = hyperball(
+        optax.trace(0.9), 0.2, free_learning_rate=0.1, view=view, implementation="tpu"
+    )
+    updates, theirs = optimizer.update(grads, optimizer.init(params), params)
+    want = optax.apply_updates(params, updates | {"still": jnp.zeros(8)})
+
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    sharding = NamedSharding(mesh, P("data"))
+    sharded = jax.device_put(params, sharding)
+    fused = functools.partial(apply_fused, optimizer, shardings=sharding)
+    got, ours = jax.jit(fused)(grads, optimizer.init(sharded), sharded)
+    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-15),
+        (got, ours),
+        (want, theirs),
+    )
+
+
+def test_without_a_kernel_the_fused_step_is_update_to_the_bit():
+    params = {"kernel": jnp.linspace(0.1, 2.0, 6).reshape(2, 3)}
+    optimizer = hyperball(optax.trace(0.9), 0.2)
+    state = optimizer.init(params)
+    updates, _ = optimizer.update(params, state, params)
+    got, _ = apply_fused(optimizer, params, state, params)
+    want = optax.apply_updates(params, updates)
+    np.testing.assert_array_equal(got["kernel"], want["kernel"])
+    with pytest.raises(ValueError, match="gpu kernel of fixed_norm does not support"):
+        hyperball(optax.trace(0.9), 0.2, implementation="gpu")

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.experimental import pallas as pl
 
 from gnomon import optimizers
 from gnomon.optimizers import WeightNormLatents, weight_norm
@@ -288,8 +289,36 @@ def test_other_leaves_may_have_another_controller(x64):
         ({"init": "ones"}, "init='ones' is not one of"),
         ({"normalized": "kernle"}, "normalized='kernle' matches no parameter path"),
         ({"rules": [("kernle", 0)]}, "kernle"),
+        ({"implementation": "cuda"}, "implementation must be None"),
     ],
 )
 def test_bad_input_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         weight_norm(optax.sgd(0.1), **arguments).init(in_layers(jnp.ones((3, 2))))
+
+
+def test_a_kernel_takes_the_steps_of_xla(monkeypatch):
+    """Forward and backward, on every kind of leaf whose units lie together."""
+    call = pl.pallas_call
+
+    def interpreted(*args, **kwargs):
+        return call(*args, **kwargs | {"interpret": True})
+
+    monkeypatch.setattr(pl, "pallas_call", interpreted)
+    params, grads = (draw(seed, jnp.float32) for seed in range(2))
+    for tree in (params, grads):
+        del tree["deconv/kernel"]
+
+    def two_steps(implementation):
+        optimizer = weight_norm(
+            optax.sgd(0.1), stacked="blocks/", implementation=implementation
+        )
+
+        @jax.jit
+        def run(params):
+            moved, state = step(optimizer, params, grads)
+            return step(optimizer, moved, grads, state)[0]
+
+        return run(params)
+
+    assert_close(two_steps("tpu"), two_steps("xla"), atol=2e-6)

@@ -1,0 +1,65 @@
+"""Adam's step on one leaf with its moments in eight bits: the definition."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gnomon.kernels.adam.reference import Scalars, direction
+from gnomon.kernels.companding import BLOCK, Coded, decode, dither, encode, noise
+
+
+class Moved(NamedTuple):
+    """One leaf after a step."""
+
+    w: jax.Array  # the parameter
+    m: Coded  # the first moment, int8 codes
+    v: Coded  # the second moment, uint8 codes
+
+
+def step(
+    w: jax.Array,
+    g: jax.Array,
+    m: Coded,
+    v: Coded,
+    s: Scalars,
+    count: jax.Array,
+    *,
+    pull: jax.Array | None = None,
+    nesterov: bool = False,
+    stochastic: bool = True,
+    block: int = BLOCK,
+) -> Moved:
+    """One step, see :func:`gnomon.kernels.adam_8bit.step`.
+
+    Args:
+      w: the parameter.
+      g: the gradient.
+      m: the first moment.
+      v: the second moment.
+      s: scalars of the step, float32.
+      count: steps taken, this one included; seeds the rounding of the moments.
+      pull: what to multiply the parameter by in the step, an array that broadcasts
+        against it; default the weight decay.
+      nesterov: look ahead by one step of momentum.
+      stochastic: round the moments at random.
+      block: numbers that share one scale.
+
+    Returns:
+      The leaf after the step.
+    """
+    wide, grad = w.astype(jnp.float32), g.astype(jnp.float32)
+    first, second = decode(m, block=block), decode(v, block=block)
+    p, first, second = direction(grad, first, second, s, nesterov)
+    moved = wide - s.learning_rate * (
+        p + (s.weight_decay if pull is None else pull) * wide
+    )
+    low: Any = 0.5
+    high: Any = 0.5
+    if stochastic:
+        low, high = noise(dither(count, w.shape))
+    return Moved(
+        moved.astype(w.dtype),
+        encode(first, "int8", low, block=block),
+        encode(second, "uint8", high, block=block),
+    )

@@ -1,0 +1,245 @@
+"""Adam's step with moments in eight bits as one Pallas kernel for TPU.
+
+A leaf is seen as rows, each of whole blocks. Scales are handed over with their blocks
+first and their rows last, where 128 of them fill a register; in a block of numbers they
+belong beside the rows. The sum of a diagonal matrix along one axis or the other takes
+them from here to there, which every chip can do in a few instructions.
+"""
+
+import functools
+import math
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+from jax.sharding import NamedSharding, PartitionSpec
+
+from gnomon.kernels._rounding import random_bits
+from gnomon.kernels.adam.reference import Scalars, direction
+from gnomon.kernels.adam_8bit.reference import Moved
+from gnomon.kernels.companding import Coded, compress, expand, folded, noise, seeds
+
+ROWS = 128  # whose scales fill one register
+BLOCKS = 8  # of a row, in one grid step; the rows of the smallest tile of scales
+
+
+def _body(scalars_ref, seed_ref, *refs, nesterov, stochastic, block, columns, has_pull):
+    *inputs, w_out, m_out, sm_out, v_out, sv_out = refs
+    w_ref, g_ref, m_ref, sm_ref, v_ref, sv_ref, *pull_ref = inputs
+    s = Scalars(*(scalars_ref[0, i] for i in range(len(Scalars._fields))))
+    rows, width = w_ref.shape
+    top, left = pl.program_id(0) * rows, pl.program_id(1) * width
+    square = (rows, rows)
+    diagonal = jax.lax.broadcasted_iota(
+        jnp.int32, square, 0
+    ) == jax.lax.broadcasted_iota(jnp.int32, square, 1)
+
+    def beside(row):  # [1, rows] to [rows, 1]
+        return jnp.sum(jnp.where(diagonal, row, 0.0), axis=1, keepdims=True)
+
+    def below(column):  # [rows, 1] to [1, rows]
+        return jnp.sum(jnp.where(diagonal, column, 0.0), axis=0, keepdims=True)
+
+    def code(x, scale, share, dtype):
+        return compress(x / jnp.where(scale == 0, 1.0, scale), share, dtype)
+
+    def one_block(k, size):
+        start, line = k * block, pl.ds(k, 1)
+        part = pl.ds(start if isinstance(k, int) else pl.multiple_of(start, 128), size)
+        shape = (rows, size)
+        w, g = (ref[:, part].astype(jnp.float32) for ref in (w_ref, g_ref))
+        m = expand(m_ref[:, part]) * beside(sm_ref[line, :])
+        v = expand(v_ref[:, part]) * beside(sv_ref[line, :])
+        p, m, v = direction(g, m, v, s, nesterov)
+        pull = s.weight_decay
+        if has_pull:
+            (ref,) = pull_ref
+            pull = ref[...] if ref.shape[1] == 1 else ref[:, part]
+        w_out[:, part] = (w - s.learning_rate * (p + pull * w)).astype(w_out.dtype)
+
+        across = jax.lax.broadcasted_iota(jnp.int32, shape, 1) + (left + start)
+        # What lies past the edge is anything, and must not be the largest.
+        inside = across < columns
+        m, v = jnp.where(inside, m, 0.0), jnp.where(inside, v, 0.0)
+        largest_m = jnp.max(jnp.abs(m), axis=1, keepdims=True)
+        largest_v = jnp.max(v, axis=1, keepdims=True)
+        low: Any = 0.5
+        high: Any = 0.5
+        if stochastic:
+            down = jax.lax.broadcasted_iota(jnp.int32, shape, 0) + top
+            index = (down * columns + across).astype(jnp.uint32)
+            first, second = (seed_ref[0, i].astype(jnp.uint32) for i in range(2))
+            low, high = noise(random_bits(first, second, index))
+        m_out[:, part] = code(m, largest_m, low, "int8").astype(jnp.int8)
+        v_out[:, part] = code(v, largest_v, high, "uint8").astype(jnp.uint8)
+        sm_out[line, :] = below(largest_m)
+        sv_out[line, :] = below(largest_v)
+
+    whole, rest = divmod(width, block)
+
+    @pl.loop(0, whole)
+    def _(k):
+        one_block(k, block)
+
+    if rest:
+        one_block(whole, rest)
+
+
+def _update(w, g, m, v, s, seed, pull, *, nesterov, stochastic, block):
+    """One leaf, or a shard of one."""
+    lead, columns = folded(w.shape, block)
+    rows, blocks = math.prod(lead), pl.cdiv(columns, block)
+    # A few long rows leave registers empty; their blocks can as well be rows.
+    split = rows < BLOCKS and columns % block == 0
+    if pull is not None:
+        pull = _fold_pull(pull, w.shape, len(lead), spread=split)
+    if split:
+        rows, columns, blocks = rows * blocks, block, 1
+    height = min(rows, ROWS)
+    count = min(blocks, BLOCKS)
+    width = columns if blocks <= BLOCKS else BLOCKS * block
+    leaf = pl.BlockSpec((height, width), lambda i, j: (i, j))
+    small = pl.BlockSpec(memory_space=pltpu.SMEM)
+    scale = pl.BlockSpec((count, height), lambda i, j: (j, i))
+    arrays = [
+        w.reshape(rows, columns),
+        g.reshape(rows, columns),
+        m.codes.reshape(rows, columns),
+        m.scales.reshape(rows, blocks).T,
+        v.codes.reshape(rows, columns),
+        v.scales.reshape(rows, blocks).T,
+    ]
+    specs = [leaf, leaf, leaf, scale, leaf, scale]
+    if pull is not None:
+        pull = pull.reshape(rows, columns) if split else pull
+        along_rows = pl.BlockSpec((1, width), lambda i, j: (0, j))
+        along_columns = pl.BlockSpec((height, 1), lambda i, j: (i, 0))
+        one_row = along_rows if pull.shape[0] == 1 else along_columns
+        arrays.append(pull)
+        specs.append(leaf if pull.shape == (rows, columns) else one_row)
+    results = pl.pallas_call(
+        functools.partial(
+            _body,
+            nesterov=nesterov,
+            stochastic=stochastic,
+            block=block,
+            columns=columns,
+            has_pull=pull is not None,
+        ),
+        out_shape=[
+            jax.ShapeDtypeStruct(arrays[i].shape, arrays[i].dtype)
+            for i in (0, 2, 3, 4, 5)
+        ],
+        grid=(pl.cdiv(rows, height), pl.cdiv(columns, width)),
+        in_specs=[small, small, *specs],
+        out_specs=[leaf, leaf, scale, leaf, scale],
+        input_output_aliases={2: 0, 4: 1, 5: 2, 6: 3, 7: 4},
+        compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel",) * 2),
+        name="adam_8bit" if pull is None else "adamp_8bit",
+    )(jnp.stack(s)[None], seed[None], *arrays)
+    w_new, m_codes, m_scales, v_codes, v_scales = results
+    return Moved(
+        w_new.reshape(w.shape),
+        Coded(m_codes.reshape(w.shape), m_scales.T.reshape(m.scales.shape)),
+        Coded(v_codes.reshape(w.shape), v_scales.T.reshape(v.scales.shape)),
+    )
+
+
+def _fold_pull(pull, shape, kept, spread):
+    """[rows, columns], with one row or column where those are equal, unless spread."""
+    many_rows = any(n > 1 for n in pull.shape[:kept])
+    many_columns = any(n > 1 for n in pull.shape[kept:])
+    lead = shape[:kept] if spread or many_rows else (1,) * kept
+    trail = shape[kept:]
+    if many_rows and not (spread or many_columns):
+        trail = (1,) * len(trail)
+    full = jnp.broadcast_to(pull, (*lead, *trail))
+    return full.reshape(math.prod(lead), math.prod(trail))
+
+
+def cuts(
+    shape: tuple[int, ...], sharding: NamedSharding, block: int
+) -> tuple[PartitionSpec, PartitionSpec] | None:
+    """How leaf and scales are cut, or None where a cut goes through a block.
+
+    Args:
+      shape: shape of the leaf.
+      sharding: how the leaf lies on a mesh.
+      block: numbers that share one scale.
+    """
+    entries = [*sharding.spec, *[None] * (len(shape) - len(sharding.spec))]
+    kept = len(folded(shape, block)[0])
+    local = sharding.shard_shape(shape)
+    first, *others = entries[kept:] or [None]
+    whole = local[kept:] == shape[kept:] or math.prod(local[kept:]) % block == 0
+    if any(entry is not None for entry in others) or not whole:
+        return None
+    if len(folded(local, block)[0]) != kept:
+        return None
+    return PartitionSpec(*entries), PartitionSpec(*entries[:kept], first)
+
+
+def step(
+    w: jax.Array,
+    g: jax.Array,
+    m: Coded,
+    v: Coded,
+    s: Scalars,
+    count: jax.Array,
+    *,
+    pull: jax.Array | None = None,
+    nesterov: bool = False,
+    stochastic: bool = True,
+    block: int,
+    sharding: NamedSharding | None = None,
+) -> Moved:
+    """One step, see :func:`gnomon.kernels.adam_8bit.reference.step`.
+
+    Args:
+      w: the parameter.
+      g: the gradient.
+      m: the first moment.
+      v: the second moment.
+      s: scalars of the step.
+      count: steps taken, this one included.
+      pull: what to multiply the parameter by, of the leaf's rank.
+      nesterov: look ahead by one step of momentum.
+      stochastic: round the moments at random.
+      block: numbers that share one scale, a multiple of 128.
+      sharding: how the leaf lies on a mesh; it must have :func:`cuts`.
+
+    Returns:
+      The leaf after the step.
+    """
+    update = functools.partial(
+        _update, nesterov=nesterov, stochastic=stochastic, block=block
+    )
+    # SMEM holds no unsigned words.
+    seed = jax.lax.bitcast_convert_type(seeds(count), jnp.int32)
+    if sharding is None:
+        return update(w, g, m, v, s, seed, pull)
+    leaf, scales = cast(Any, cuts(w.shape, sharding, block))
+    names = tuple(
+        name
+        for entry in leaf
+        if entry is not None
+        for name in (entry if isinstance(entry, tuple) else (entry,))
+    )
+
+    def on_device(w, g, m, v, s, seed, pull):
+        # Shards count their numbers from zero, so each needs words of its own.
+        shard = jax.lax.axis_index(names) if names else 0
+        return update(w, g, m, v, s, seed.at[1].add(shard), pull)
+
+    entries = zip(leaf, pull.shape if pull is not None else (), strict=False)
+    per_unit = PartitionSpec(*(None if n == 1 else entry for entry, n in entries))
+    coded = Coded(leaf, scales)
+    return jax.shard_map(
+        on_device,
+        mesh=sharding.mesh,
+        in_specs=(leaf, leaf, coded, coded, PartitionSpec(), PartitionSpec(), per_unit),
+        out_specs=Moved(leaf, coded, coded),
+        check_vma=False,
+    )(w, g, m, v, s, seed, pull)

@@ -1,0 +1,123 @@
+"""AdamP's step on one leaf with moments in eight bits, by whichever implementation."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding
+
+from gnomon.kernels._choice import Implementation
+from gnomon.kernels.adam.reference import direction, scalars
+from gnomon.kernels.adam_8bit import api as adam_8bit
+from gnomon.kernels.adam_8bit.reference import Moved
+from gnomon.kernels.adamp.reference import Units, unit_sum, views
+from gnomon.kernels.companding import BLOCK, Coded, decode
+
+
+def step(
+    w: jax.Array,
+    g: jax.Array,
+    m: Coded,
+    v: Coded,
+    *,
+    learning_rate: jax.typing.ArrayLike,
+    count: jax.typing.ArrayLike,
+    b1: jax.typing.ArrayLike = 0.9,
+    b2: jax.typing.ArrayLike = 0.999,
+    eps: jax.typing.ArrayLike = 1e-8,
+    weight_decay: jax.typing.ArrayLike = 0.0,
+    delta: jax.typing.ArrayLike = 0.1,
+    wd_ratio: jax.typing.ArrayLike = 0.1,
+    reduce: Sequence[int] = (-1,),
+    stack: Sequence[int] = (),
+    nesterov: bool = False,
+    stochastic: bool = True,
+    block: int = BLOCK,
+    sharding: NamedSharding | None = None,
+    implementation: Implementation | None = None,
+) -> Moved:
+    """One step of :func:`gnomon.kernels.adamp.step` on coded moments.
+
+    The sums over units are left to XLA: what AdamP adds to Adam's step is one
+    coefficient of the parameter for every unit, and the kernel is that of
+    :func:`gnomon.kernels.adam_8bit.step`, which takes it. It needs the inner products
+    of units with their directions, a pass over parameter, gradient and codes, in those
+    steps alone that project.
+
+    Args:
+      w: the parameter, of any shape; float32 or bfloat16.
+      g: the gradient.
+      m: the first moment, int8 codes.
+      v: the second moment, uint8 codes.
+      learning_rate: step size, a scalar, traced or not (as all numbers here).
+      count: steps taken, this one included, from 1. It also seeds the rounding.
+      b1: decay of the first moment, default 0.9.
+      b2: decay of the second moment, default 0.999.
+      eps: added to the denominator after bias correction, and guard of the norms,
+        default 1e-8.
+      weight_decay: decoupled weight decay, per learning rate, default 0.
+      delta: threshold of the gradient test, default 0.1.
+      wd_ratio: factor on weight decay where the test passed, default 0.1.
+      reduce: axes inside one unit, default the last; with none this is Adam's step.
+      stack: axes that run over layers, each tested on its own.
+      nesterov: use the look-ahead first moment.
+      stochastic: round the moments at random, the default, or to nearest.
+      block: numbers that share one scale, default 256.
+      sharding: how the leaf lies on a mesh, for kernels; XLA needs no telling.
+      implementation: ``"xla"``, ``"tpu"``, or None to pick.
+
+    Returns:
+      The new parameter and the coded moments.
+
+    Raises:
+      ValueError: if ``implementation`` names a kernel that does not support the call.
+    """
+    units = Units(*(tuple(sorted(a % w.ndim for a in x)) for x in (reduce, stack)))
+    pull = None
+    if units.reduce and w.size:
+        s = scalars(
+            jnp.float32,
+            learning_rate=learning_rate,
+            b1=b1,
+            b2=b2,
+            eps=eps,
+            weight_decay=weight_decay,
+            count=count,
+        )
+        wide, grad = w.astype(jnp.float32), g.astype(jnp.float32)
+        limit, ratio = (jnp.asarray(x).astype(jnp.float32) for x in (delta, wd_ratio))
+        found = views(grad, wide, units, limit, s.eps)
+
+        def inner_products():
+            first, second = decode(m, block=block), decode(v, block=block)
+            p, _, _ = direction(grad, first, second, s, nesterov)
+            return unit_sum(p, wide, units)
+
+        inner = jax.lax.cond(
+            jnp.any(found.by_unit | found.by_layer),
+            inner_products,
+            lambda: jnp.zeros_like(found.unit_inverse),
+        )
+        total = jnp.sum(inner, axis=units.layer(w.ndim), keepdims=True)
+        radial = jnp.where(found.by_unit, inner * found.unit_inverse, 0)
+        radial = jnp.where(found.by_layer, total * found.layer_inverse, radial)
+        ratio = jnp.where(found.by_unit | found.by_layer, ratio, 1)
+        pull = s.weight_decay * ratio - radial
+    return adam_8bit.step(
+        w,
+        g,
+        m,
+        v,
+        learning_rate=learning_rate,
+        count=count,
+        b1=b1,
+        b2=b2,
+        eps=eps,
+        weight_decay=weight_decay,
+        pull=pull,
+        nesterov=nesterov,
+        stochastic=stochastic,
+        block=block,
+        sharding=sharding,
+        implementation=implementation,
+    )

@@ -1,0 +1,38 @@
+r"""A step of fixed norm as three sums over a unit and an update.
+
+With the sums :math:`\|w\|^2`, :math:`\langle w, u \rangle` and :math:`\|u\|^2` the norm
+of what comes of a step is known before the step is made, and its result is
+:math:`\alpha w + \beta u`.
+"""
+
+import jax.numpy as jnp
+
+from gnomon.kernels._rows import inverse_root
+from gnomon.kernels._sweeps import Program, Sweep
+from gnomon.kernels.fixed_norm.reference import Options, factor
+
+
+def program(options: Options) -> Program:
+    """The step; arrays ``w`` and ``u``, and ``norm`` with one number a unit."""
+
+    def products(blocks, totals, s):
+        w, u = blocks["w"], blocks["u"]
+        return w * w, w * u, u * u
+
+    def update(blocks, totals, s):
+        ww, wu, uu = totals
+        norm = blocks["norm"]
+        rate = factor(uu, norm, s, options)
+        dot = rate * wu
+        if options.tangent:
+            radial = dot * jnp.where(ww > 0, 1 / jnp.where(ww > 0, ww, 1), 0)
+            square = ww + rate * rate * uu - radial * dot
+        else:
+            radial = jnp.zeros_like(ww)
+            square = ww + 2 * dot + rate * rate * uu
+        to = jnp.where(norm > 0, norm * inverse_root(square), 1)
+        return {"w": to * (1 - radial) * blocks["w"] + to * rate * blocks["u"]}
+
+    return Program(
+        "fixed_norm", (Sweep(("w", "u"), 3, products),), update, writes=("w",)
+    )

@@ -1,0 +1,31 @@
+"""A step and the rescaling of a wide layer as two sums and an update."""
+
+import jax.numpy as jnp
+
+from gnomon.kernels._sweeps import Program, Sweep
+from gnomon.kernels.variance.reference import rescaled
+
+
+def program(length: int) -> Program:
+    """The step on layers of ``length`` numbers; arrays ``w``, ``u``, unit ``target``.
+
+    The mean comes before the squares, which are small differences otherwise.
+    """
+
+    def moved(blocks):
+        return blocks["w"] + blocks["u"]
+
+    def squares(blocks, totals, s):
+        return (jnp.square(moved(blocks) - totals[0] / length),)
+
+    def update(blocks, totals, s):
+        mean = totals[0] / length
+        spread = jnp.sqrt(totals[1] / max(length - 1, 1))
+        return {"w": rescaled(moved(blocks), mean, spread, blocks["target"], s)}
+
+    reads = ("w", "u")
+    sweeps = (
+        Sweep(reads, 1, lambda blocks, totals, s: (moved(blocks),)),
+        Sweep(reads, 1, squares),
+    )
+    return Program("variance", sweeps, update, ("w",))

@@ -1,0 +1,159 @@
+"""Many small leaves updated as a few vectors."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import NamedSharding, PartitionSpec
+
+from gnomon.optimizers._checks import require_params
+from gnomon.optimizers.fused import FusedTransformation, apply_fused, leaf_shardings
+
+
+class Buckets(NamedTuple):
+    """Parameters as the inner optimizer of :func:`bucket_leaves` sees them."""
+
+    # The tree of the parameters, with None in place of every leaf that is in a bucket.
+    leaves: Any
+    # Vectors of joined leaves, by dtype and label: "float32", "float32/decay".
+    vectors: Mapping[str, Any]
+
+
+def bucket_leaves(
+    inner: optax.GradientTransformation,
+    *,
+    max_size: int = 2**14,
+    label: Callable[[Any], Any] | None = None,
+    joins: Callable[[jax.Array], bool] | None = None,
+) -> FusedTransformation:
+    """Updates the small leaves of a tree joined into a few vectors.
+
+    On an accelerator each leaf costs a launch or more a step, however small it is; a
+    network of hundreds of scales, biases and small kernels spends its optimizer's time
+    on these. Joined, they cost the launches of a vector for each dtype. The moments
+    stay joined between steps; only parameters and gradients are joined and split.
+
+    ``inner`` must treat each number alone, as AdamW does and as AdamP treats leaves of
+    rank one: then results are those of ``inner`` itself. What it computes over a whole
+    leaf, such as a norm, would be over a bucket. It sees a tree of :class:`Buckets`, so
+    a mask or a rule for it is written for paths such as ``leaves/dense/kernel`` and
+    ``vectors/float32/decay``.
+
+    Args:
+      inner: the optimizer.
+      max_size: leaves of at most so many numbers are joined, default 16384.
+      label: a function of the parameters that returns a tree of strings, or a prefix of
+        one; leaves of different labels never share a bucket. Default one label, "".
+      joins: which of the small leaves to join, a function of a leaf; default all. For
+        an optimizer that works by rows, ``lambda leaf: leaf.ndim < 2``.
+
+    Returns:
+      The optimizer. It needs ``params`` in ``update``, and has a fused ``apply`` where
+      ``inner`` has one. Buckets of sharded leaves would be gathered: join leaves that
+      every device holds in full.
+
+    Raises:
+      ValueError: if ``params`` is missing, or the gradient of a joined leaf.
+
+    Example:
+      Ten biases and a kernel are two arrays to AdamW:
+
+      >>> params = {str(i): jnp.zeros(3) for i in range(10)}
+      >>> params["kernel"] = jnp.zeros((200, 100))
+      >>> optimizer = bucket_leaves(optax.adamw(1e-3))
+      >>> mu = optimizer.init(params)[0].mu
+      >>> [leaf.shape for leaf in jax.tree.leaves(mu)]
+      [(200, 100), (30,)]
+    """
+    extended = optax.with_extra_args_support(inner)
+
+    def plan(params) -> list[str | None]:
+        """The bucket of every leaf, in order; None for one that stays alone."""
+        labels = "" if label is None else label(params)
+        labels = jax.tree.map(
+            lambda name, subtree: jax.tree.map(lambda _: name, subtree), labels, params
+        )
+
+        def bucket(leaf, name):
+            small = leaf.size <= max_size and (joins is None or joins(leaf))
+            return "/".join(filter(None, (leaf.dtype.name, name))) if small else None
+
+        pairs = zip(jax.tree.leaves(params), jax.tree.leaves(labels), strict=True)
+        return [bucket(leaf, name) for leaf, name in pairs]
+
+    def join(buckets, treedef, tree) -> Buckets:
+        leaves = treedef.flatten_up_to(tree)
+        alone = [
+            leaf if name is None else None
+            for leaf, name in zip(leaves, buckets, strict=True)
+        ]
+        parts: dict[str, list] = {}
+        for leaf, name in zip(leaves, buckets, strict=True):
+            if name is not None and leaf is None:
+                raise ValueError(
+                    "a small leaf has no gradient (None), and bucket_leaves cannot "
+                    "leave it out of its bucket: pass zeros, or keep it out of all "
+                    "buckets with joins=."
+                )
+            if name is not None:
+                parts.setdefault(name, []).append(leaf.reshape(-1))
+        vectors = {name: jnp.concatenate(part) for name, part in parts.items()}
+        return Buckets(jax.tree.unflatten(treedef, alone), vectors)
+
+    def join_shardings(buckets, treedef, shardings, params) -> Buckets | None:
+        """As the parameters; buckets lie on every device in full."""
+        if shardings is None:
+            return None
+        leaves = treedef.flatten_up_to(leaf_shardings(shardings, params))
+        pairs = list(zip(leaves, buckets, strict=True))
+        alone = [leaf if name is None else None for leaf, name in pairs]
+        vectors = {
+            name: NamedSharding(leaf.mesh, PartitionSpec())
+            for leaf, name in pairs
+            if name is not None
+        }
+        return Buckets(jax.tree.unflatten(treedef, alone), vectors)
+
+    def split(buckets, treedef, shapes, joined: Buckets):
+        alone = treedef.flatten_up_to(joined.leaves)
+        offsets = dict.fromkeys(joined.vectors, 0)
+        leaves = []
+        for leaf, name, shape in zip(alone, buckets, shapes, strict=True):
+            if name is not None:
+                size = math.prod(shape)
+                part = jax.lax.slice_in_dim(
+                    joined.vectors[name], offsets[name], offsets[name] + size
+                )
+                leaf = part.reshape(shape)
+                offsets[name] += size
+            leaves.append(leaf)
+        return jax.tree.unflatten(treedef, leaves)
+
+    def init_fn(params):
+        return extended.init(join(plan(params), jax.tree.structure(params), params))
+
+    def prepare(updates, params):
+        require_params(params, "bucket_leaves")
+        leaves, treedef = jax.tree.flatten(params)
+        buckets, shapes = plan(params), [leaf.shape for leaf in leaves]
+        joined = [join(buckets, treedef, tree) for tree in (updates, params)]
+        return buckets, treedef, shapes, *joined
+
+    def update_fn(updates, state, params=None, **extra_args):
+        buckets, treedef, shapes, grads, joined = prepare(updates, params)
+        grads, state = extended.update(grads, state, joined, **extra_args)
+        return split(buckets, treedef, shapes, grads), state
+
+    def apply_fn(grads, state, params, *, shardings=None, **extra_args):
+        buckets, treedef, shapes, joined_grads, joined = prepare(grads, params)
+        cuts = join_shardings(buckets, treedef, shardings, params)
+        if cuts is not None:
+            extra_args["shardings"] = cuts
+        moved, state = apply_fused(inner, joined_grads, state, joined, **extra_args)
+        return split(buckets, treedef, shapes, moved), state
+
+    unfused = optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return FusedTransformation(unfused, apply_fn)

@@ -1,0 +1,209 @@
+"""AdamW and AdamP whose moments take two bytes a parameter, with fused kernels."""
+
+from typing import Any
+
+import jax
+import optax
+
+from gnomon import kernels
+from gnomon.kernels import adamp as adamp_kernel
+from gnomon.kernels import adamp_8bit as adamp_8bit_kernel
+from gnomon.kernels.adam_8bit import explain
+from gnomon.kernels.companding import BLOCK, Coded
+from gnomon.optimizers._checks import ScalarOrSchedule, at_step, require_params
+from gnomon.optimizers._tree import broadcast_mask, map_leaves
+from gnomon.optimizers.adamp import ScaleByAdamPState, adamp
+from gnomon.optimizers.fused import FusedTransformation, kept, leaf_shardings
+from gnomon.optimizers.geometry import Rules, resolve_axes
+from gnomon.optimizers.quantized import QuantizeMomentsState, quantize_moments
+
+
+def adamp_8bit(
+    learning_rate: ScalarOrSchedule,
+    *,
+    b1: jax.typing.ArrayLike = 0.9,
+    b2: jax.typing.ArrayLike = 0.999,
+    eps: jax.typing.ArrayLike = 1e-8,
+    weight_decay: ScalarOrSchedule = 0.0,
+    weight_decay_mask: optax.MaskOrFn | None = None,
+    delta: jax.typing.ArrayLike = 0.1,
+    wd_ratio: jax.typing.ArrayLike = 0.1,
+    nesterov: bool = False,
+    rules: Rules | None = None,
+    stacked: str | None = None,
+    min_size: int = 4096,
+    block: int = BLOCK,
+    stochastic: bool = True,
+    implementation: kernels.Implementation | None = None,
+) -> FusedTransformation:
+    """``quantize_moments(adamp(...))`` with a fused step.
+
+    In its ``apply``, see :func:`gnomon.optimizers.apply_fused`, no moment is ever in
+    memory in float32: a leaf's codes are read, its parameter moved and its new codes
+    written by one kernel.
+
+    Args:
+      learning_rate: step size, a scalar or a schedule.
+      b1: see :func:`gnomon.optimizers.adamp`, as all arguments up to ``stacked``.
+      b2: decay of the second moment.
+      eps: added to the denominator, and guard of the norms.
+      weight_decay: decoupled weight decay, a scalar or a schedule.
+      weight_decay_mask: which leaves decay.
+      delta: threshold of the gradient test.
+      wd_ratio: factor on weight decay where the test passed.
+      nesterov: look ahead by one step of momentum.
+      rules: ordered ``(regex, axes)`` pairs.
+      stacked: regex of the leaves that stack layers along axis 0.
+      min_size: see :func:`gnomon.optimizers.quantize_moments`, as the two below.
+      block: numbers that share one scale.
+      stochastic: round the moments at random.
+      implementation: how ``apply`` runs, ``"xla"`` or ``"tpu"``; default the kernel
+        where it is known to be faster, see :mod:`gnomon.kernels`.
+
+    Returns:
+      The optimizer. It needs ``params``, and ``apply`` reads ``shardings`` as that of
+      :func:`gnomon.optimizers.adamp` does.
+
+    Raises:
+      ValueError: as :func:`gnomon.optimizers.adamp`, or if ``implementation`` cannot
+        run.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from gnomon.optimizers import apply_fused
+      >>> w = {"kernel": jnp.ones((64, 64))}
+      >>> optimizer = adamp_8bit(0.1)
+      >>> w, state = apply_fused(optimizer, w, optimizer.init(w), w)
+      >>> print(w["kernel"][0, 0], state.inner[0].mu["kernel"].dtype)
+      0.9 int8
+    """
+    explain(block=block, implementation=implementation)  # refuses what cannot run
+    unfused = quantize_moments(
+        adamp(
+            learning_rate,
+            b1=b1,
+            b2=b2,
+            eps=eps,
+            weight_decay=weight_decay,
+            weight_decay_mask=weight_decay_mask,
+            delta=delta,
+            wd_ratio=wd_ratio,
+            nesterov=nesterov,
+            rules=rules,
+            stacked=stacked,
+        ),
+        min_size=min_size,
+        block=block,
+        stochastic=stochastic,
+    )
+
+    def apply_fn(grads, state, params, *, shardings=None, **extra_args):
+        del extra_args
+        require_params(params, "adamp_8bit")
+        scaling, descent = state.inner
+        scales, none = state.scales
+        count = optax.safe_increment(scaling.count)
+        rate = at_step("learning_rate", learning_rate, descent.count)
+        decay = at_step("weight_decay", weight_decay, scaling.count)
+
+        def rule(grad, mu, nu, mu_scale, nu_scale, param, axes, decays, sharding):
+            kwargs: dict[str, Any] = dict(
+                learning_rate=rate,
+                count=count,
+                b1=b1,
+                b2=b2,
+                eps=eps,
+                weight_decay=decay if decays else 0.0,
+                delta=delta,
+                wd_ratio=wd_ratio,
+                reduce=axes.reduce,
+                stack=axes.stack,
+                nesterov=nesterov,
+                sharding=sharding,
+                implementation=implementation,
+            )
+            if mu.dtype != "int8":
+                moved = adamp_kernel.step(param, grad, mu, nu, **kwargs)
+                return *moved, mu_scale, nu_scale
+            w, m, v = adamp_8bit_kernel.step(
+                param,
+                grad,
+                Coded(mu, mu_scale),
+                Coded(nu, nu_scale),
+                stochastic=stochastic,
+                block=block,
+                **kwargs,
+            )
+            return w, m.codes, v.codes, m.scales, v.scales
+
+        moved, mu, nu, mu_scales, nu_scales = map_leaves(
+            rule,
+            grads,
+            (scaling.mu, scaling.nu, scales.mu, scales.nu),
+            params,
+            resolve_axes(params, rules, stacked),
+            broadcast_mask(weight_decay_mask, params),
+            leaf_shardings(shardings, params),
+        )
+        descent = descent._replace(count=optax.safe_increment(descent.count))
+        return kept(moved, params), QuantizeMomentsState(
+            optax.safe_increment(state.count),
+            (ScaleByAdamPState(count, mu, nu), descent),
+            (scales._replace(mu=mu_scales, nu=nu_scales), none),
+        )
+
+    return FusedTransformation(unfused, apply_fn)
+
+
+def adamw_8bit(
+    learning_rate: ScalarOrSchedule,
+    *,
+    b1: jax.typing.ArrayLike = 0.9,
+    b2: jax.typing.ArrayLike = 0.999,
+    eps: jax.typing.ArrayLike = 1e-8,
+    weight_decay: ScalarOrSchedule = 0.0,
+    weight_decay_mask: optax.MaskOrFn | None = None,
+    nesterov: bool = False,
+    min_size: int = 4096,
+    block: int = BLOCK,
+    stochastic: bool = True,
+    implementation: kernels.Implementation | None = None,
+) -> FusedTransformation:
+    """AdamW with its moments in eight bits and a fused step.
+
+    It is :func:`adamp_8bit` where no leaf has units, so that nothing is projected.
+
+    Args:
+      learning_rate: step size, a scalar or a schedule.
+      b1: decay of the first moment, default 0.9.
+      b2: decay of the second moment, default 0.999.
+      eps: added to the denominator after bias correction, default 1e-8.
+      weight_decay: decoupled weight decay per learning rate, a scalar or a schedule,
+        default 0.
+      weight_decay_mask: which leaves decay, default all.
+      nesterov: look ahead by one step of momentum.
+      min_size: see :func:`gnomon.optimizers.quantize_moments`, as the two below.
+      block: numbers that share one scale.
+      stochastic: round the moments at random.
+      implementation: see :func:`adamp_8bit`.
+
+    Returns:
+      The optimizer.
+
+    Raises:
+      ValueError: as :func:`adamp_8bit`.
+    """
+    return adamp_8bit(
+        learning_rate,
+        b1=b1,
+        b2=b2,
+        eps=eps,
+        weight_decay=weight_decay,
+        weight_decay_mask=weight_decay_mask,
+        nesterov=nesterov,
+        rules=((".*", ()),),
+        min_size=min_size,
+        block=block,
+        stochastic=stochastic,
+        implementation=implementation,
+    )

@@ -1,0 +1,366 @@
+"""Learning rates that stay the best ones when a network is made wider.
+
+`width` says by what each layer has grown and what its learning rate is multiplied by;
+here that becomes a link of a chain, a wrapper of any optimizer, and the initial values
+that go with muP.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gnomon.optimizers._checks import (
+    ScalarOrSchedule,
+    at_step,
+    require_params,
+    require_scalar,
+)
+from gnomon.optimizers._composition import refuse_decay
+from gnomon.optimizers._inner import Inner, complete
+from gnomon.optimizers._learning_rate import DescendState
+from gnomon.optimizers._tree import broadcast_mask, compute_dtype, map_leaves
+from gnomon.optimizers.geometry import Rules
+from gnomon.optimizers.width import (
+    Alignment,
+    Base,
+    Growth,
+    Kind,
+    Rule,
+    learning_rate_factors,
+    mup_rule,
+    standard_rule,
+    width_growth,
+)
+
+
+def scale_by_width(
+    base: Base,
+    rule: Rule,
+    *,
+    rules: Rules | None = None,
+    stacked: str | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """Multiplies each leaf's updates by its learning-rate factor.
+
+    The factors follow from shapes and are constants of the compiled step. A leaf whose
+    factor is one, which all are at the base width, keeps its updates to the bit.
+
+    Args:
+      base: the parameters of the base model as arrays or ``jax.ShapeDtypeStruct``, or
+        a function of the parameters that returns them.
+      rule: from :func:`mup_rule` or :func:`standard_rule`, or a function of one's own.
+      rules: ordered ``(regex, axes)`` pairs, see :func:`geometry.resolve_axes`.
+      stacked: regex of the leaves that stack layers along axis 0.
+
+    Returns:
+      The transform. It may stand before or after the learning rate, and behind what
+      depends on the scale of updates (clipping by their norm, say).
+
+    Raises:
+      ValueError: if the base does not fit the parameters.
+
+    Example:
+      >>> base = {"kernel": jax.ShapeDtypeStruct((2, 2), "float32")}
+      >>> link = scale_by_width(base, mup_rule("adam"))
+      >>> updates = {"kernel": jnp.ones((8, 8))}
+      >>> link.update(updates, link.init(updates))[0]["kernel"][0, 0]
+      Array(0.25, dtype=float32)
+    """
+
+    def factors(tree):
+        return learning_rate_factors(tree, base, rule, rules, stacked)
+
+    def init_fn(params):
+        factors(params)  # refuses a base that does not fit
+        return optax.EmptyState()
+
+    def update_fn(updates, state, params=None, **extra_args):
+        del params, extra_args
+
+        def scale(update, factor):
+            if factor == 1:
+                return (update,)
+            dtype = compute_dtype(update.dtype)
+            scaled = update.astype(dtype) * jnp.asarray(factor, dtype)
+            return (scaled.astype(update.dtype),)
+
+        return map_leaves(scale, updates, (), factors(updates))[0], state
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def mup(
+    inner: Inner,
+    base: Base,
+    learning_rate: ScalarOrSchedule | None = None,
+    *,
+    inner_kwargs: Mapping[str, Any] | None = None,
+    kind: Kind = "adam",
+    output_multiplier: bool = False,
+    weight_decay: ScalarOrSchedule | None = None,
+    weight_decay_mask: optax.MaskOrFn | None = None,
+    rules: Rules | None = None,
+    stacked: str | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    r"""An optimizer whose learning rate transfers across width (muP).
+
+    The updates of ``inner`` are multiplied, leaf by leaf, by the factors of
+    :func:`mup_rule`. The model has to start as muP asks, see
+    :func:`mup_initialization`, or ``base_width`` of
+    :class:`gnomon.models.TransformerLM`. At the base width it is ``inner``, to the bit.
+
+    Weight decay inside ``inner``, as that of ``optax.adamw``, is multiplied by the
+    factors too: it then gets weaker with width where the learning rate does, and the
+    time :math:`1 / (\eta \lambda)` over which a hidden weight forgets grows with
+    width. ``weight_decay`` of this function does not: it adds
+
+    .. math::
+      - \eta_t \lambda w
+
+    with the learning rate before the factors, so that this time is the same at every
+    width.
+
+    Args:
+      inner: a complete optimizer; or, with ``learning_rate``, an ascent-signed
+        direction such as ``optax.scale_by_adam()`` or a function that makes an
+        optimizer of a learning rate, such as ``optax.adam``.
+      base: the parameters of the base model as arrays or ``jax.ShapeDtypeStruct``
+        (:func:`gnomon.models.parameter_shapes`), or a function of the parameters that
+        returns them.
+      learning_rate: a scalar or a schedule, as tuned at the base width; None, the
+        default, where ``inner`` is complete.
+      inner_kwargs: keyword arguments for an ``inner`` that is a function.
+      kind: "adam", the default, or "sgd", see :func:`mup_rule`.
+      output_multiplier: whether the model divides its outputs by the growth in width,
+        default False. Without effect where the readout is tied to the embedding.
+      weight_decay: a scalar or a schedule; None, the default, adds none. Needs
+        ``learning_rate``.
+      weight_decay_mask: which leaves decay, as optax's argument of that name.
+      rules: ordered ``(regex, axes)`` pairs, see :func:`geometry.resolve_axes`.
+      stacked: regex of the leaves that stack layers along axis 0.
+
+    Returns:
+      The optimizer. A wrapper that keeps norms fixed goes around it, not inside.
+
+    Raises:
+      ValueError: if the base does not fit the parameters, ``kind`` is unknown, or
+        ``learning_rate`` is missing.
+
+    Example:
+      Four times the width, a quarter of the rate:
+
+      >>> base = {"kernel": jax.ShapeDtypeStruct((2, 2), "float32")}
+      >>> w = {"kernel": jnp.ones((8, 8))}
+      >>> optimizer = mup(optax.scale_by_sign(), base, 0.1, weight_decay=0.5)
+      >>> updates, _ = optimizer.update(w, optimizer.init(w), w)
+      >>> print(updates["kernel"][0, 0])  # -0.1 (1 / 4 + 0.5)
+      -0.075
+
+    References:
+      Yang et al., Tensor Programs V: Tuning Large Neural Networks via Zero-Shot
+      Hyperparameter Transfer, 2022 (https://arxiv.org/abs/2203.03466)
+      Wang & Aitchison, How to set AdamW's weight decay as you scale model and dataset
+      size, 2024 (https://arxiv.org/abs/2405.13698): the decay that does not shrink.
+
+    Differences:
+      The authors' package keeps the readout's learning rate and multiplies inside of a
+      special readout layer (``output_multiplier=True``), and marks dimensions on the
+      parameters themselves; here shapes alone are compared. Epsilon of Adam is not
+      scaled: gradients of hidden layers shrink with width, and have to stay above it.
+    """
+    return _transfer(
+        mup_rule(kind, output_multiplier=output_multiplier),
+        inner,
+        base,
+        learning_rate,
+        inner_kwargs,
+        weight_decay,
+        weight_decay_mask,
+        rules,
+        stacked,
+    )
+
+
+def standard_parameterization(
+    inner: Inner,
+    base: Base,
+    learning_rate: ScalarOrSchedule | None = None,
+    *,
+    inner_kwargs: Mapping[str, Any] | None = None,
+    kind: Kind = "adam",
+    alignment: Alignment = "full",
+    weight_decay: ScalarOrSchedule | None = None,
+    weight_decay_mask: optax.MaskOrFn | None = None,
+    rules: Rules | None = None,
+    stacked: str | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """An optimizer with one learning rate a layer, for networks as they usually start.
+
+    As :func:`mup`, with the factors of :func:`standard_rule`: no output multiplier, and
+    the readout starts at variance 1 / fan-in like every other layer. It must not be
+    tied to the embedding, which needs another rate than a readout.
+
+    Args:
+      inner: as :func:`mup`'s, like all that is not listed here.
+      base: the base model's parameters.
+      learning_rate: as tuned at the base width.
+      inner_kwargs: keyword arguments for an ``inner`` that is a function.
+      kind: "adam", the default, or "sgd".
+      alignment: "full", the default, or "none", see :func:`standard_rule`.
+      weight_decay: decay that the factors do not touch.
+      weight_decay_mask: which leaves decay.
+      rules: ordered ``(regex, axes)`` pairs.
+      stacked: regex of the leaves that stack layers along axis 0.
+
+    Returns:
+      The optimizer.
+
+    Raises:
+      ValueError: if the base does not fit the parameters, ``kind`` or ``alignment`` is
+        unknown, or ``learning_rate`` is missing.
+
+    Example:
+      >>> base = {"kernel": jax.ShapeDtypeStruct((2, 2), "float32")}
+      >>> w = {"kernel": jnp.ones((8, 8))}
+      >>> optimizer = standard_parameterization(optax.sgd(0.1), base, kind="sgd")
+      >>> print(optimizer.update(w, optimizer.init(w), w)[0]["kernel"][0, 0])
+      -0.05
+
+    References:
+      Everett et al., Scaling Exponents Across Parameterizations and Optimizers, 2024
+      (https://arxiv.org/abs/2407.05872)
+    """
+    return _transfer(
+        standard_rule(kind, alignment=alignment),
+        inner,
+        base,
+        learning_rate,
+        inner_kwargs,
+        weight_decay,
+        weight_decay_mask,
+        rules,
+        stacked,
+    )
+
+
+def mup_initialization(
+    params: optax.Params,
+    base: optax.Params,
+    *,
+    rules: Rules | None = None,
+    stacked: str | None = None,
+) -> Any:
+    r"""Gives a wide network the initial variances of muP.
+
+    Each leaf is rescaled to the root mean square of the base model's times
+
+    ==============  ======================
+    layer           factor
+    ==============  ======================
+    input, vector   1
+    hidden          :math:`m_{in}^{-1/2}`
+    output          :math:`m_{in}^{-1}`
+    ==============  ======================
+
+    whatever the model's own initialization is; a leaf of zeros stays zero. Hidden
+    layers that start at variance 1 / fan-in hardly move. For a model without an output
+    multiplier.
+
+    Args:
+      params: the wide model's initial parameters.
+      base: those of the base model, drawn in the same way: here values count, not
+        only shapes. A small leaf has a noisy root mean square, of n numbers by
+        :math:`1 / \sqrt{2n}`.
+      rules: ordered ``(regex, axes)`` pairs, see :func:`geometry.resolve_axes`.
+      stacked: regex of the leaves that stack layers along axis 0.
+
+    Returns:
+      The parameters to start from; leaves that have not grown are those of ``params``.
+
+    Raises:
+      ValueError: if the base does not fit the parameters.
+
+    Example:
+      >>> base = {"head": {"kernel": jnp.full((4, 2), 0.5)}}
+      >>> wide = {"head": {"kernel": jnp.full((16, 2), 0.25)}}
+      >>> mup_initialization(wide, base)["head"]["kernel"][0]
+      Array([0.125, 0.125], dtype=float32)
+
+    References:
+      Yang et al., Tensor Programs V, 2022 (https://arxiv.org/abs/2203.03466), table 3
+    """
+
+    def rms(x):
+        return jnp.sqrt(jnp.mean(jnp.square(x.astype(compute_dtype(x.dtype)))))
+
+    def rescale(w, growth: Growth, small):
+        if growth.role == "fixed":
+            return (w,)
+        power = {"hidden": -0.5, "output": -1.0}.get(growth.role, 0.0)
+        now, wanted = rms(w), rms(small) * growth.fan_in**power
+        factor = jnp.where(now > 0, wanted / jnp.where(now > 0, now, 1), 1)
+        return ((w.astype(factor.dtype) * factor).astype(w.dtype),)
+
+    growth = width_growth(params, base, rules, stacked)
+    return map_leaves(rescale, params, (), growth, base)[0]
+
+
+def _transfer(
+    rule: Rule,
+    inner: Inner,
+    base: Base,
+    learning_rate: ScalarOrSchedule | None,
+    inner_kwargs: Mapping[str, Any] | None,
+    weight_decay: ScalarOrSchedule | None,
+    weight_decay_mask: optax.MaskOrFn | None,
+    rules: Rules | None,
+    stacked: str | None,
+) -> optax.GradientTransformationExtraArgs:
+    links = [
+        complete(inner, learning_rate, inner_kwargs),
+        scale_by_width(base, rule, rules=rules, stacked=stacked),
+    ]
+    if weight_decay is not None:
+        if learning_rate is None:
+            raise ValueError(
+                "learning_rate is missing: weight_decay is multiplied by it. Give "
+                "inner as a function or a direction, with learning_rate beside it."
+            )
+        links.append(_decay(learning_rate, weight_decay, weight_decay_mask))
+    return optax.with_extra_args_support(optax.chain(*links))
+
+
+def _decay(
+    learning_rate: ScalarOrSchedule,
+    weight_decay: ScalarOrSchedule,
+    mask: optax.MaskOrFn | None,
+) -> optax.GradientTransformationExtraArgs:
+    """Adds ``-learning_rate weight_decay w`` to updates that are steps already."""
+    require_scalar("learning_rate", learning_rate)
+    require_scalar("weight_decay", weight_decay)
+
+    def init_fn(params):
+        refuse_decay("weight_decay", weight_decay, mask, params)
+        return DescendState(count=jnp.zeros([], jnp.int32))
+
+    def update_fn(updates, state, params=None, **extra_args):
+        del extra_args
+        require_params(params, "weight_decay")
+        rate = at_step("learning_rate", learning_rate, state.count)
+        decay = at_step("weight_decay", weight_decay, state.count)
+
+        def add(update, w, decays):
+            if not decays:
+                return (update,)
+            dtype = compute_dtype(update.dtype)
+            pull = jnp.asarray(rate, dtype) * jnp.asarray(decay, dtype)
+            moved = update.astype(dtype) - pull * w.astype(dtype)
+            return (moved.astype(update.dtype),)
+
+        updates = map_leaves(add, updates, (), params, broadcast_mask(mask, params))[0]
+        return updates, DescendState(count=optax.safe_increment(state.count))
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)

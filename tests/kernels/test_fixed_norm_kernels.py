@@ -1,0 +1,156 @@
+"""A step of fixed norm: its definition, and a TPU kernel that sums on the way."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from gnomon.kernels import _sweeps_tpu, fixed_norm, shapes
+
+# Rounding of a computation in a dtype, with room for a different order of sums.
+ROUNDING = {"float32": 2e-6, "bfloat16": 2**-8, "float64": 1e-12}
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """Blocks of one tile, so that small leaves take several."""
+    monkeypatch.setattr(_sweeps_tpu, "BLOCK", 16 * 128)
+
+
+def leaf(shape, axes, dtype="float64", seed=0):
+    """(w, u, norm), norms that are not those of w."""
+    generator = np.random.default_rng(seed)
+    w, u = (generator.normal(size=shape) for _ in range(2))
+    norm = generator.uniform(1, 2, np.sum(w, axis=axes, keepdims=True).shape)
+    u = 0.3 * u + 0.1 * w
+    return (*(jnp.asarray(x).astype(dtype) for x in (w, u)), jnp.asarray(norm))
+
+
+def oracle(w, u, norm, axes, rate=1.0, angle=None, tangent=False):
+    """The formulas in NumPy's float64."""
+    w, u, norm = (np.asarray(x, np.float64) for x in (w, u, norm))
+
+    def dot(x, y):
+        return np.sum(x * y, axis=axes, keepdims=True)
+
+    v = rate * u
+    if angle is not None:
+        v = np.where(norm > 0, angle * norm * u / np.sqrt(dot(u, u)), v)
+    if tangent:
+        v = v - w * dot(w, v) / dot(w, w)
+    return (w + v) * np.where(norm > 0, norm / np.sqrt(dot(w + v, w + v)), 1)
+
+
+STEPS = {
+    "lawn": dict(rate=-0.5, tangent=True),
+    "hyperball": dict(rate=-0.1, angle=-0.2),
+}
+
+
+@pytest.mark.parametrize("implementation", ["xla", "tpu"])
+@pytest.mark.parametrize("kwargs", STEPS.values(), ids=STEPS)
+def test_every_step_is_its_formula(
+    kwargs, implementation, x64, interpreted, small_blocks, assert_close
+):
+    """Layers of several ragged blocks, one of which has norm zero and is free."""
+    w, u, norm = leaf((2, 20, 150), (1, 2))
+    norm = norm.at[1].set(0)
+    step = functools.partial(
+        fixed_norm.step, stack=(0,), implementation=implementation, **kwargs
+    )
+    assert_close(jax.jit(step)(w, u, norm), oracle(w, u, norm, (1, 2), **kwargs), 1e-12)
+
+
+def test_any_shape_and_dtype(interpreted, small_blocks, assert_close):
+    """By layer, column and row; what a ragged block reads past the edge is NaN."""
+
+    # Each example compiles.
+    @settings(max_examples=4, deadline=None, derandomize=True, phases=[Phase.generate])
+    @given(
+        rows=st.integers(1, 60),
+        columns=st.integers(1, 300),
+        axes=st.sampled_from([(0, 1), (0,), (1,)]),
+        dtype=st.sampled_from(["float32", "bfloat16"]),
+        seed=st.integers(0, 100),
+    )
+    def check(rows, columns, axes, dtype, seed):
+        arrays = leaf((rows, columns), axes, dtype, seed)
+        step = functools.partial(fixed_norm.step, reduce=axes, implementation="tpu")
+        moved = jax.jit(step)(*arrays)
+        assert moved.dtype == dtype
+        assert_close(moved, oracle(*arrays, axes), ROUNDING[dtype])
+
+    check()
+
+
+def test_units_that_no_block_holds(x64, interpreted, monkeypatch, assert_close):
+    """XLA sums them first and the kernel moves them."""
+    monkeypatch.setattr(_sweeps_tpu, "VMEM_BYTES", 0)
+    arrays = leaf((40, 30), (0,))
+    step = functools.partial(
+        fixed_norm.step, angle=0.1, reduce=(0,), implementation="tpu"
+    )
+    assert_close(jax.jit(step)(*arrays), oracle(*arrays, (0,), angle=0.1), 1e-12)
+
+
+@pytest.mark.parametrize("implementation", ["xla", "tpu"])
+def test_what_has_no_direction_stays_finite(implementation, interpreted):
+    """A zero weight, a zero update, both, and an update that takes the weight away."""
+    w = jnp.array([[0.0, 1.0], [3.0, 4.0], [0.0, 0.0], [3.0, 4.0]])
+    u = jnp.array([[3.0, 4.0], [0.0, 0.0], [0.0, 0.0], [-3.0, -4.0]])
+    w = w.at[0].set(0)
+    step = functools.partial(
+        fixed_norm.step, reduce=(1,), implementation=implementation
+    )
+    moved = jax.jit(step)(w, u, jnp.full((4, 1), 5.0))
+    np.testing.assert_allclose(moved, [[3, 4], [3, 4], [0, 0], [0, 0]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("axes", [(0, 1), (0,)], ids=["layer", "columns"])
+def test_sharded_equals_unsharded(axes, x64, interpreted, assert_close):
+    """A layer, and units, spread over four devices."""
+    mesh = jax.make_mesh(
+        (4, 2), ("data", "model"), axis_types=(jax.sharding.AxisType.Auto,) * 2
+    )
+    w, u, norm = leaf((8, 16), axes)
+    sharding = NamedSharding(mesh, P("data", "model"))
+    step = functools.partial(
+        fixed_norm.step, tangent=True, reduce=axes, implementation="tpu"
+    )
+    got = jax.jit(functools.partial(step, sharding=sharding))(
+        *jax.device_put((w, u), sharding), norm
+    )
+    assert got.sharding.is_equivalent_to(sharding, 2)
+    assert_close(got, oracle(w, u, norm, axes, tangent=True), 1e-12)
+
+
+@pytest.mark.parametrize("entry", shapes.LEAVES, ids=lambda entry: entry.name)
+def test_lowers_for_tpu_in_place(entry, tpu_text):
+    """By layer and, where there are units, by unit: one kernel each."""
+    w = entry.struct
+    everything = tuple(range(len(w.shape)))
+    units = () if entry.unit_axis is None else ((entry.unit_axis,),)
+    for axes in (everything, *units):
+        step = functools.partial(
+            fixed_norm.step, angle=0.1, reduce=axes, implementation="tpu"
+        )
+        per_unit = [1 if a in axes else n for a, n in enumerate(w.shape)]
+        norm = jax.ShapeDtypeStruct(per_unit, "float32")
+        text = tpu_text(functools.partial(step, key=jax.random.key(0)), w, w, norm)
+        assert text.count("@tpu_custom_call") == 1
+        assert text.count("#stablehlo.output_operand_alias") == 1
+        assert "stablehlo.reduce" not in text
+
+
+def test_it_says_what_it_would_do():
+    assert fixed_norm.explain(platform="tpu").implementation == "xla"
+    with pytest.raises(ValueError, match="no arithmetic for float16"):
+        fixed_norm.explain("float16", implementation="tpu")
+    with pytest.raises(ValueError, match=r"norm has shape \(3,\); .* asks for \(1,\)"):
+        fixed_norm.step(jnp.ones(3), jnp.ones(3), jnp.ones(3))
