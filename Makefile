@@ -8,7 +8,7 @@ WORKDIR ?= runs/quickstart
 CONFIG ?= experiments/configs/quickstart.py
 JOBS ?= $(shell $(PYTHON) -c 'import os; print(min(4, os.cpu_count() or 1))')
 
-.PHONY: sweep test lint check-kernels format clean
+.PHONY: sweep test lint notebooks check-kernels format clean
 
 sweep: $(VENV)/.experiments
 	$(BIN)/python -m gnomon.experiments.sweep --config=$(CONFIG) --workdir=$(WORKDIR)
@@ -20,6 +20,11 @@ lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Writes every notebook from its .py, then runs them all.
+notebooks: $(VENV)/.test
+	$(BIN)/python -m jupytext --quiet --update --to ipynb notebooks/*.py
+	$(BIN)/python -m pytest -q -n $(JOBS) tests/test_notebooks.py $(ARGS)
 
 # Compiles for TPUs and an H100 that need not be here; says what it skipped and why.
 check-kernels: $(VENV)/.experiments

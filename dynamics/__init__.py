@@ -8,7 +8,7 @@ for a reason that the record's documentation gives, and raises nothing.
   :func:`equilibrium`, :func:`activations`, :func:`logits`; :func:`measure` keeps them
   in the state of any optax optimizer.
 - *Cheap*, every so many steps: :func:`group_gradients` with :func:`noise_scale`,
-  :func:`spectral_norms`, :func:`gradient_ranks`.
+  :func:`spectral_norms`, :func:`gradient_ranks`, :func:`layer_activations`.
 - *Full*, from a loss and a batch: :func:`top_eigenvalues` with
   :func:`stability_ratio`, :func:`hessian_spectrum`, :func:`hutch_plus_plus_trace`,
   :func:`loss_plane`, :func:`linear_barrier` after :func:`weight_matching`,
@@ -17,7 +17,14 @@ for a reason that the record's documentation gives, and raises nothing.
 `gnomon.dynamics.names` lists the names under which the trainer writes them.
 """
 
-from gnomon.dynamics.activations import Activations, Logits, activations, logits
+from gnomon.dynamics.activations import (
+    Activations,
+    LayerActivations,
+    Logits,
+    activations,
+    layer_activations,
+    logits,
+)
 from gnomon.dynamics.curvature import (
     Eigenpairs,
     Eigenvalues,
@@ -103,6 +110,7 @@ __all__ = [
     "Eigenvalues",
     "Equilibrium",
     "GroupGradients",
+    "LayerActivations",
     "Layers",
     "Logits",
     "Matching",
@@ -140,6 +148,7 @@ __all__ = [
     "lanczos",
     "lanczos_quadrature",
     "largest_singular_value",
+    "layer_activations",
     "layer_motion",
     "layers_of",
     "leaf_sums",

@@ -1,10 +1,12 @@
 """What flows forward: dead units, extremes, and the size of the logits."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from gnomon.dynamics.layers import Layers
 from gnomon.optimizers._tree import compute_dtype
 
 
@@ -76,6 +78,62 @@ def activations(values: jax.Array) -> Activations:
         if examples > 1
         else jnp.full((), jnp.nan, dtype),
     )
+
+
+class LayerActivations(NamedTuple):
+    """What the modules of each layer put out; every field is [layers].
+
+    Attributes:
+      dead: the share of units that are not above zero for any example of the batch:
+        dead where a rectifier follows, and of no meaning elsewhere.
+      maximum: the largest absolute value.
+    """
+
+    dead: jax.Array
+    maximum: jax.Array
+
+
+def layer_activations(
+    outputs: Mapping[str, jax.Array], layers: Layers
+) -> LayerActivations:
+    """Measures the outputs of modules, grouped as their parameters are.
+
+    Args:
+      outputs: [..., units] by the path of the module, as the ``activations`` of a
+        `gnomon.models.functional` gives them. The outputs of a module belong to the
+        layer of its own parameters, and nowhere if it has none.
+      layers: the grouping of the parameters.
+
+    Returns:
+      The record; NaN for a layer none of whose modules has outputs here.
+
+    Example:
+      >>> layers = Layers(("up", "head"), (0, 0, 1), ("up/bias", "up/kernel", "head/w"))
+      >>> outputs = {"up": jnp.array([[-1.0, 2.0], [-3.0, 0.0]])}
+      >>> seen = layer_activations(outputs, layers)
+      >>> print(seen.dead, seen.maximum)
+      [0.5 nan] [ 3. nan]
+    """
+    owner = {
+        path.rpartition("/")[0]: group
+        for path, group in zip(layers.paths, layers.groups, strict=True)
+        if group >= 0
+    }
+    records: list[list[tuple[int, Activations]]] = [[] for _ in layers.names]
+    for path, values in outputs.items():
+        if path in owner:
+            units = values.shape[-1] if values.ndim else 1
+            records[owner[path]].append((units, activations(values)))
+
+    def pooled(found: list[tuple[int, Activations]]) -> tuple[jax.Array, jax.Array]:
+        if not found:
+            return jnp.full((), jnp.nan), jnp.full((), jnp.nan)
+        dead = jnp.stack([units * seen.dead for units, seen in found])
+        maximum = jnp.stack([seen.maximum for _, seen in found])
+        return jnp.sum(dead) / sum(units for units, _ in found), jnp.max(maximum)
+
+    columns = zip(*map(pooled, records), strict=True)
+    return LayerActivations(*(jnp.stack(column) for column in columns))
 
 
 def logits(values: jax.Array) -> Logits:

@@ -46,7 +46,7 @@ FREE_SCALARS = {
     "logit_maximum": "largest absolute output of the model",
 }
 
-# By layer and for ``all``, every ``cheap_every`` steps. The last two have no ``all``.
+# By layer and for ``all``, every ``cheap_every`` steps. The last four have no ``all``.
 CHEAP = {
     "gradient_noise": "variance of one example's gradient, summed",
     "gradient_signal": "squared norm of the true gradient",
@@ -55,6 +55,8 @@ CHEAP = {
     "spectral_norm": "largest singular value of the weights",
     "nuclear_norm": "nuclear norm of the gradient",
     "effective_rank": "effective rank of the gradient",
+    "dead_units": "share of a module's outputs that no example puts above zero",
+    "activation_maximum": "largest absolute output of a module",
 }
 
 # Once a model, every ``full_every`` steps, on the step's own batch.

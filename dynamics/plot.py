@@ -97,6 +97,10 @@ SECTIONS: Mapping[str, Sequence[Panel]] = {
         Panel("Update and gradient", ("descent_cosine",), FREE, log_y=False),
         Panel("Update-to-weight ratio", ("update_ratio",), FREE, heat=True),
     ),
+    "What flows forward": (
+        Panel("Dead units", ("dead_units",), CHEAP, log_y=False),
+        Panel("Largest activation", ("activation_maximum",), CHEAP),
+    ),
     "Noise and curvature": (
         Panel(
             "Noise scale",

@@ -4,8 +4,8 @@
 
 - ``free``: at the steps that are logged, what follows from the step's own gradient and
   update. The step is taken by a second compiled program that also returns them.
-- ``cheap_every``: every so many steps the gradient noise scale, spectral norms, and the
-  spectra of small layers' gradients, on the batch of the step.
+- ``cheap_every``: every so many steps the gradient noise scale, spectral norms, the
+  spectra of small layers' gradients, and activations, on the batch of the step.
 - ``full_every``: every so many steps the curvature of the loss, on that batch too.
 - ``layers``: the regex that groups parameters (`gnomon.dynamics.layers.layers_of`); by
   default each module is a layer.
@@ -171,6 +171,7 @@ def cheap(
     loss_fn: Callable[[Any, Any], jax.Array],
     params: Any,
     batch: Mapping[str, jax.Array],
+    activations: Mapping[str, jax.Array],
     carried: Mapping[str, Any],
     layers: str,
 ) -> tuple[dict[str, Any], dict[str, jax.Array]]:
@@ -180,6 +181,7 @@ def cheap(
       loss_fn: ``(params, batch) -> loss``.
       params: the parameters.
       batch: the step's batch.
+      activations: what the model's modules put out on it, by path.
       carried: the probes' memory.
       layers: the regex of the grouping.
 
@@ -193,6 +195,7 @@ def cheap(
     noise = dynamics.noise_scale(dynamics.pool(compared, grouping), size // groups)
     norms, vectors = dynamics.spectral_norms(params, carried["vectors"], grouping)
     ranks = dynamics.gradient_ranks(grads, grouping)
+    units = dynamics.layer_activations(activations, grouping)
     return {**carried, "vectors": vectors}, {
         "gradient_noise": noise.noise,
         "gradient_signal": noise.signal,
@@ -201,6 +204,8 @@ def cheap(
         "spectral_norm": norms,
         "nuclear_norm": ranks.nuclear_norm,
         "effective_rank": ranks.effective_rank,
+        "dead_units": units.dead,
+        "activation_maximum": units.maximum,
     }
 
 

@@ -137,6 +137,18 @@ def make_program(config: Mapping) -> Program:
         key = jax.random.fold_in(state.key, state.step)
         return forward(params, state.stats, batch, train=True, key=key)
 
+    def activations(state, batch):
+        key = jax.random.fold_in(state.key, state.step)
+        found = {}
+
+        def apply(inputs):
+            arguments = state.params, state.stats, inputs
+            found.update(model.activations(*arguments, train=True, key=key))
+            return model.apply(*arguments, train=True, key=key)[0]
+
+        task(apply, batch)
+        return found
+
     def advance(state, batch, hypers):
         def loss_fn(params):
             return train_loss(state, params, batch)
@@ -208,6 +220,7 @@ def make_program(config: Mapping) -> Program:
             lambda params, part: train_loss(state, params, part)[0],
             state.params,
             batch,
+            activations(state, batch),
             state.probes,
             settings["layers"],
         )

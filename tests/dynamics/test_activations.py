@@ -1,9 +1,11 @@
 """Forward statistics against NumPy."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gnomon.dynamics import activations, logits
+from gnomon.dynamics import activations, layer_activations, layers_of, logits
+from gnomon.models import MLP, functional
 
 
 def test_against_numpy():
@@ -33,3 +35,25 @@ def test_bfloat16_is_summed_in_float32():
     seen = logits(jnp.ones((2, 4096), jnp.bfloat16))
     assert seen.norm.dtype == jnp.float32
     assert seen.norm == 64.0
+
+
+def test_dead_units_of_a_network_are_found_in_its_layers():
+    """Three of four and one of two units held down by their biases, then pooled."""
+    net = functional(MLP, inputs=3, widths=(4, 2), classes=2)
+    params, stats = jax.device_get(jax.jit(net.init)(jax.random.key(0)))
+    for layer, bias in (("0", [-99.0, -99.0, -99.0, 99.0]), ("1", [-1e4, 1e4])):
+        params["hidden"][layer]["bias"] = jnp.array(bias)
+    inputs = jax.random.normal(jax.random.key(1), (8, 3))
+    look = jax.jit(net.activations, static_argnames="train")
+    outputs = look(params, stats, inputs, train=True)
+    rows = {}
+    for pattern in (None, "hidden", "head/bias"):
+        layers = layers_of(params, pattern)
+        seen = layer_activations(outputs, layers)
+        rows[pattern] = dict(zip(layers.names, seen.dead, strict=True))
+    assert rows[None]["hidden/0"] == 3 / 4
+    assert rows[None]["hidden/1"] == 1 / 2
+    np.testing.assert_allclose(rows["hidden"]["hidden"], 4 / 6, rtol=1e-6)
+    assert seen.maximum[0] == jnp.abs(outputs["head"]).max()
+    nothing = layer_activations({}, layers)
+    assert jnp.isnan(jnp.stack(nothing)).all()
