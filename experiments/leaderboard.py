@@ -62,7 +62,8 @@ def study(stored: Stored, page: bool) -> tuple[str, str]:
 
 def _table(analysis: Analysis) -> str:
     rows: list[tuple[str, ...]] = [HEADING, ("---",) * len(HEADING)]
-    for label in analysis.labels:
+    speedups = {s.label: s.log_speedup for s in analysis.summaries if not s.reason}
+    for label in sorted(analysis.labels, key=lambda s: -speedups.get(s, 0.0)):
         own = [cell for cell in analysis.cells if cell.label == label]
         tried = sorted({len(cell.settings) for cell in own})
         budget = "–".join(str(n) for n in sorted({tried[0], tried[-1]}))

@@ -11,6 +11,13 @@ from gnomon.optimizers._checks import require_params, require_scalar
 from gnomon.optimizers._composition import norm_control
 from gnomon.optimizers._moments import map_first_moments
 from gnomon.optimizers._tree import compute_dtype, map_leaves
+from gnomon.optimizers.fused import (
+    FusedTransformation,
+    add_updates,
+    kept,
+    leaf_keys,
+    leaf_shardings,
+)
 
 Tangent = Literal["none", "gradients", "updates", "both"]
 
@@ -38,6 +45,9 @@ class Constraint(NamedTuple):
     # Whether ``project`` moves all entries of the selected leaves; otherwise entries
     # that it leaves alone keep their update to the bit, at the price of comparing.
     moves_all: bool = False
+    # (parameters, updates, reference, whether the updates lose their radial part first,
+    # keys, shardings) to the parameters moved and put back on the set, by a kernel.
+    step: Callable[..., Any] | None = None
 
 
 def leafwise(
@@ -49,6 +59,7 @@ def leafwise(
     tangent: Callable[[jax.Array, jax.Array, Any], jax.Array] | None = None,
     allows_decay: bool = True,
     moves_all: bool = False,
+    step: Callable[..., jax.Array] | None = None,
 ) -> Constraint:
     """A constraint on each leaf by itself.
 
@@ -64,6 +75,8 @@ def leafwise(
         it the constraint cannot be used with ``constrain(tangent=...)``.
       allows_decay: whether weight decay on the constrained leaves does anything.
       moves_all: whether ``project`` moves every entry of a weight that is off the set.
+      step: ``step(w, u, reference, info, tangent=, key=, sharding=)`` is the weight
+        after the update and on the set, in one kernel; default none.
 
     Returns:
       The constraint.
@@ -111,6 +124,19 @@ def leafwise(
 
         return map_leaves(rule, vectors, (), params, plan(params))[0]
 
+    def step_all(params, updates, reference, to_tangent, keys, shardings):
+        assert step is not None
+
+        def rule(u, w, info, key, sharding, kept=None):
+            if info is None:
+                return (add_updates(w, u),)
+            how = dict(tangent=to_tangent, key=key, sharding=sharding)
+            return (step(w, u, kept, info, **how),)
+
+        kept = () if capture is None else (reference,)
+        trees = (params, plan(params), keys, shardings, *kept)
+        return map_leaves(rule, updates, (), *trees)[0]
+
     return Constraint(
         name,
         selects,
@@ -119,6 +145,7 @@ def leafwise(
         None if tangent is None else tangent_all,
         allows_decay,
         moves_all,
+        None if step is None else step_all,
     )
 
 
@@ -174,7 +201,10 @@ def constrain(
         ``mu``, ``trace``, ``m``, ``momentum``, ``exp_avg``) once, at ``start + 1``.
 
     Returns:
-      The optimizer. It needs ``params`` in ``update``.
+      The optimizer. It needs ``params`` in ``update``. With a constraint that has a
+      kernel it has the fused entry point of :func:`gnomon.optimizers.apply_fused`,
+      which reads ``shardings`` and ``rounding_key`` as
+      :func:`gnomon.optimizers.adamp`'s does.
 
     Raises:
       ValueError: if ``params`` is missing, ``start`` or ``every`` is not one number,
@@ -226,7 +256,12 @@ def constrain(
         count = jnp.zeros([], jnp.int32)
         return ConstrainState(count, inner_state, blank_reference(constraint, params))
 
-    def update_fn(updates, state, params=None, **extra_args):
+    def to_tangent(vectors, params):
+        assert constraint.tangent is not None
+        return constraint.tangent(vectors, params)
+
+    def inner_step(updates, state, params, extra_args):
+        """The inner optimizer's update, and whether the set's rules hold yet."""
         require_params(params, constraint.name)
         first = jnp.maximum(jnp.asarray(start, jnp.int32), 0)
         period = jnp.maximum(jnp.asarray(every, jnp.int32), 1)
@@ -234,35 +269,63 @@ def constrain(
         begun = True if begins_at_once else number >= 1
         fires = True if always else (number >= 1) & (number % period == 0)
 
-        def to_tangent(vectors):
-            assert constraint.tangent is not None
-            return constraint.tangent(vectors, params)
-
         reference = state.reference
         capture = constraint.capture
         if capture is not None and jax.tree.leaves(params):
             reference = when(number == 1, lambda _: capture(params), reference)
         if tangent in ("gradients", "both"):
-            updates = when(begun, to_tangent, updates)
+            updates = when(begun, lambda g: to_tangent(g, params), updates)
         inner_state = state.inner
         if transport:
             inner_state = when(
                 number == 1,
-                lambda s: map_first_moments(to_tangent, s, params),
+                lambda s: map_first_moments(lambda m: to_tangent(m, params), s, params),
                 inner_state,
             )
         updates, inner_state = wrapped.update(
             updates, inner_state, params, **extra_args
         )
-        if tangent in ("updates", "both"):
-            updates = when(begun, to_tangent, updates)
-        updates = when(
-            fires, lambda u: _constrained(u, params, constraint, reference), updates
-        )
         count = optax.safe_increment(state.count)
-        return updates, ConstrainState(count, inner_state, reference)
+        return updates, ConstrainState(count, inner_state, reference), begun, fires
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    def projected(updates, params, begun):
+        if tangent not in ("updates", "both"):
+            return updates
+        return when(begun, lambda u: to_tangent(u, params), updates)
+
+    def update_fn(updates, state, params=None, **extra_args):
+        updates, state, begun, fires = inner_step(updates, state, params, extra_args)
+        updates = when(
+            fires,
+            lambda u: _constrained(u, params, constraint, state.reference),
+            projected(updates, params, begun),
+        )
+        return updates, state
+
+    unfused = optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    step = constraint.step
+    if step is None:
+        return unfused
+
+    def apply_fn(
+        grads, state, params, *, shardings=None, rounding_key=None, **extra_args
+    ):
+        updates, state, begun, fires = inner_step(grads, state, params, extra_args)
+        how = leaf_keys(rounding_key, params), leaf_shardings(shardings, params)
+
+        def onto(updates):
+            radial = tangent in ("updates", "both")
+            moved = step(params, updates, state.reference, radial, *how)
+            return kept(moved, params)
+
+        def freely(updates):
+            return add_updates(params, projected(updates, params, begun))
+
+        if isinstance(fires, jax.core.Tracer):
+            return jax.lax.cond(fires, onto, freely, updates), state
+        return (onto if fires else freely)(updates), state
+
+    return FusedTransformation(unfused, apply_fn)
 
 
 def when(condition: bool | jax.Array, fn: Callable[[Any], Any], tree: Any) -> Any:

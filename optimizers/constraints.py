@@ -15,9 +15,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from gnomon.kernels import Implementation
+from gnomon.kernels import fixed_norm as fixed_norm_kernel
+from gnomon.kernels import variance as variance_kernel
 from gnomon.optimizers._checks import require_scalar
 from gnomon.optimizers._select import LAYER, Where, layer_number, select
-from gnomon.optimizers._tree import map_leaves
+from gnomon.optimizers._tree import compute_dtype, map_leaves
 from gnomon.optimizers.constrain import Constraint, leafwise
 from gnomon.optimizers.geometry import (
     Axes,
@@ -79,6 +82,7 @@ def fixed_norm(
     floor: jax.typing.ArrayLike = 0.0,
     rules: Rules | None = None,
     stacked: str | None = None,
+    implementation: Implementation | None = None,
 ) -> Constraint:
     r"""Weights keep the norm :math:`c = \|w\|` they had when the constraint began.
 
@@ -95,11 +99,15 @@ def fixed_norm(
       rules: ordered ``(regex, axes)`` pairs, see :func:`geometry.resolve_axes`.
       stacked: regex of the leaves that stack layers along axis 0.
 
+      implementation: what moves the weights in :func:`gnomon.optimizers.apply_fused`,
+        ``"xla"`` or ``"tpu"``; default the kernel where it is known to be faster.
+
     Returns:
       The constraint.
 
     Raises:
-      ValueError: if ``view`` is unknown or ``floor`` is not one number.
+      ValueError: if ``view`` is unknown, ``floor`` is not one number, or
+        ``implementation`` cannot run.
 
     Example:
       >>> constraint = fixed_norm()
@@ -119,6 +127,18 @@ def fixed_norm(
         scale = norm / jnp.where(length > 0, length, 1)
         return w * jnp.where(norm > 0, scale, 1)
 
+    def step(w, u, norm, axes, **how):
+        return fixed_norm_kernel.step(
+            w,
+            u,
+            norm,
+            reduce=axes.reduce,
+            stack=axes.stack,
+            implementation=implementation,
+            **how,
+        )
+
+    chosen = fixed_norm_kernel.explain(implementation=implementation)
     return leafwise(
         "fixed_norm",
         norm_plan(constrained, view, rules, stacked),
@@ -127,6 +147,7 @@ def fixed_norm(
         tangent=_sphere_tangent,
         allows_decay=False,
         moves_all=True,
+        step=None if chosen.implementation == "xla" else step,
     )
 
 
@@ -231,6 +252,7 @@ def target_std(
     layers: str = LAYER,
     rules: Rules | None = None,
     stacked: str | None = None,
+    implementation: Implementation | None = None,
 ) -> Constraint:
     r"""Weights whose standard deviation is not far above a target.
 
@@ -254,12 +276,15 @@ def target_std(
       stacked: regex of the leaves that stack layers along axis 0; each layer has its
         own statistics and number.
 
+      implementation: what moves the weights in :func:`gnomon.optimizers.apply_fused`,
+        ``"xla"`` or ``"tpu"``; default the kernel where it is known to be faster.
+
     Returns:
       The constraint.
 
     Raises:
-      ValueError: if ``target`` or ``ratio`` is not one number, or no leaf lies in a
-        layer.
+      ValueError: if ``target`` or ``ratio`` is not one number, no leaf lies in a layer,
+        or ``implementation`` cannot run.
 
     Example:
       >>> w = {"blocks": {"0": {"kernel": jnp.array([[1.0, 2.0], [3.0, 6.0]])}}}
@@ -300,6 +325,12 @@ def target_std(
 
         return map_leaves(of_leaf, params, (), chosen, axes, numbers)[0]
 
+    def aim(dtype, info):
+        goal = jnp.asarray(target, dtype)
+        if scale_with_depth and info.number is not None:
+            goal = goal / jnp.sqrt(jnp.asarray(info.number, dtype))
+        return goal
+
     def measure(w, info):
         """Whether the layer is too wide, its mean, and the factor on what is left."""
         axes = info.axes.reduce
@@ -309,9 +340,7 @@ def target_std(
         mean = jnp.sum(w, axis=axes, keepdims=True) / max(count, 1)
         square = jnp.sum(jnp.square(w - mean), axis=axes, keepdims=True)
         spread = jnp.sqrt(square / max(count - 1, 1))
-        goal = jnp.asarray(target, w.dtype)
-        if scale_with_depth and info.number is not None:
-            goal = goal / jnp.sqrt(jnp.asarray(info.number, w.dtype))
+        goal = aim(w.dtype, info)
         wide = spread > jnp.asarray(ratio, w.dtype) * goal
         return wide, mean, goal / jnp.where(spread > 0, spread, 1)
 
@@ -319,7 +348,24 @@ def target_std(
         wide, mean, factor = measure(w, info)
         return jnp.where(wide, (w - mean) * factor + mean, w)
 
-    kernels = leafwise("target_std", plan, project=project)
+    def step(w, u, _, info, *, tangent, **how):
+        assert not tangent  # this set has none
+        return variance_kernel.step(
+            w,
+            u,
+            target=aim(compute_dtype(w.dtype), info),
+            ratio=ratio,
+            stack=info.axes.stack,
+            implementation=implementation,
+            **how,
+        )
+
+    chosen = variance_kernel.explain(implementation=implementation)
+    # A kernel rescales one leaf and tells nobody, so the bias beside it needs XLA.
+    by_kernel = chosen.implementation != "xla" and not zero_bias
+    kernels = leafwise(
+        "target_std", plan, project=project, step=step if by_kernel else None
+    )
     if not zero_bias:
         return kernels
 

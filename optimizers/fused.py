@@ -78,14 +78,18 @@ def apply_fused(
         return optimizer.apply(grads, state, params, **extra_args)
     optimizer = optax.with_extra_args_support(optimizer)
     updates, state = optimizer.update(grads, state, params, **extra_args)
-    # A leaf without a gradient stays where it is; optax adds its update regardless.
+    return add_updates(params, updates), state
+
+
+def add_updates(params: optax.Params, updates: optax.Updates) -> optax.Params:
+    """``optax.apply_updates``, a leaf without an update staying where it is."""
     updates = jax.tree.map(
         lambda u, w: jax.tree.map(jnp.zeros_like, w) if u is None else u,
         updates,
         params,
         is_leaf=lambda x: x is None,
     )
-    return optax.apply_updates(params, updates), state
+    return optax.apply_updates(params, updates)
 
 
 def leaf_shardings(shardings: Any, params: optax.Params) -> Any:

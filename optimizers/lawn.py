@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from gnomon.kernels import Implementation
 from gnomon.optimizers._checks import ScalarOrSchedule, require_scalar
 from gnomon.optimizers._inner import Inner, complete
 from gnomon.optimizers._select import Where
@@ -27,6 +28,7 @@ def lawn(
     transport: bool = True,
     rules: Rules | None = None,
     stacked: str | None = None,
+    implementation: Implementation | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""LAWN: any optimizer, with weight norms that stay constant after a free phase.
 
@@ -67,6 +69,9 @@ def lawn(
       transport: project the first moments at the switch, default True.
       rules: ordered ``(regex, axes)`` pairs, see :func:`geometry.resolve_axes`.
       stacked: regex of the leaves that stack layers along axis 0.
+      implementation: what moves constrained weights in
+        :func:`gnomon.optimizers.apply_fused`, ``"xla"`` or ``"tpu"``; default the
+        kernel where it is known to be faster, see :mod:`gnomon.kernels`.
 
     Returns:
       The optimizer. It needs ``params`` in ``update``. Its state is a
@@ -112,7 +117,12 @@ def lawn(
     """
     require_scalar("free_steps", free_steps)
     constraint = fixed_norm(
-        constrained=constrained, view=view, floor=floor, rules=rules, stacked=stacked
+        constrained=constrained,
+        view=view,
+        floor=floor,
+        rules=rules,
+        stacked=stacked,
+        implementation=implementation,
     )
     return constrain(
         complete(inner, learning_rate, inner_kwargs),

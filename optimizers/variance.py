@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from gnomon.kernels import Implementation
 from gnomon.optimizers._checks import ScalarOrSchedule, require_scalar
 from gnomon.optimizers._inner import Inner, complete
 from gnomon.optimizers._select import LAYER, Where, layer_number
@@ -33,6 +34,7 @@ def target_variance_rescaling(
     layers: str = LAYER,
     rules: Rules | None = None,
     stacked: str | None = None,
+    implementation: Implementation | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""TVR: any optimizer, with layers that grow too wide rescaled to a target.
 
@@ -70,6 +72,10 @@ def target_variance_rescaling(
       rules: ordered ``(regex, axes)`` pairs, see :func:`geometry.resolve_axes`.
       stacked: regex of the leaves that stack layers along axis 0; each layer has its
         own statistics and number.
+      implementation: what moves constrained weights in
+        :func:`gnomon.optimizers.apply_fused`, ``"xla"`` or ``"tpu"``; default the
+        kernel where it is known to be faster, see :mod:`gnomon.kernels`. With
+        ``zero_bias`` it is XLA.
 
     Returns:
       The optimizer. It needs ``params`` in ``update``.
@@ -114,6 +120,7 @@ def target_variance_rescaling(
         layers=layers,
         rules=rules,
         stacked=stacked,
+        implementation=implementation,
     )
     return constrain(
         complete(inner, learning_rate, inner_kwargs),

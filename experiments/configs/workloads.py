@@ -11,6 +11,7 @@ optimum is inside. The report ends in times to a target and performance profiles
 """
 
 import importlib.util
+from typing import Any
 
 from gnomon.experiments.config import defaults
 from gnomon.experiments.configs.optimizers import optimizer
@@ -19,7 +20,7 @@ from gnomon.experiments.sweeps import chain, logspace, over, product
 SEEDS = (0, 1, 2)
 
 # What each workload overrides, and the middle of each optimizer's grid on it.
-WORKLOADS = {
+WORKLOADS: dict[str, tuple[dict[str, Any], dict[str, float]]] = {
     "language model": (
         {
             "model": dict(

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -408,7 +409,9 @@ def law(fit: Fit, baseline: str, metric: str) -> str:
         x = np.geomspace(span.min() / 1.3, 2 * span.max(), 60)
         for i, size in enumerate(sizes):
             color = COLORS[i % len(COLORS)]
-            at = {by: x} | ({"params": np.full_like(x, size)} if by == "tokens" else {})
+            at: dict[str, Any] = {by: x}
+            if by == "tokens":
+                at["params"] = np.full_like(x, size)
             found = fit.predict_interval(**at)
             axes.fill_between(x, found.low, found.high, color=color, alpha=0.15, lw=0)
             axes.plot(x, found.value, color=color, linewidth=1.3)

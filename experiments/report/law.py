@@ -1,6 +1,6 @@
 """The baseline's law of loss in size and length, with the checklist filled in."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +14,11 @@ from gnomon.experiments.scaling.fit import Fit
 from gnomon.experiments.scaling.holdout import Holdout, holdout
 
 DRAWS = 300
+# The first that the runs allow is taken.
+FORMS: Mapping[Callable[..., Fit], tuple[str, ...]] = {
+    fit_chinchilla: ("params", "tokens"),
+    fit_compute: ("compute",),
+}
 HELD = 0.2  # share of the runs, the most expensive ones, that check the law
 
 
@@ -57,14 +62,10 @@ def baseline_law(
         "compute": table["compute"][rows],
         "loss": table[f"final.{analysis.metric}"][rows],
     }
-    for law, columns in ((fit_chinchilla, ("params", "tokens")), (fit_compute, ())):
-        columns = columns or ("compute",)
+    for law, inputs in FORMS.items():
+        columns = {name: runs[name] for name in (*inputs, "loss")}
         try:
-            fit = law(
-                loss=runs["loss"],
-                bootstrap=DRAWS,
-                **{name: runs[name] for name in columns},
-            )
+            fit = law(**columns, bootstrap=DRAWS)
         except ValueError:
             continue
         try:

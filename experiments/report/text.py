@@ -162,9 +162,13 @@ def terminal(
 
 
 def verdict_lines(analysis: Analysis) -> list[str]:
-    """The sentences a report begins with."""
+    """The sentences a report begins with, about the fastest optimizer first."""
     lines = []
-    for summary in analysis.summaries:
+    fastest = sorted(
+        analysis.summaries,
+        key=lambda s: (bool(s.reason), 0.0 if s.reason else -s.log_speedup),
+    )
+    for summary in fastest:
         own = [c for c in analysis.comparisons if c.label == summary.label]
         if summary.reason:  # what can be said comes before what cannot
             lines += [
