@@ -1,5 +1,6 @@
 """Strict JAX for every test and doctest; eight CPU devices for sharding tests."""
 
+import importlib.metadata
 import os
 
 # Before jax is imported: backends read these once.
@@ -7,6 +8,11 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Most of the suite's time goes into compiling programs that run for milliseconds. The
 # environment, and not jax.config, so that the processes that tests start follow too.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+# The older code generator takes half the time to compile. Later versions of jaxlib do
+# not have the option, and abort on it.
+if importlib.metadata.version("jaxlib").startswith("0.10."):
+    flags = os.environ.get("XLA_FLAGS", "")
+    os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_use_fusion_emitters=false".strip()
 
 import jax
 import pytest

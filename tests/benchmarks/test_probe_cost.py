@@ -2,24 +2,15 @@
 
 import json
 import statistics
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "probe_cost.py"
 COLUMNS = "tier period step_ms tier_ms call share goal keys"
 
 
-def test_quick_form_prints_the_table_and_writes_the_record(tmp_path):
-    done = subprocess.run(
-        [sys.executable, SCRIPT, "--quick", f"--out={tmp_path}/cost.json"],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    header, *lines = done.stdout.splitlines()
+def test_quick_form_prints_the_table_and_writes_the_record(script, tmp_path):
+    printed = script("probe_cost", "--quick", f"--out={tmp_path}/cost.json")
+    header, *lines = printed.splitlines()
     assert header.split() == COLUMNS.split()
     assert [line.split()[:2] for line in lines] == [["free", "20"], ["cheap", "50"]]
 

@@ -1,28 +1,20 @@
 """The update cost benchmark runs, compares like with like, and says where."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "update_cost.py"
+from gnomon.experiments.resolve import ConfigError
+
 COLUMNS = (
     "method parameters leaves adamw_ms method_ms ratio median_ratio goal temporary"
 )
 
 
-def run(*arguments):
-    return subprocess.run(
-        [sys.executable, SCRIPT, "--quick", *arguments], capture_output=True, text=True
-    )
-
-
-def test_quick_form_prints_the_table_and_writes_the_record(tmp_path):
-    done = run("--methods=fadam,sgdp", f"--out={tmp_path}/cost.json")
-    assert done.returncode == 0, done.stderr
-    header, *lines = done.stdout.splitlines()
+def test_quick_form_prints_the_table_and_writes_the_record(script, tmp_path):
+    out = f"--out={tmp_path}/cost.json"
+    printed = script("update_cost", "--quick", "--methods=fadam,sgdp", out)
+    header, *lines = printed.splitlines()
     assert header.split() == COLUMNS.split()
     cases = [(m, "6,000", n) for n in "13" for m in ("fadam", "sgdp")]
     assert [tuple(line.split()[:3]) for line in lines] == cases
@@ -37,8 +29,8 @@ def test_quick_form_prints_the_table_and_writes_the_record(tmp_path):
     assert goals == {"fadam": 1.5, "sgdp": None}
 
 
-def test_an_unknown_method_is_refused_by_name(tmp_path):
-    done = run("--methods=fadan", f"--out={tmp_path}/cost.json")
-    assert done.returncode != 0
-    assert "did you mean 'fadam'?" in done.stderr
+def test_an_unknown_method_is_refused_by_name(script, tmp_path):
+    out = f"--out={tmp_path}/cost.json"
+    with pytest.raises(ConfigError, match="did you mean 'fadam'"):
+        script("update_cost", "--quick", "--methods=fadan", out)
     assert not (tmp_path / "cost.json").exists()

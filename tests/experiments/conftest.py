@@ -1,5 +1,6 @@
 """A run small enough to train many times, on the real data path."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -9,6 +10,9 @@ import jax
 import pytest
 
 from gnomon.experiments.config import defaults, override, plain
+
+# Ray is an extra of its own: `make test-ray` installs it and runs that file.
+collect_ignore = [] if importlib.util.find_spec("ray") else ["test_ray.py"]
 
 TINY = {
     "steps": 12,
@@ -52,14 +56,14 @@ def sweep():
 """
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def optax_promotion():
     """optax raises a traced float to an integer count, which strict mode refuses."""
     with jax.numpy_dtype_promotion("standard"):
         yield
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny():
     """Makes a small config, with changes."""
 
@@ -70,8 +74,17 @@ def tiny():
     return make
 
 
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory):
+    """A cache that all started processes share: only the first one compiles."""
+    return {
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("xla")),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+
+
 @pytest.fixture
-def command(tmp_path):
+def command(tmp_path, compiled):
     """Starts ``python -m gnomon.experiments.<name>`` as a user would."""
     started = []
 
@@ -82,8 +95,7 @@ def command(tmp_path):
             stderr=subprocess.STDOUT,
             text=True,
             cwd=tmp_path,
-            # A cache shared by the processes of one test: only the first compiles.
-            env=os.environ | {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "xla")},
+            env=os.environ | compiled,
         )
         started.append(process)
         return process
@@ -95,12 +107,12 @@ def command(tmp_path):
             process.communicate()
 
 
-@pytest.fixture
-def sweep_file(tmp_path):
+@pytest.fixture(scope="session")
+def sweep_file(tmp_path_factory):
     """Writes a config file whose ``sweep()`` is the given expression."""
 
     def write(sweep: str, **changes) -> Path:
-        path = tmp_path / "tiny_sweep.py"
+        path = tmp_path_factory.mktemp("config") / "tiny_sweep.py"
         path.write_text(SWEEP_FILE.format(tiny=TINY | changes, sweep=sweep))
         return path
 

@@ -21,9 +21,8 @@ pytestmark = pytest.mark.usefixtures("optax_promotion")
 STEPS = 5
 
 
-def train(trials, dataset, how=None):
+def train(lanes, trials, dataset):
     """Runs a few steps of some trials as lanes of one program."""
-    lanes = compile_lanes(trials, dataset, how)
     seeds, distinct, which = seeds_of(trials)
     hypers = hypers_of(trials)
     state = lanes.init(seeds, hypers)
@@ -35,10 +34,26 @@ def train(trials, dataset, how=None):
     return jax.device_get(state._replace(key=jax.random.key_data(state.key)))
 
 
-@pytest.fixture
-def grid(tiny):
-    sweep = product(over("optimizer.learning_rate", [1e-3, 1e-2]), over("seed", [0, 1]))
-    return make_trials(tiny(), sweep)
+def with_rates(config, *rates):
+    return make_trials(config, over("optimizer.learning_rate", rates))
+
+
+@pytest.fixture(scope="module")
+def dataset(tiny):
+    return load(tiny()["data"])
+
+
+@pytest.fixture(scope="module")
+def solo(tiny, dataset, optax_promotion):
+    """Trains one trial alone; the numbers it is given are the program's inputs."""
+    lanes = compile_lanes(with_rates(tiny(), 1e-3), dataset)
+    return lambda trial: train(lanes, [trial], dataset)
+
+
+@pytest.fixture(scope="module")
+def three(tiny, dataset, optax_promotion):
+    """The program of three trials that differ in their learning rates."""
+    return compile_lanes(with_rates(tiny(), 1e-3, 3e-3, 1e-2), dataset)
 
 
 def assert_equal_runs(together, lane, solo, rate):
@@ -55,22 +70,24 @@ def assert_equal_runs(together, lane, solo, rate):
 
 
 @pytest.mark.parametrize("how", ["map", "vmap"])
-def test_lanes_equal_solo_runs(grid, how):
-    dataset = load(grid[0].config["data"])
-    together = train(grid, dataset, how)
+def test_lanes_equal_solo_runs(tiny, dataset, solo, how, monkeypatch):
+    """With two devices for four lanes, so that each device has lanes to map over."""
+    devices = jax.devices()[:2]
+    monkeypatch.setattr(jax, "local_devices", lambda: devices)
+    sweep = product(over("optimizer.learning_rate", [1e-3, 1e-2]), over("seed", [0, 1]))
+    grid = make_trials(tiny(), sweep)
+    together = train(compile_lanes(grid, dataset, how), grid, dataset)
     for lane in (0, 3):
         rate = grid[lane].config["optimizer"]["learning_rate"]
-        assert_equal_runs(together, lane, train([grid[lane]], dataset), rate)
+        assert_equal_runs(together, lane, solo(grid[lane]), rate)
 
 
-def test_a_diverging_lane_changes_no_other(tiny):
+def test_a_diverging_lane_changes_no_other(tiny, dataset, solo, three):
     """The same program with a healthy middle lane: the others are equal to the bit."""
-
-    def group(*rates):
-        return make_trials(tiny(), over("optimizer.learning_rate", rates))
-
-    dataset = load(tiny()["data"])
-    sick, healthy = (train(group(1e-3, r, 1e-2), dataset) for r in (1e30, 3e-3))
+    sick, healthy = (
+        train(three, with_rates(tiny(), 1e-3, rate, 1e-2), dataset)
+        for rate in (1e30, 3e-3)
+    )
     assert sick.diverged_at.tolist() == [NEVER, sick.diverged_at[1], NEVER]
     assert 0 <= sick.diverged_at[1] < STEPS
     assert not np.isfinite(sick.params["embed"]["embedding"][1]).all()
@@ -79,15 +96,13 @@ def test_a_diverging_lane_changes_no_other(tiny):
             jax.tree.leaves(sick.params), jax.tree.leaves(healthy.params), strict=True
         ):
             np.testing.assert_array_equal(a[lane], b[lane])
-    assert_equal_runs(sick, 0, train(group(1e-3), dataset), 1e-3)
+    assert_equal_runs(sick, 0, solo(*with_rates(tiny(), 1e-3)), 1e-3)
 
 
-def test_lanes_are_spread_over_devices(grid):
-    dataset = load(grid[0].config["data"])
-    lanes = compile_lanes(grid, dataset)
-    embedding = lanes.state.params["embed"]["embedding"]
-    assert embedding.sharding.num_devices == len(grid)
-    assert lanes.bytes > 0
+def test_lanes_are_spread_over_devices(three):
+    embedding = three.state.params["embed"]["embedding"]
+    assert embedding.sharding.num_devices == 3
+    assert three.bytes > 0
 
 
 @pytest.mark.parametrize(

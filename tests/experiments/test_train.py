@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 
+from gnomon.experiments.config import load, override
 from gnomon.experiments.files import read_json
 from gnomon.experiments.metrics import read_metrics
 from gnomon.experiments.resolve import ConfigError
@@ -39,47 +40,53 @@ def assert_same_run(one: Path, other: Path) -> None:
     assert results[0] == results[1]
 
 
-@pytest.fixture
-def arguments(sweep_file, tmp_path):
-    """The same long enough run in two folders."""
-    config = sweep_file("[{}]", steps=240, checkpoint_every=20, log_every=4)
-    return lambda name: (f"--config={config}", f"--workdir={tmp_path / name}")
+@pytest.fixture(scope="module")
+def config(sweep_file):
+    """The config file of a run long enough to be interrupted."""
+    return str(sweep_file("[{}]", steps=240, checkpoint_every=20, log_every=4))
 
 
-def test_killed_anywhere_and_run_again_it_is_bit_equal(command, arguments, tmp_path):
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert command("train", *arguments("whole")).wait() == 0
+@pytest.fixture(scope="module")
+def whole(config, tmp_path_factory, optax_promotion):
+    """The folder of the run that nothing interrupted."""
+    workdir = tmp_path_factory.mktemp("whole")
+    train(load(config), workdir)
+    return workdir
+
+
+def test_killed_anywhere_and_run_again_it_is_bit_equal(
+    command, config, whole, tmp_path
+):
     kills = random.Random(0)
-    for _ in range(3):
-        process = command("train", *arguments("killed"))
+    for _ in range(2):
+        process = command("train", f"--config={config}", f"--workdir={tmp_path}")
         # Between rows, so the kill may fall on any step, save or evaluation.
-        target = rows_of(killed) + kills.randint(4, 20)
-        while rows_of(killed) < target and process.poll() is None:
+        target = rows_of(tmp_path) + kills.randint(4, 20)
+        while rows_of(tmp_path) < target and process.poll() is None:
             time.sleep(0.002)
         time.sleep(kills.random() * 0.02)
         process.kill()
         process.wait()
-        if (killed / "result.json").exists():
+        if (tmp_path / "result.json").exists():
             break
-    assert rows_of(killed) > 0
-    assert command("train", *arguments("killed")).wait() == 0
-    assert_same_run(whole, killed)
+    assert rows_of(tmp_path) > 0
+    train(load(config), tmp_path)
+    assert_same_run(whole, tmp_path)
 
 
-def test_ctrl_c_saves_and_the_same_command_goes_on(command, arguments, tmp_path):
-    stopped = tmp_path / "stopped"
-    process = command("train", *arguments("stopped"))
-    while rows_of(stopped) < 7 and process.poll() is None:
+def test_ctrl_c_saves_and_the_same_command_goes_on(command, config, whole, tmp_path):
+    arguments = (f"--config={config}", f"--workdir={tmp_path}")
+    process = command("train", *arguments)
+    while rows_of(tmp_path) < 7 and process.poll() is None:
         time.sleep(0.002)
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate()
     assert process.returncode == 130
     assert "run the same command again to go on" in output
     at = int(output.split("stopped at step ")[1].split()[0])
-    assert load_state(stopped).step == at
-    assert command("train", *arguments("stopped")).wait() == 0
-    assert command("train", *arguments("whole")).wait() == 0
-    assert_same_run(tmp_path / "whole", stopped)
+    assert load_state(tmp_path).step == at
+    assert command("train", *arguments).wait() == 0
+    assert_same_run(whole, tmp_path)
 
 
 def test_a_run_leaves_all_that_it_promises(tiny, tmp_path, capsys):
@@ -118,8 +125,6 @@ def test_training_learns(tiny, tmp_path):
 @pytest.mark.parametrize("name", ["digits_mlp", "digits_resnet"])
 def test_image_configs_train(name, tmp_path):
     """Statistics of batch normalization are part of the saved state."""
-    from gnomon.experiments.config import load, override
-
     changes = {"steps": 80, "model.width": 4} if "resnet" in name else {"steps": 30}
     config = override(load(f"{name}.py"), changes | {"tensorboard": False})
     result = train(config, tmp_path)

@@ -55,10 +55,30 @@ def sania_hutchinson(*, b2, eps, max_learning_rate):
     return optimizers.sania(metric, max_learning_rate=max_learning_rate)
 
 
+def quantized_adamp(*, learning_rate, b1, b2, weight_decay):
+    """With every leaf coded, in blocks of which a leaf has several."""
+    inner = optimizers.adamp(learning_rate, b1=b1, b2=b2, weight_decay=weight_decay)
+    return optimizers.quantize_moments(inner, min_size=0, block=8)
+
+
 # What the rows of methods that take their step size from the loss have in common.
 POLYAK: dict[str, Any] = dict(
     reads=("value",), needs_params=False, rate="max_learning_rate"
 )
+
+
+def wider_adamp(*, learning_rate, b1, b2, weight_decay):
+    """As in a network that is twice as wide as the one it was tuned for."""
+
+    def halved(params):
+        def half(w):
+            shape = (size if size % 2 else size // 2 for size in w.shape)
+            return jax.ShapeDtypeStruct(tuple(shape), w.dtype)
+
+        return jax.tree.map(half, params)
+
+    inner = optimizers.scale_by_adamp(b1=b1, b2=b2)
+    return optimizers.mup(inner, halved, learning_rate, weight_decay=weight_decay)
 
 
 def matrices(params):
@@ -90,6 +110,8 @@ ROWS = (
         optimizers.adamp,
         {"learning_rate": 0.05, "b2": 0.99, "weight_decay": 1e-5},
         {"nesterov": True},
+        # Long after it has converged the second moment is so small that it jumps.
+        steps=300,
     ),
     Row(
         "sgdp",
@@ -225,6 +247,16 @@ ROWS = (
         {"inner": optimizers.scale_by_adamp(b2=0.99), "constrained": matrices},
     ),
     Row(
+        "quantize_moments",
+        quantized_adamp,
+        {"learning_rate": 0.05, "b1": 0.9, "b2": 0.99, "weight_decay": 1e-5},
+    ),
+    Row(
+        "mup",
+        wider_adamp,
+        {"learning_rate": 0.1, "b1": 0.9, "b2": 0.99, "weight_decay": 1e-5},
+    ),
+    Row(
         "weight_norm",
         optimizers.weight_norm,
         {"learning_rate": 0.05, "eps": 1e-8},
@@ -277,7 +309,7 @@ def quadratic(params) -> jax.Array:
     return sum(distance(leaf) for leaf in jax.tree.leaves(params) if leaf.size)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def problem() -> Problem:
     """A dense layer and an embedding, small: every row compiles a few programs."""
     keys = jax.random.split(jax.random.key(0), 3)
@@ -291,7 +323,8 @@ def problem() -> Problem:
     return Problem(params, quadratic)
 
 
-@pytest.fixture(params=ROWS, ids=lambda row: row.name)
+# Once a module, so that the tests of one row follow each other and share a reference.
+@pytest.fixture(scope="module", params=ROWS, ids=lambda row: row.name)
 def row(request):
     row = request.param
     # optax's own multiply integers by floats, which strict promotion forbids.
@@ -299,7 +332,7 @@ def row(request):
         yield row
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def reference(row, problem):
     """The (params, state) after three steps built and taken outside of jit."""
     return problem.run(row, row.build())
