@@ -8,13 +8,18 @@ WORKDIR ?= runs/quickstart
 CONFIG ?= experiments/configs/quickstart.py
 JOBS ?= $(shell $(PYTHON) -c 'import os; print(min(4, os.cpu_count() or 1))')
 
-.PHONY: sweep test lint notebooks check-kernels format clean
+.PHONY: sweep test test-ray lint notebooks check-kernels format clean
 
 sweep: $(VENV)/.experiments
 	$(BIN)/python -m gnomon.experiments.sweep --config=$(CONFIG) --workdir=$(WORKDIR)
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal $(ARGS)
+
+# Ray is large and slow to start: it has an environment, and a test, of its own.
+test-ray:
+	$(MAKE) VENV=.venv-ray .venv-ray/.test .venv-ray/.ray
+	.venv-ray/bin/python -m pytest -q tests/experiments/test_ray.py $(ARGS)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -49,15 +49,18 @@ def launch(main: Callable[[list[str]], None]) -> None:
     app.run(guarded)
 
 
-def configure_jax() -> None:
+def configure_jax(cpus: int | None = None) -> None:
     """Settings that make experiments fast, where the user has not chosen others.
 
     Compiled programs are kept between processes, and a CPU counts as one device for
     each core, so that the lanes of a sweep run on all of them.
+
+    Args:
+      cpus: the cores that this process may use; by default all that it has.
     """
     config: Any = jax.config  # its options are not declared as attributes
     if config.jax_compilation_cache_dir is None:
         cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         config.update("jax_compilation_cache_dir", str(Path(cache, "gnomon/xla")))
     if config.jax_num_cpu_devices < 0:
-        config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+        config.update("jax_num_cpu_devices", cpus or len(os.sched_getaffinity(0)))

@@ -15,6 +15,7 @@ from typing import Any
 
 import ml_collections
 
+from gnomon.experiments.mesh import check_mesh
 from gnomon.experiments.resolve import ConfigError, check, did_you_mean
 
 PACKAGED = Path(__file__).parent / "configs"
@@ -38,6 +39,8 @@ def defaults() -> ml_collections.ConfigDict:
             log_every=20,
             checkpoint_every=200,
             tensorboard=True,
+            # One trial over several devices (`gnomon.experiments.mesh`).
+            mesh=dict(data=1, model=1, rules=()),
             # Probes (`gnomon.experiments.probes`); every 0: off.
             dynamics=dict(free=False, cheap_every=0, full_every=0, layers=""),
             report=dict(baseline="", metric="validation_loss"),
@@ -189,13 +192,14 @@ def validate(config: Mapping) -> None:
     for field in known:
         if field not in config:
             raise ConfigError(f"config.{field}: missing; start from config.defaults()")
-    for section in ("evaluate", "report", "dynamics", "tuning"):
+    for section in ("evaluate", "report", "dynamics", "tuning", "mesh"):
         for field in config[section]:
             if field not in known[section]:
                 hint = did_you_mean(field, known[section])
                 raise ConfigError(f"config.{section}.{field}: unknown field{hint}")
     _positive(config, ["steps", "batch", "log_every", "checkpoint_every"])
     _positive(config["evaluate"], ["batches", "batch"], "evaluate.")
+    check_mesh(config)
     if not isinstance(config["seed"], int) or config["seed"] < 0:
         raise ConfigError(f"config.seed={config['seed']!r}: needs an integer >= 0")
     for field in ("cheap_every", "full_every"):

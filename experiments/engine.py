@@ -183,6 +183,8 @@ def _pad_lanes(state: TrainState, count: int, like: TrainState) -> TrainState:
     """A saved state with its ghost lanes again, placed as the program wants it."""
 
     def pad(leaf: jax.Array, target: jax.ShapeDtypeStruct) -> jax.Array:
+        if leaf.shape[0] == target.shape[0]:  # restored where it belongs
+            return leaf
         index = np.minimum(np.arange(target.shape[0]), count - 1)
         return jax.device_put(leaf[index], target.sharding)
 

@@ -5,6 +5,8 @@ a step. The lanes are spread over the local devices. Within a device they are a
 `jax.vmap`, which fills an accelerator; on a CPU they are a `jax.lax.map`, because
 XLA's CPU matrix products are fastest one model at a time
 (``benchmarks/sweep_throughput.py`` measures both). One lane is the plain program.
+Where `config.mesh` lays a trial on several devices, lanes run one after another
+instead, each on all of them.
 """
 
 import os
@@ -18,6 +20,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from gnomon.experiments.data import Dataset
+from gnomon.experiments.mesh import device_mesh, shardings_of, size_of, specs_of
 from gnomon.experiments.probes import due, settings_of
 from gnomon.experiments.program import TrainState, make_program
 from gnomon.experiments.resolve import ConfigError, resolve
@@ -84,6 +87,8 @@ def padded(trials: Sequence[Trial]) -> list[Trial]:
 
     A ghost lane costs less than a device that stands idle; its results are dropped.
     """
+    if size_of(trials[0].config) > 1:
+        return list(trials)
     devices = min(len(jax.local_devices()), len(trials))
     return [*trials, *[trials[-1]] * (-len(trials) % devices)]
 
@@ -94,6 +99,44 @@ def lane_mesh(lanes: int) -> jax.sharding.Mesh:
     return jax.make_mesh(
         (len(devices),), ("lane",), (jax.sharding.AxisType.Auto,), devices=devices
     )
+
+
+class Placement(NamedTuple):
+    """Where the arrays of a chunk lie.
+
+    Attributes:
+      spread: how many parts the lane axis is cut into.
+      lanes: of arrays with a leading lane axis.
+      batches: of training batches, by distinct seed.
+      batch: of a validation batch, shared by the lanes.
+      state: of each leaf of the state.
+    """
+
+    spread: int
+    lanes: NamedSharding
+    batches: NamedSharding
+    batch: NamedSharding
+    state: Any
+
+
+def placement(config: Mapping, lanes: int, state: TrainState) -> Placement:
+    """Lanes side by side on devices of their own, or each on the mesh of its config.
+
+    Args:
+      config: what the lanes have in common.
+      lanes: how many there are.
+      state: the abstract state of one of them.
+    """
+    if size_of(config) == 1:
+        mesh = lane_mesh(lanes)
+        mine, ours = (NamedSharding(mesh, spec) for spec in (P("lane"), P()))
+        every = jax.tree.map(lambda leaf: mine, state)
+        return Placement(mesh.size, mine, ours, ours, every)
+    mesh = device_mesh(config)
+    whole, batches, batch = (
+        NamedSharding(mesh, spec) for spec in (P(), P(None, "data"), P("data"))
+    )
+    return Placement(1, whole, batches, batch, shardings_of(config, mesh, state))
 
 
 def hypers_of(trials: Sequence[Trial]) -> dict[str, np.ndarray]:
@@ -155,6 +198,7 @@ def trace(config: Mapping, dataset: Dataset) -> TrainState:
         program = make_program(static)
         seed = jax.ShapeDtypeStruct((), jnp.uint32)
         state = jax.eval_shape(program.init, seed, hypers, batch)
+        specs_of(config, state.params)
         jax.eval_shape(program.step, state, batch, hypers)
         for tier in due(settings_of(config), 0, logging=True):
             jax.eval_shape(program.probes[tier], state, batch, hypers)
@@ -189,15 +233,21 @@ def compile_lanes(
     config = trials[0].config
     program = make_program(split(config)[0])
     lanes, distinct = len(trials), len(seeds_of(trials)[1])
-    mesh = lane_mesh(lanes)
-    mine, ours = (NamedSharding(mesh, spec) for spec in (P("lane"), P()))
     batch = batch_shapes(dataset.train, config["batch"])
+    hypers = hypers_of(trials)
+    seed = jax.ShapeDtypeStruct((), jnp.uint32)
+    first = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), hypers)
+    alone = jax.eval_shape(program.init, seed, first, batch)
+    place = placement(config, lanes, alone)
+    if size_of(config) > 1:
+        how = "map"
 
     def spread(function: Callable, axes: Sequence[int | None]) -> Callable:
-        local = across(function, axes, lanes // mesh.size, how)
+        local = across(function, axes, lanes // place.spread, how)
         specs = tuple(P() if axis is None else P("lane") for axis in axes)
-        if mesh.size == 1:
+        if place.spread == 1:
             return local
+        mesh = place.lanes.mesh
         return jax.shard_map(
             local, mesh=mesh, in_specs=specs, out_specs=P("lane"), check_vma=False
         )
@@ -216,32 +266,35 @@ def compile_lanes(
 
         return every
 
-    def shaped(tree: Any, sharding: NamedSharding) -> Any:
-        return jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
-        )
+    def laned(x: Any, sharding: NamedSharding = place.lanes) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((lanes, *x.shape), x.dtype, sharding=sharding)
 
-    hypers = shaped(hypers_of(trials), mine)
-    seeds = jax.ShapeDtypeStruct((lanes,), jnp.uint32, sharding=mine)
-    which = jax.ShapeDtypeStruct((lanes,), jnp.int32, sharding=mine)
+    state = jax.tree.map(laned, alone, place.state)
+    hypers = jax.tree.map(laned, first)
+    ours = place.batches
+    which = laned(jax.ShapeDtypeStruct((), jnp.int32))
     stacked = {
         name: jax.ShapeDtypeStruct((distinct, *x.shape), x.dtype, sharding=ours)
         for name, x in batch.items()
     }
-    state = shaped(jax.eval_shape(init, seeds, hypers), mine)
     compiled = (
-        jax.jit(batched(program.step), donate_argnums=0, out_shardings=mine)
+        jax.jit(batched(program.step), donate_argnums=0, out_shardings=place.state)
         .lower(state, stacked, which, hypers)
         .compile()
     )
     return Lanes(
-        init=jax.jit(init, in_shardings=mine, out_shardings=mine),
+        init=jax.jit(init, in_shardings=place.lanes, out_shardings=place.state),
         step=compiled,
         evaluate=jax.jit(
-            spread(program.evaluate, (0, None)), in_shardings=(mine, ours)
+            spread(program.evaluate, (0, None)),
+            in_shardings=(place.state, place.batch),
         ),
         probes={
-            tier: jax.jit(batched(probe), donate_argnums=0, out_shardings=mine)
+            tier: jax.jit(
+                batched(probe),
+                donate_argnums=0,
+                out_shardings=(place.state, place.lanes),
+            )
             for tier, probe in program.probes.items()
         },
         state=state,

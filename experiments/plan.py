@@ -18,6 +18,7 @@ from gnomon.experiments.group import (
     padded,
     seeds_of,
 )
+from gnomon.experiments.mesh import size_of
 from gnomon.experiments.progress import format_duration
 from gnomon.experiments.resolve import ConfigError
 from gnomon.experiments.runs import flatten
@@ -87,7 +88,9 @@ def fit_lanes(
       ConfigError: one trial alone does not fit the device's memory.
     """
     budget = memory_budget()
-    lanes = min(forced or len(trials), len(trials))
+    # A trial on a mesh has all of the devices: no other gains from running beside it.
+    most = 1 if size_of(trials[0].config) > 1 else len(trials)
+    lanes = min(forced or most, most)
     while True:
         compiled = compile_lanes(trials[:lanes], dataset)
         if compiled.bytes <= budget:
@@ -95,7 +98,8 @@ def fit_lanes(
         if lanes == 1:
             raise ConfigError(
                 f"one trial needs {compiled.bytes / 2**30:.1f} GiB and"
-                f" {budget / 2**30:.1f} GiB are free; lower config.batch or the model"
+                f" {budget / 2**30:.1f} GiB are free; lower config.batch"
+                " or the model, or lay it on more devices with config.mesh"
             )
         lanes = max(1, min(lanes - 1, int(lanes * budget / compiled.bytes)))
 

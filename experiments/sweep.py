@@ -3,15 +3,17 @@
 The config file's ``sweep()`` yields override mappings; each is a trial. Trials that
 can share a compiled program run side by side in it. With ``config.tuning.widen`` the
 grids then grow until the best learning rate of each lies inside. A rerun skips what is
-done and goes on with the rest; several processes may work on one folder.
+done and goes on with the rest; several processes may work on one folder. With
+``--engine=ray`` they are tasks of a Ray cluster (`gnomon.experiments.on_ray`).
 """
 
 import inspect
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from absl import flags
@@ -25,6 +27,7 @@ from gnomon.experiments.data import Dataset, load
 from gnomon.experiments.files import read_json, write_json
 from gnomon.experiments.group import Lanes, compile_lanes, flops_per_step, trace
 from gnomon.experiments.interrupt import Interruption
+from gnomon.experiments.mesh import device_mesh
 from gnomon.experiments.plan import fit_lanes, group_names, plan_group, plan_table
 from gnomon.experiments.progress import Progress
 from gnomon.experiments.resolve import ConfigError
@@ -66,6 +69,11 @@ class Sweep:
                 trace(group[0].config, self.data(group[0]))
             except ConfigError as error:
                 raise ConfigError(f"trial {group[0].id}: {error}") from error
+
+    def check_devices(self) -> None:
+        """Refuses a mesh that needs more devices than this process has."""
+        for group in self.groups.values():
+            device_mesh(group[0].config)
 
     def data(self, trial: Trial) -> Dataset:
         """The data set of a trial; `load` keeps what it has read."""
@@ -121,13 +129,23 @@ def prepare(
     write_json(path, about | {"trials": trials, "data": fingerprints})
 
 
-def run_sweep(sweep: Sweep, workdir: Path, keep_checkpoints: bool = False) -> None:
+def run_sweep(
+    sweep: Sweep,
+    workdir: Path,
+    keep_checkpoints: bool = False,
+    *,
+    wait: bool = True,
+    stream: TextIO | None = None,
+) -> None:
     """Runs what is left of a sweep; other processes may be doing the same.
 
     Args:
       sweep: the sweep, after `prepare`.
       workdir: its folder.
       keep_checkpoints: keep each chunk's last checkpoints after its results.
+      wait: stay until the trials that other processes run are done, to take over
+        those of a process that dies.
+      stream: where progress is shown; by default standard error.
 
     Raises:
       Interrupted: stopped on request, after a checkpoint.
@@ -139,6 +157,7 @@ def run_sweep(sweep: Sweep, workdir: Path, keep_checkpoints: bool = False) -> No
             sum(steps.values()),
             start=sum(steps[t.id] for t in sweep.trials if is_done(workdir, t)),
             trials=len(sweep.trials),
+            stream=stream,
         ) as progress,
     ):
         while True:
@@ -147,7 +166,7 @@ def run_sweep(sweep: Sweep, workdir: Path, keep_checkpoints: bool = False) -> No
             before = sum(steps[trial.id] for trial in done)
             progress.update(before, trials=len(done))
             if claimed is None:
-                if not busy or interruption.requested:
+                if not busy or not wait or interruption.requested:
                     break
                 # Another process runs them. If it dies, its lock is free and its
                 # chunk is claimed here.
@@ -180,11 +199,21 @@ def run_sweep(sweep: Sweep, workdir: Path, keep_checkpoints: bool = False) -> No
 
 
 def run_widening(
-    sweep: Sweep, workdir: Path, about: dict[str, Any], keep_checkpoints: bool = False
+    sweep: Sweep,
+    workdir: Path,
+    about: dict[str, Any],
+    run: Callable[[Sweep, Path], None] = run_sweep,
 ) -> None:
-    """Runs a sweep, then what `config.tuning.widen` adds to its grids, by rounds."""
+    """Runs a sweep, then what `config.tuning.widen` adds to its grids, by rounds.
+
+    Args:
+      sweep: the sweep.
+      workdir: its folder.
+      about: what ``sweep.json`` says of it besides.
+      run: the engine that runs a sweep to its end.
+    """
     prepare(sweep, workdir, about)
-    run_sweep(sweep, workdir, keep_checkpoints)
+    run(sweep, workdir)
     trials = list(sweep.trials)
     for _ in range(max(trial.config["tuning"]["widen"] for trial in trials)):
         ids = {trial.id for trial in trials}
@@ -198,7 +227,7 @@ def run_widening(
             shown = ", ".join(f"{rate:g}" for rate in rates)
             print(f"best rate at the end of a grid: {grown.names[key]} adds {shown}")
         prepare(grown, workdir, about, earlier=trials)
-        run_sweep(grown, workdir, keep_checkpoints)
+        run(grown, workdir)
         trials += grown.trials
 
 
@@ -235,14 +264,30 @@ def main(argv: list[str]) -> None:
         ":"
     )
     workdir = Path(flags.FLAGS.workdir)
+    distributed = flags.FLAGS.engine == "ray" and not flags.FLAGS.dry_run
+    if distributed:
+        # Here, because it imports this module, and after it Ray.
+        from gnomon.experiments import on_ray
+
+        on_ray.connect()
     trials = trials_of(plain(flags.FLAGS.config), path, arg)
     sweep = Sweep(trials, flags.FLAGS.max_lanes)
     print(f"{len(trials)} trials in {len(sweep.groups)} groups")
     if flags.FLAGS.dry_run:
         print(dry_run(sweep))
         return
-    about = {"config": path, "arg": arg, "command": sys.argv}
-    run_widening(sweep, workdir, about, flags.FLAGS.keep_checkpoints)
+    run: Callable = run_sweep
+    if distributed:
+        run = partial(
+            on_ray.run_sweep,
+            cpus=flags.FLAGS.ray_cpus,
+            gpus=flags.FLAGS.ray_gpus,
+            retries=flags.FLAGS.ray_retries,
+        )
+    else:
+        sweep.check_devices()
+    run = partial(run, keep_checkpoints=flags.FLAGS.keep_checkpoints)
+    run_widening(sweep, workdir, {"config": path, "arg": arg, "command": sys.argv}, run)
     report.main(workdir)
 
 
@@ -251,6 +296,10 @@ def run() -> None:
     flags.DEFINE_bool("dry_run", False, "Print the plan and its cost; run nothing.")
     flags.DEFINE_integer("max_lanes", 0, "Most trials side by side; 0: what fits.")
     flags.DEFINE_bool("keep_checkpoints", False, "Keep checkpoints of done trials.")
+    flags.DEFINE_enum("engine", "local", ["local", "ray"], "Who runs the trials.")
+    flags.DEFINE_float("ray_cpus", 1, "CPUs of a Ray task.", lower_bound=0)
+    flags.DEFINE_float("ray_gpus", 0, "GPUs of a Ray task.", lower_bound=0)
+    flags.DEFINE_integer("ray_retries", 3, "Deaths that a Ray task may survive.")
     launch(main)
 
 

@@ -19,13 +19,14 @@ from gnomon.experiments.data import load
 from gnomon.experiments.files import lock, read_json, write_json
 from gnomon.experiments.group import compile_lanes, flops_per_step, trace
 from gnomon.experiments.interrupt import Interruption
+from gnomon.experiments.mesh import device_mesh
 from gnomon.experiments.overview import parameter_table
 from gnomon.experiments.program import TrainState
 from gnomon.experiments.progress import Progress
 from gnomon.experiments.resolve import ConfigError
 from gnomon.experiments.results import units_per_step
 from gnomon.experiments.runs import flatten
-from gnomon.experiments.trials import OPERATIONAL, Trial, make_trial
+from gnomon.experiments.trials import OPERATIONAL, PLACEMENT, Trial, make_trial
 
 
 def same_run(workdir: Path, trial: Trial) -> None:
@@ -40,8 +41,9 @@ def same_run(workdir: Path, trial: Trial) -> None:
     old, new = flatten(read_json(path)), flatten(plain(trial.config))
     # A component's name first: its keywords differ because it does.
     fields = sorted(old.keys() | new.keys(), key=lambda f: (not f.endswith(".name"), f))
+    free = (*OPERATIONAL, *PLACEMENT)
     for field in fields:
-        if field.split(".")[0] not in OPERATIONAL and old.get(field) != new.get(field):
+        if field.split(".")[0] not in free and old.get(field) != new.get(field):
             raise ConfigError(
                 f"--workdir={workdir} holds another run: config.{field} was"
                 f" {old.get(field)!r} and is now {new.get(field)!r};"
@@ -75,6 +77,7 @@ def train(config: dict[str, Any], workdir: Path) -> dict:
             return read_json(workdir / "result.json")
         dataset = load(config["data"])
         state = trace(config, dataset)
+        device_mesh(config)
         print(parameter_table(state.params))
         write_json(workdir / "config.json", trial.config)
         lanes = compile_lanes([trial], dataset)

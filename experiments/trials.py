@@ -20,6 +20,9 @@ OPERATIONAL = ("report", "tuning", "log_every", "checkpoint_every", "tensorboard
 RHYTHM = ("log_every", "checkpoint_every", "tensorboard")
 # Changes the program, and what it tells, but not the trial: no part of its id.
 OBSERVING = ("dynamics",)
+# Says which devices a trial lies on: as another number of devices would, it changes the
+# program and the rounding of its sums, and not the trial.
+PLACEMENT = ("mesh",)
 TRACED_SECTIONS = ("optimizer", "schedule")
 
 
@@ -48,7 +51,7 @@ def digest(contents: Any, length: int = 12) -> str:
 def make_trial(config: Mapping) -> Trial:
     """Gives a config its id: a hash of the fields that decide its result."""
     config = dict(config)
-    left_out = (*OPERATIONAL, *OBSERVING)
+    left_out = (*OPERATIONAL, *OBSERVING, *PLACEMENT)
     return Trial(digest({k: v for k, v in config.items() if k not in left_out}), config)
 
 
