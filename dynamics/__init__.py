@@ -14,6 +14,7 @@ for a reason that the record's documentation gives, and raises nothing.
   :func:`loss_plane`, :func:`linear_barrier` after :func:`weight_matching`,
   :func:`el2n_scores` and :func:`grand_scores`.
 
+Across widths :func:`coordinate_check` says what grows or vanishes with the width.
 `gnomon.dynamics.names` lists the names under which the trainer writes them.
 """
 
@@ -24,6 +25,12 @@ from gnomon.dynamics.activations import (
     activations,
     layer_activations,
     logits,
+)
+from gnomon.dynamics.coordinate_check import (
+    CoordinateCheck,
+    Subject,
+    coordinate_check,
+    width_exponents,
 )
 from gnomon.dynamics.curvature import (
     Eigenpairs,
@@ -106,6 +113,7 @@ __all__ = [
     "Activations",
     "Barrier",
     "BatchCost",
+    "CoordinateCheck",
     "Eigenpairs",
     "Eigenvalues",
     "Equilibrium",
@@ -121,6 +129,7 @@ __all__ = [
     "Rank",
     "Ritz",
     "Spectrum",
+    "Subject",
     "Sums",
     "Trace",
     "Tridiagonal",
@@ -129,6 +138,7 @@ __all__ = [
     "as_matrix",
     "batch_cost",
     "compare_groups",
+    "coordinate_check",
     "density",
     "el2n_scores",
     "equilibrium",
@@ -179,4 +189,5 @@ __all__ = [
     "two_batch_noise_scale",
     "wasserstein_distance",
     "weight_matching",
+    "width_exponents",
 ]

@@ -126,7 +126,9 @@ def coordinate_check(
       Sizes are root mean squares, not mean absolute values.
     """
     if len(set(widths)) < 2:
-        raise ValueError(f"widths={tuple(widths)}: an exponent needs two widths or more.")
+        raise ValueError(
+            f"widths={tuple(widths)}: an exponent needs two widths or more."
+        )
     keys = jax.random.split(jax.random.key(0), seeds)
     columns: list[dict[str, np.ndarray]] = []
     for width in widths:

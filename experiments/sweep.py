@@ -215,7 +215,7 @@ def run_widening(
     prepare(sweep, workdir, about)
     run(sweep, workdir)
     trials = list(sweep.trials)
-    for _ in range(max(trial.config["tuning"]["widen"] for trial in trials)):
+    for _ in range(max(trial.config["tuning"].get("widen", 0) for trial in trials)):
         ids = {trial.id for trial in trials}
         done = table([run for run in load_runs(workdir) if run.id in ids])
         added = widened(trials, done, trials[0].config["report"]["metric"])

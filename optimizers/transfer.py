@@ -8,7 +8,6 @@ that go with muP.
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import optax
 
@@ -63,7 +62,7 @@ def scale_by_width(
       ValueError: if the base does not fit the parameters.
 
     Example:
-      >>> base = {"kernel": jax.ShapeDtypeStruct((2, 2), "float32")}
+      >>> base = {"kernel": jnp.zeros((2, 2))}
       >>> link = scale_by_width(base, mup_rule("adam"))
       >>> updates = {"kernel": jnp.ones((8, 8))}
       >>> link.update(updates, link.init(updates))[0]["kernel"][0, 0]
@@ -152,7 +151,7 @@ def mup(
     Example:
       Four times the width, a quarter of the rate:
 
-      >>> base = {"kernel": jax.ShapeDtypeStruct((2, 2), "float32")}
+      >>> base = {"kernel": jnp.zeros((2, 2))}
       >>> w = {"kernel": jnp.ones((8, 8))}
       >>> optimizer = mup(optax.scale_by_sign(), base, 0.1, weight_decay=0.5)
       >>> updates, _ = optimizer.update(w, optimizer.init(w), w)
@@ -223,7 +222,7 @@ def standard_parameterization(
         unknown, or ``learning_rate`` is missing.
 
     Example:
-      >>> base = {"kernel": jax.ShapeDtypeStruct((2, 2), "float32")}
+      >>> base = {"kernel": jnp.zeros((2, 2))}
       >>> w = {"kernel": jnp.ones((8, 8))}
       >>> optimizer = standard_parameterization(optax.sgd(0.1), base, kind="sgd")
       >>> print(optimizer.update(w, optimizer.init(w), w)[0]["kernel"][0, 0])

@@ -213,7 +213,8 @@ def standard_rule(kind: Kind = "adam", *, alignment: Alignment = "full") -> Rule
     A sum over :math:`m` times as many inputs grows with :math:`m` if the layer's
     change is aligned with what comes in, and with :math:`\sqrt m` if not; gradients
     below a readout of variance :math:`1 / fan_{in}` shrink with :math:`\sqrt m`, which
-    Adam does not see.
+    Adam does not see. Changes of the features are taken as not aligned with that first
+    readout; as far as they are, outputs grow by up to :math:`\sqrt m`.
 
     Args:
       kind: "adam" or "sgd", see :func:`mup_rule`.

@@ -11,8 +11,8 @@
 alpha = 0.340 [0.329, 0.366]
 
 `tables` says what the columns are called and turns a sweep into them, `solver` how all
-laws are fitted, `fit` what a fit can be asked. Needs NumPy and SciPy alone, both of
-which JAX brings along.
+laws are fitted, `fit` what a fit can be asked, `rules` what to do at another
+batch size. Needs NumPy and SciPy alone, both of which JAX brings along.
 """
 
 from gnomon.experiments.scaling.approaches import Frontier, envelope, isoflop
@@ -37,6 +37,16 @@ from gnomon.experiments.scaling.hyperparameters import (
 )
 from gnomon.experiments.scaling.kaplan import KaplanFit, fit_kaplan
 from gnomon.experiments.scaling.repeated import fit_data_constrained
+from gnomon.experiments.scaling.rules import (
+    AdamSettings,
+    critical_batch_rule,
+    decay_of_half_life,
+    half_life,
+    linear_rule,
+    scaled_decay,
+    square_root_rule,
+    weight_decay_rule,
+)
 from gnomon.experiments.scaling.tables import as_run_table, run_table, select
 from gnomon.experiments.scaling.transfer import (
     Ladder,
@@ -46,6 +56,7 @@ from gnomon.experiments.scaling.transfer import (
 )
 
 __all__ = [
+    "AdamSettings",
     "Allocation",
     "ChinchillaFit",
     "Conditioning",
@@ -63,6 +74,8 @@ __all__ = [
     "as_run_table",
     "checklist",
     "complex_step",
+    "critical_batch_rule",
+    "decay_of_half_life",
     "envelope",
     "extrapolate_curve",
     "fit_accuracy",
@@ -76,11 +89,16 @@ __all__ = [
     "fit_loss_to_loss",
     "fit_power",
     "fit_timescale",
+    "half_life",
     "holdout",
     "isoflop",
+    "linear_rule",
     "optima",
     "power_terms",
     "predict_weight_decay",
     "run_table",
+    "scaled_decay",
     "select",
+    "square_root_rule",
+    "weight_decay_rule",
 ]

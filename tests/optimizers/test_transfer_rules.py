@@ -1,0 +1,207 @@
+"""Learning rates by width: the published tables, and what is the same at the base."""
+
+from fractions import Fraction
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from gnomon import optimizers
+from gnomon.optimizers import learning_rate_factors, mup_rule, standard_rule
+
+HEADS = 2
+
+
+def network(width, depth=3):
+    """A leaf of every kind; two layers are stacked, the number of heads is fixed."""
+    shapes = {
+        "embed": {"embedding": (11, width)},
+        "attention": {
+            "query": {"kernel": (width, HEADS, width // HEADS), "bias": (HEADS, width)},
+            "out": {"kernel": (HEADS, width // HEADS, width)},
+        },
+        "conv": {"kernel": (3, 3, width, 2 * width)},
+        "first": {"kernel": (5, width), "bias": (width,)},
+        "blocks": {"query": {"kernel": (depth, width, HEADS, width)}},
+        "blocks_norm": {"scale": (depth, width)},
+        "head": {"kernel": (width, 7), "bias": (7,)},
+        "temperature": (),
+    }
+    return jax.tree.map(
+        lambda shape: jax.ShapeDtypeStruct(shape, "float32"),
+        shapes,
+        is_leaf=lambda x: isinstance(x, tuple),
+    )
+
+
+def by_role(vector, first, hidden, output):
+    return {
+        "embed": {"embedding": first},
+        "attention": {
+            "query": {"kernel": hidden, "bias": vector},
+            "out": {"kernel": hidden},
+        },
+        "conv": {"kernel": hidden},
+        "first": {"kernel": first, "bias": vector},
+        "blocks": {"query": {"kernel": hidden}},
+        "blocks_norm": {"scale": vector},
+        "head": {"kernel": output, "bias": 1},
+        "temperature": 1,
+    }
+
+
+# Rates at four times the width, m = 4, of (vector, input, hidden, output): Tensor
+# Programs V, table 3 and table 8 for muP; Everett et al., 2024, for standard.
+QUARTER, HALF = Fraction(1, 4), Fraction(1, 2)
+TABLE = {
+    "muP Adam": (mup_rule("adam"), (1, 1, QUARTER, QUARTER)),
+    "muP SGD": (mup_rule("sgd"), (4, 4, 1, QUARTER)),
+    "muP Adam, multiplier": (
+        mup_rule("adam", output_multiplier=True),
+        (1, 1, QUARTER, 1),
+    ),
+    "muP SGD, multiplier": (mup_rule("sgd", output_multiplier=True), (4, 4, 1, 4)),
+    "standard Adam": (standard_rule("adam"), (1, 1, QUARTER, QUARTER)),
+    "standard SGD": (standard_rule("sgd"), (2, 2, HALF, QUARTER)),
+    "standard Adam, unaligned": (
+        standard_rule("adam", alignment="none"),
+        (1, 1, HALF, HALF),
+    ),
+    "standard SGD, unaligned": (
+        standard_rule("sgd", alignment="none"),
+        (2, 2, 1, HALF),
+    ),
+}
+
+
+@pytest.mark.parametrize(("rule", "factors"), TABLE.values(), ids=TABLE)
+def test_factors_of_every_kind_of_leaf(rule, factors):
+    found = learning_rate_factors(network(32), network(8), rule, stacked="^blocks")
+    assert found == jax.tree.map(float, by_role(*factors))
+
+
+@pytest.mark.parametrize(("rule", "factors"), TABLE.values(), ids=TABLE)
+def test_all_factors_are_one_at_the_base_width_and_at_another_depth(rule, factors):
+    deep, base = network(8, depth=5), network(8)
+    found = learning_rate_factors(deep, base, rule, stacked="^blocks")
+    assert set(jax.tree.leaves(found)) == {1.0}
+
+
+def test_a_stack_of_query_kernels_has_to_be_declared():
+    """Its layers are an axis like any other until a rule says what they are."""
+    growth = optimizers.width_growth(network(32), network(8))
+    assert growth["blocks"]["query"]["kernel"].role != "hidden"
+    growth = optimizers.width_growth(network(32), network(8), stacked="^blocks")
+    assert growth["blocks"]["query"]["kernel"] == ("hidden", 4.0, 4.0)
+
+
+def test_a_base_that_does_not_fit_is_refused():
+    base = network(8)
+    del base["first"]["bias"]
+    with pytest.raises(ValueError, match=r"base: 'first/bias' has shape None there"):
+        optimizers.width_growth(network(32), base)
+    with pytest.raises(ValueError, match=r"kind='adan' is not one of"):
+        mup_rule("adan")
+    with pytest.raises(ValueError, match=r"alignment='half' is not one of"):
+        standard_rule("sgd", alignment="half")
+
+
+def arrays(shapes, seed=0):
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(
+        lambda s: jnp.asarray(rng.normal(size=s.shape), s.dtype), shapes
+    )
+
+
+def trained(optimizer, params, steps=3):
+    @jax.jit
+    def step(params, state):
+        grads = jax.tree.map(lambda w: w - 0.5, params)
+        updates, state = optimizer.update(grads, state, params)
+        return optax.apply_updates(params, updates), state
+
+    state = optimizer.init(params)
+    for _ in range(steps):
+        params, state = step(params, state)
+    return params
+
+
+@pytest.mark.parametrize("kind", ["adam", "sgd"])
+def test_at_the_base_width_it_is_the_optimizer_itself_to_the_bit(kind):
+    params = arrays(network(8))
+    inner = optimizers.adamp if kind == "adam" else optimizers.sgdp
+    wrapped = optimizers.mup(
+        inner, network(8), 0.03, kind=kind, inner_kwargs={"weight_decay": 0.1}
+    )
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        trained(wrapped, params),
+        trained(inner(0.03, weight_decay=0.1), params),
+    )
+
+
+def test_decay_inside_shrinks_with_width_and_decay_outside_does_not():
+    """Of a weight without a gradient, after one step at four times the width."""
+    base = {"kernel": jax.ShapeDtypeStruct((2, 2), "float32")}
+    w = {"kernel": jnp.ones((8, 8))}
+    still = {"kernel": jnp.zeros((8, 8))}
+
+    def left(optimizer):
+        updates, _ = optimizer.update(still, optimizer.init(w), w)
+        return 1 + updates["kernel"][0, 0]
+
+    # A still weight is one that AdamP decays less, by wd_ratio.
+    decay = {"weight_decay": 0.5, "wd_ratio": 1.0}
+    inside = optimizers.mup(optimizers.adamp, base, 0.1, inner_kwargs=decay)
+    outside = optimizers.mup(optax.identity(), base, 0.1, weight_decay=0.5)
+    masked = optimizers.mup(
+        optax.identity(), base, 0.1, weight_decay=0.5, weight_decay_mask=False
+    )
+    np.testing.assert_allclose(left(inside), 1 - 0.1 * 0.5 / 4, rtol=1e-6)
+    np.testing.assert_allclose(left(outside), 1 - 0.1 * 0.5, rtol=1e-6)
+    assert left(masked) == 1
+    with pytest.raises(ValueError, match="learning_rate is missing: weight_decay"):
+        optimizers.mup(optax.sgd(0.1), base, weight_decay=0.5)
+
+
+def test_decay_follows_the_schedule_and_stays_bfloat16():
+    base = {"kernel": jax.ShapeDtypeStruct((2, 2), "bfloat16")}
+    w = {"kernel": jnp.ones((8, 8), "bfloat16")}
+    optimizer = optimizers.mup(
+        optax.identity(),
+        base,
+        lambda count: jnp.where(count == 0, 0.5, 1.0),
+        weight_decay=0.25,
+    )
+    state, seen = optimizer.init(w), []
+    for _ in range(2):
+        updates, state = optimizer.update(w, state, w)
+        seen.append(float(updates["kernel"][0, 0]))
+        assert updates["kernel"].dtype == jnp.bfloat16
+    # -rate (1 / 4 + 0.25), every number a sum of powers of two.
+    assert seen == [-0.25, -0.5]
+
+
+def test_initial_variances():
+    """Hidden 1 / fan-in, readout 1 / fan-in squared, inputs and gains as in the base,
+    whatever the model itself draws; leaves that have not grown are not touched."""
+    base, wide = arrays(network(8)), arrays(network(32), seed=1)
+    started = optimizers.mup_initialization(wide, base, stacked="^blocks")
+
+    def rms(x):
+        return np.sqrt(np.mean(np.square(x)))
+
+    ratios = jax.tree.map(lambda w, small: rms(w) / rms(small), started, base)
+    wanted = by_role(vector=1, first=1, hidden=HALF, output=QUARTER)
+    wanted["temperature"] = ratios["temperature"]
+    wanted["head"]["bias"] = ratios["head"]["bias"]
+    jax.tree.map(
+        lambda a, e: np.testing.assert_allclose(a, float(e), rtol=1e-5), ratios, wanted
+    )
+    assert started["temperature"] is wide["temperature"]
+    assert started["head"]["bias"] is wide["head"]["bias"]
+    zeros = jax.tree.map(jnp.zeros_like, wide)
+    nothing = optimizers.mup_initialization(zeros, base)
+    assert not any(leaf.any() for leaf in jax.tree.leaves(nothing))
