@@ -34,7 +34,7 @@ def get_config(arg: str = ""):
     config.checkpoint_every = 50
     config.tensorboard = False
     config.report.baseline = "standard"
-    config.tuning = dict(widen=0, interpolate=True)
+    config.tuning = dict(widen=2, interpolate=True)
     return config
 
 
