@@ -41,8 +41,8 @@ def stored(
     next.
 
     Args:
-      make_builder: makes the builder. It is called anew after a wait, because a
-        builder looks at the disk when it is made.
+      make_builder: makes the builder. It is called anew once the data are seen to be
+        there, because a builder looks at the disk when it is made.
 
     Returns:
       The builder of a data set that is on disk.
@@ -52,12 +52,11 @@ def stored(
     with _quiet():
         builder = make_builder()
         if builder.data_path.exists():
-            return builder
+            return make_builder()
         # The lock ends with its process, so a killed writer keeps nobody waiting.
         with files.lock(data_dir() / f"{builder.name}.lock", blocking=True):
-            builder = make_builder()
             if builder.data_path.exists():
-                return builder
+                return make_builder()
             for leftover in Path(builder.data_dir).parent.glob("incomplete.*"):
                 shutil.rmtree(leftover)
             builder.download_and_prepare(

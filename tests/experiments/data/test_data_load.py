@@ -118,7 +118,7 @@ def test_a_function_of_the_users_own(user_module):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({}, "config.data.name: missing; give one of stdlib_text, digits, tfds"),
+        ({}, "config.data.name: missing; give one of stdlib_text, digits, wine"),
         ({"name": "stdlib_txt"}, "'stdlib_txt'; did you mean 'stdlib_text'"),
         (
             {"name": "stdlib_text", "lenght": 8},
