@@ -336,7 +336,7 @@ def fit_law(
     if bootstrap:
         n = len(measured)
         rng = np.random.default_rng(seed)
-        weights = rng.multinomial(n, np.full(n, 1 / n), size=bootstrap).astype(float)
+        weights = n * rng.dirichlet(np.ones(n), size=bootstrap)
         draws = polish(form, columns, np.log(measured), weights, solution, delta)
     at_bound = [
         f"theta[{k}] = {value:g} lies at the end of its range"
