@@ -38,9 +38,9 @@ def adamp_8bit(
 ) -> FusedTransformation:
     """``quantize_moments(adamp(...))`` with a fused step.
 
-    In its ``apply``, see :func:`gnomon.optimizers.apply_fused`, no moment is ever in
-    memory in float32: a leaf's codes are read, its parameter moved and its new codes
-    written by one kernel.
+    In its ``apply``, see :func:`gnomon.optimizers.apply_fused`, a leaf's codes are read,
+    its parameter moved and its new codes written by one kernel. Before it XLA finds the
+    sums of the test and of the projection, which may decode a leaf into memory.
 
     Args:
       learning_rate: step size, a scalar or a schedule.
