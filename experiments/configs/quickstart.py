@@ -7,7 +7,7 @@ Each optimizer is tuned over its own five learning rates at each width, with thr
 seeds that both share. The baseline also runs shorter and longer, so that its own
 tuned curve says how much compute it needs to reach the other's loss.
 
-180 trials, about six minutes on two CPU cores. Seen there with jax 0.10.2 on Python
+180 trials, about five minutes on two CPU cores. Seen there with jax 0.10.2 on Python
 3.11.7: AdamP 1.00x [0.99, 1.02] as fast as AdamW, no difference shown and no trend with
 width; tuned losses of AdamW at 200 steps 2.400, 2.280 and 2.224 nats a byte. The text
 is that of the running Python, so other versions give somewhat other numbers.
