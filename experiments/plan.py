@@ -64,7 +64,11 @@ def group_names(grouped: Mapping[str, Sequence[Trial]]) -> dict[str, str]:
         key: " ".join(
             [
                 "+".join(sorted({t.label for t in trials})),
-                *(f"{f.split('.')[-1]}={flats[key].get(f)}" for f in varying),
+                *(
+                    f"{f.split('.')[-1]}={flats[key][f]}"
+                    for f in varying
+                    if flats[key].get(f) is not None
+                ),
             ]
         )
         for key, trials in grouped.items()

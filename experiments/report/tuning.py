@@ -32,7 +32,8 @@ _SHOWN = (
     "tensorboard",
 )
 _RESULTS = ("final.", "parameters", "compute", "units", "seconds")
-_FIRST = ("model.width", "model.depth", "model.")  # what a person calls a scale by
+# What a person calls a scale by.
+_FIRST = ("model.name", "data.name", "model.width", "model.depth", "model.")
 _LAST = ("batch", "steps")
 
 
@@ -268,6 +269,8 @@ def _words(field: str, value: Any) -> str:
     shown = f"{value:g}" if isinstance(value, float) else str(value)
     if field == "steps":
         return f"{shown} steps"
+    if field in ("model.name", "data.name"):
+        return shown.rpartition(".")[2]
     return f"{field.removeprefix('model.').replace('_', ' ')} {shown}"
 
 
