@@ -38,8 +38,8 @@ def adamp_8bit(
 ) -> FusedTransformation:
     """``quantize_moments(adamp(...))`` with a fused step.
 
-    In its ``apply``, see :func:`gnomon.optimizers.apply_fused`, a leaf's codes are read,
-    its parameter moved and its new codes written by one kernel. Before it XLA finds the
+    In its ``apply``, see :func:`gnomon.optimizers.apply_fused`, one kernel reads a
+    leaf's codes, moves its parameter and writes the new codes. Before it XLA finds the
     sums of the test and of the projection, which may decode a leaf into memory.
 
     Args:

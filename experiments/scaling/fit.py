@@ -16,11 +16,12 @@ be alike everywhere.
 Intervals with a bootstrap are percentiles of draws that weigh each run at random, by
 the exponential weights of the Bayesian bootstrap. They hold where noise differs from
 run to run, and are the same on every scale, so an interval of a coefficient stays
-positive. (Drawing runs with replacement repeats some exactly, which at the small default delta
-made intervals too wide: up to 99.5 % over 24 runs.) `benchmarks/coverage.py` measures
-both. At the default delta 95 % intervals hold in 94 to 96.5 % of studies over 24 runs,
-in 93.5 to 97.5 % over 48 and in 91 to 97.5 % over 108; at a delta of 0.01, which is
-wider than the noise, the bootstrap errs on the narrow side, 86.5 to 93.5 % over 48.
+positive. (Drawing runs with replacement repeats some exactly, which at the small
+default delta made intervals too wide: up to 99.5 % over 24 runs.)
+`benchmarks/coverage.py` measures both. At the default delta 95 % intervals hold in 94
+to 96.5 % of studies over 24 runs, in 93.5 to 97.5 % over 48 and in 91 to 97.5 % over
+108; at a delta of 0.01, which is wider than the noise, the bootstrap errs on the narrow
+side, 86.5 to 93.5 % over 48.
 
 References:
   Huber, P. J. (1981). Robust Statistics. Chapter 7.
