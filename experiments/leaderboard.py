@@ -7,6 +7,7 @@ writes ``docs/leaderboard.md`` and its pictures from the run tables in
 there. Every number is computed anew from the stored trials.
 """
 
+import math
 import shutil
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from absl import app, flags
 from gnomon.experiments.files import write_text
 from gnomon.experiments.report import figures, verdict
 from gnomon.experiments.report.analysis import Analysis, analyze
+from gnomon.experiments.report.speedup import NO_INTERVAL
 from gnomon.experiments.report.text import verdict_lines
 from gnomon.experiments.report.tuning import why
 from gnomon.experiments.tables import Stored, read, store
@@ -62,8 +64,11 @@ def study(stored: Stored, page: bool) -> tuple[str, str]:
 
 def _table(analysis: Analysis) -> str:
     rows: list[tuple[str, ...]] = [HEADING, ("---",) * len(HEADING)]
-    speedups = {s.label: s.log_speedup for s in analysis.summaries if not s.reason}
-    for label in sorted(analysis.labels, key=lambda s: -speedups.get(s, 0.0)):
+    rank = {analysis.baseline: 0.0}  # of what has no bounds: last
+    for summary in analysis.summaries:
+        known = not summary.reason and summary.log_interval != NO_INTERVAL
+        rank[summary.label] = -summary.log_speedup if known else math.inf
+    for label in sorted(analysis.labels, key=lambda label: rank[label]):
         own = [cell for cell in analysis.cells if cell.label == label]
         tried = sorted({len(cell.settings) for cell in own})
         budget = "–".join(str(n) for n in sorted({tried[0], tried[-1]}))

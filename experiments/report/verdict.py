@@ -72,9 +72,13 @@ def call(
     'faster at 95 % by itself, but not among all comparisons'
     >>> call((-0.1, 0.3), seeds=3)
     'no difference shown at 95 %'
+    >>> call((-math.inf, math.inf), seeds=3)
+    'the runs set it no bounds, so no verdict'
     """
     if seeds < 2:
         return "one seed, so no interval and no verdict"
+    if interval == NO_INTERVAL:
+        return "the runs set it no bounds, so no verdict"
     alone = " by itself, but not among all comparisons" if p > 0.05 else ""
     if interval[0] > 0:
         return f"{words[0]} at 95 %{alone}"
