@@ -20,6 +20,7 @@ from gnomon.optimizers._tree import broadcast_mask, compute_dtype, map_leaves
 from gnomon.optimizers.fused import (
     FusedTransformation,
     apply_fused,
+    kept,
     leaf_keys,
     leaf_shardings,
 )
@@ -287,14 +288,7 @@ def adamp(
             leaf_shardings(shardings, params),
             leaf_keys(rounding_key, params),
         )
-        # A leaf without a gradient stays where it is.
-        params = jax.tree.map(
-            lambda new, old: old if new is None else new,
-            moved,
-            params,
-            is_leaf=lambda x: x is None,
-        )
         descent = descent._replace(count=optax.safe_increment(descent.count))
-        return params, (ScaleByAdamPState(count, mu, nu), descent)
+        return kept(moved, params), (ScaleByAdamPState(count, mu, nu), descent)
 
     return FusedTransformation(unfused, apply_fn)

@@ -31,7 +31,8 @@ from typing import NamedTuple
 import numpy as np
 
 from gnomon.experiments.report.analysis import Analysis
-from gnomon.experiments.report.tuning import Cell, Scale
+from gnomon.experiments.report.curves import ENOUGH, loss_curve
+from gnomon.experiments.report.tuning import Scale
 from gnomon.experiments.runs import Run
 
 SHARE = 0.8  # of the baseline's run, after which its loss is the target
@@ -160,27 +161,11 @@ def _workload(
         assert cell is not None  # callers choose scales that all ran
         if cell.tuned is None:
             return f"{label} is not tuned there"
-        curve = _curve(cell, analysis.metric, runs)
+        own = [runs[str(trial)] for trial in cell.tuned.trials]
+        curve = loss_curve(own, analysis.metric, analysis.metric)
         if curve is None:
-            return f"{label} recorded {analysis.metric} less than four times"
-        curves.append(curve)
+            return f"{label} recorded {analysis.metric} less than {ENOUGH} times"
+        curves.append((curve.step, curve.mean))
     step, loss = curves[0]
     target = float(np.interp(SHARE * step[-1], step, loss))
     return target, [time_to(step, loss, target) for step, loss in curves]
-
-
-def _curve(
-    cell: Cell, metric: str, runs: Mapping[str, Run]
-) -> tuple[np.ndarray, np.ndarray] | None:
-    """Mean over seeds of the tuned setting's evaluations."""
-    assert cell.tuned is not None
-    series = []
-    for trial in cell.tuned.trials:
-        metrics = runs[str(trial)].metrics()
-        values = metrics.get(metric, np.full(len(metrics["step"]), np.nan))
-        kept = np.isfinite(values)
-        series.append(dict(zip(metrics["step"][kept], values[kept], strict=True)))
-    steps = sorted(set.intersection(*(set(one) for one in series)))
-    if len(steps) < 4:
-        return None
-    return np.array(steps), np.mean([[one[s] for s in steps] for one in series], axis=0)
