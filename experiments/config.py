@@ -16,7 +16,7 @@ from typing import Any
 import ml_collections
 
 from gnomon.experiments.mesh import check_mesh
-from gnomon.experiments.resolve import ConfigError, check, did_you_mean
+from gnomon.experiments.resolve import ConfigError, check, did_you_mean, is_whole
 
 PACKAGED = Path(__file__).parent / "configs"
 
@@ -171,7 +171,7 @@ def override(config: Mapping, changes: Mapping[str, Any]) -> dict:
 def _positive(section: Mapping, fields: Iterable[str], path: str = "") -> None:
     for field in fields:
         value = section[field]
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        if not is_whole(value, 1):
             raise ConfigError(
                 f"config.{path}{field}={value!r}: needs an integer above 0"
             )
@@ -204,12 +204,12 @@ def validate(config: Mapping) -> None:
         raise ConfigError(f"config.seed={config['seed']!r}: needs an integer >= 0")
     for field in ("cheap_every", "full_every"):
         value = config["dynamics"].get(field, 0)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        if not is_whole(value, 0):
             raise ConfigError(
                 f"config.dynamics.{field}={value!r}: needs an integer >= 0 (0: never)"
             )
     widen = config["tuning"].get("widen", 0)
-    if not isinstance(widen, int) or isinstance(widen, bool) or widen < 0:
+    if not is_whole(widen, 0):
         raise ConfigError(
             f"config.tuning.widen={widen!r}: needs an integer >= 0, the most rates that"
             " are added to one grid"

@@ -7,7 +7,6 @@ writes ``docs/leaderboard.md`` and its pictures from the run tables in
 there. Every number is computed anew from the stored trials.
 """
 
-import math
 import shutil
 import sys
 from pathlib import Path
@@ -17,7 +16,6 @@ from absl import app, flags
 from gnomon.experiments.files import write_text
 from gnomon.experiments.report import figures, verdict
 from gnomon.experiments.report.analysis import Analysis, analyze
-from gnomon.experiments.report.speedup import NO_INTERVAL
 from gnomon.experiments.report.text import verdict_lines
 from gnomon.experiments.report.tuning import why
 from gnomon.experiments.tables import Stored, read, store
@@ -64,11 +62,10 @@ def study(stored: Stored, page: bool) -> tuple[str, str]:
 
 def _table(analysis: Analysis) -> str:
     rows: list[tuple[str, ...]] = [HEADING, ("---",) * len(HEADING)]
-    rank = {analysis.baseline: 0.0}  # of what has no bounds: last
-    for summary in analysis.summaries:
-        known = not summary.reason and summary.log_interval != NO_INTERVAL
-        rank[summary.label] = -summary.log_speedup if known else math.inf
-    for label in sorted(analysis.labels, key=lambda label: rank[label]):
+    by_label = {summary.label: summary for summary in analysis.summaries}
+    standing = {analysis.baseline: (False, False, 0.0)}
+    standing |= {label: summary.standing for label, summary in by_label.items()}
+    for label in sorted(analysis.labels, key=lambda label: standing[label]):
         own = [cell for cell in analysis.cells if cell.label == label]
         tried = sorted({len(cell.settings) for cell in own})
         budget = "–".join(str(n) for n in sorted({tried[0], tried[-1]}))
@@ -80,7 +77,7 @@ def _table(analysis: Analysis) -> str:
                     said += f"; {why(cell)} at {cell.scale.name}"
             rows.append((label, "1", "", "", str(len(own)), seeds, budget, said))
             continue
-        (summary,) = [s for s in analysis.summaries if s.label == label]
+        summary = by_label[label]
         if summary.reason:
             said = f"no speedup: {summary.reason}"
             rows.append((label, "-", "-", "-", "0", seeds, budget, said))

@@ -32,7 +32,7 @@ import jax
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from gnomon.experiments.resolve import ConfigError
+from gnomon.experiments.resolve import ConfigError, is_whole
 from gnomon.experiments.signature import path_name
 
 AXES = ("data", "model")
@@ -58,7 +58,7 @@ def check_mesh(config: Mapping) -> None:
     mesh = config["mesh"]
     for axis in AXES:
         size = mesh.get(axis, 1)
-        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+        if not is_whole(size, 1):
             raise ConfigError(
                 f"config.mesh.{axis}={size!r}: needs an integer above 0 (1: not cut)"
             )

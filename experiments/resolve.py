@@ -64,6 +64,15 @@ def resolve(path: str, field: str = "name") -> Any:
     )
 
 
+def is_whole(value: Any, least: int) -> bool:
+    """Whether a config's value is an integer, no bool, and at least ``least``.
+
+    >>> [is_whole(value, 1) for value in (1, 0, True, 1.0)]
+    [True, False, False, False]
+    """
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
 def signature_errors(
     function: Callable, given: Collection[str], field: str
 ) -> str | None:

@@ -363,6 +363,16 @@ class Summary:
     seeds: int = 0
     p: float = float("nan")
 
+    @property
+    def standing(self) -> tuple[bool, bool, float]:
+        """Sorts the fastest first, those without bounds after, without a number last.
+
+        The baseline's own would be ``(False, False, 0.0)``.
+        """
+        if self.reason:
+            return True, True, 0.0
+        return False, self.log_interval == NO_INTERVAL, -self.log_speedup
+
 
 def summarize(label: str, comparisons: Sequence[Comparison]) -> Summary:
     """The mean log speedup of one optimizer, and its trend with model size.

@@ -9,7 +9,7 @@ from gnomon.experiments.report import verdict
 from gnomon.experiments.report.analysis import Analysis
 from gnomon.experiments.report.profiles import Profiles
 from gnomon.experiments.report.provenance import Provenance
-from gnomon.experiments.report.speedup import NO_INTERVAL, Comparison
+from gnomon.experiments.report.speedup import Comparison
 from gnomon.experiments.report.style import flops, short
 from gnomon.experiments.report.tuning import RATE, Cell, why
 
@@ -167,15 +167,7 @@ def verdict_lines(analysis: Analysis) -> list[str]:
     One whose speedup has no bounds comes after those that have, one without last.
     """
     lines = []
-    fastest = sorted(
-        analysis.summaries,
-        key=lambda s: (
-            bool(s.reason),
-            s.log_interval == NO_INTERVAL,
-            0.0 if s.reason else -s.log_speedup,
-        ),
-    )
-    for summary in fastest:
+    for summary in sorted(analysis.summaries, key=lambda s: s.standing):
         own = [c for c in analysis.comparisons if c.label == summary.label]
         if summary.reason:  # what can be said comes before what cannot
             lines += [
