@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 Implementation = Literal["xla", "tpu", "gpu"]
 
@@ -95,3 +96,27 @@ def _refusal(kernel: str, refusal: Callable[[str], str | None]) -> str | None:
         needed = ".".join(map(str, GPU_NEEDS_JAX))
         return f"GPU kernels need jax >= {needed}, found {jax.__version__}"
     return refusal(kernel)
+
+
+def foreign_dtypes(
+    *dtypes: jax.typing.DTypeLike, interpreted: bool = False
+) -> str | None:
+    """Why kernels cannot compute with these dtypes, or None.
+
+    Args:
+      *dtypes: of the arrays of a leaf.
+      interpreted: whether the kernel may be one that the TPU's interpreter runs, which
+        is on CPU and the only one to compute in float64.
+
+    Returns:
+      The reason.
+
+    Example:
+      >>> foreign_dtypes("float32", "int8", "float16")
+      'it has no arithmetic for float16, int8'
+    """
+    allowed = {"float32", "bfloat16"}
+    if interpreted and jax.default_backend() == "cpu":
+        allowed.add("float64")
+    foreign = sorted({jnp.dtype(dtype).name for dtype in dtypes} - allowed)
+    return f"it has no arithmetic for {', '.join(foreign)}" if foreign else None

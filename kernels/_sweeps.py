@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from gnomon.kernels._choice import foreign_dtypes
+
 # Arrays of a leaf by name, whole or one block of each, in the dtype to compute in.
 # Those with one number a unit have size one along its axes.
 Blocks: TypeAlias = Mapping[str, Array]
@@ -69,12 +71,7 @@ def refusal(kernel: str, *dtypes: jax.typing.DTypeLike) -> str | None:
     """
     if kernel == "gpu":
         return "there is no GPU kernel of this step yet"
-    allowed = {"float32", "bfloat16"}
-    # Only the interpreter, which runs on CPU, computes in float64.
-    if jax.default_backend() == "cpu":
-        allowed.add("float64")
-    foreign = sorted({jnp.dtype(dtype).name for dtype in dtypes} - allowed)
-    return f"it has no arithmetic for {', '.join(foreign)}" if foreign else None
+    return foreign_dtypes(*dtypes, interpreted=True)
 
 
 def positive_axes(axes: Any, ndim: int) -> tuple[int, ...]:

@@ -3,10 +3,9 @@
 import importlib
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
-from gnomon.kernels._choice import Choice, Implementation, choose
+from gnomon.kernels._choice import Choice, Implementation, choose, foreign_dtypes
 from gnomon.kernels.adam import reference
 from gnomon.kernels.adam.reference import Moved
 
@@ -24,13 +23,7 @@ def refusal(kernel: str, *dtypes: jax.typing.DTypeLike, size: int = 0) -> str | 
     """
     if kernel == "gpu" and size >= 2**31:
         return f"it counts in 32 bits, too few for {size} numbers"
-    names = sorted({jnp.dtype(dtype).name for dtype in dtypes})
-    allowed = {"float32", "bfloat16"}
-    # Only the TPU's interpreter, which runs on CPU, computes in float64.
-    if kernel == "tpu" and jax.default_backend() == "cpu":
-        allowed.add("float64")
-    foreign = [name for name in names if name not in allowed]
-    return f"it has no arithmetic for {', '.join(foreign)}" if foreign else None
+    return foreign_dtypes(*dtypes, interpreted=kernel == "tpu")
 
 
 def explain(
@@ -119,6 +112,7 @@ def step(
       ValueError: if ``implementation`` names a kernel that does not support the call.
 
     Example:
+      >>> import jax.numpy as jnp
       >>> one = jnp.ones(2)
       >>> step(one, one, 0 * one, 0 * one, learning_rate=0.1, count=1).w
       Array([0.9, 0.9], dtype=float32)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
-from gnomon.kernels._choice import Choice, Implementation, choose
+from gnomon.kernels._choice import Choice, Implementation, choose, foreign_dtypes
 from gnomon.kernels.adam.reference import scalars
 from gnomon.kernels.adam_8bit import reference
 from gnomon.kernels.adam_8bit.reference import Moved
@@ -28,9 +28,7 @@ def refusal(kernel: str, *dtypes: jax.typing.DTypeLike, block: int) -> str | Non
         return "there is no GPU kernel of this step"
     if block % 128:
         return f"blocks of {block} are not multiples of the 128 lanes of a register"
-    names = sorted({jnp.dtype(dtype).name for dtype in dtypes})
-    foreign = [name for name in names if name not in ("float32", "bfloat16")]
-    return f"it has no arithmetic for {', '.join(foreign)}" if foreign else None
+    return foreign_dtypes(*dtypes)
 
 
 def explain(

@@ -6,14 +6,15 @@ holds whole units it finds the inner product of a unit with its direction on the
 where not, or where a layer is projected as a whole, that is a pass between the two.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
-from gnomon.kernels.adam.reference import Scalars, compute_dtype, direction
-from gnomon.kernels.adamp.reference import Units, Views, unit_sum
+from gnomon.kernels.adam.reference import Moved, Scalars, compute_dtype, direction
+from gnomon.kernels.adamp.reference import Units, Views, unit_sum, views
 
 
 def shard_shape(
@@ -87,3 +88,58 @@ def inner_products(
 
     zeros = jnp.zeros_like(jax.eval_shape(compute))
     return jax.lax.cond(needed, compute, lambda: zeros)
+
+
+def sums_by_xla(
+    w: jax.Array,
+    g: jax.Array,
+    m: jax.Array,
+    v: jax.Array,
+    s: Scalars,
+    units: Units,
+    delta: jax.Array,
+    *,
+    nesterov: bool,
+) -> tuple[Views, Callable[[jax.Array], jax.Array]]:
+    """What the test found, in one fusion that cannot read less than its two arrays.
+
+    Returns:
+      The views, and the inner products as :func:`coefficients` takes them.
+    """
+    dtype = compute_dtype(w.dtype)
+    found = views(g.astype(dtype), w.astype(dtype), units, delta, s.eps)
+    arrays = (w, g, m, v, s, units)
+    return found, functools.partial(inner_products, *arrays, nesterov=nesterov)
+
+
+def update_with(
+    adam_step: Callable[..., Moved],
+    arrays: tuple[jax.Array, jax.Array, jax.Array, jax.Array],
+    s: Scalars,
+    units: Units,
+    found: Views,
+    inner: Callable[[jax.Array], jax.Array],
+    *,
+    wd_ratio: jax.Array,
+    whole: bool,
+    nesterov: bool,
+    key: jax.Array | None,
+    sharding: NamedSharding | None,
+) -> Moved:
+    """The last pass: Adam's kernel with a coefficient for every unit."""
+    per_unit = coefficients(
+        *(found, inner, units),
+        weight_decay=s.weight_decay,
+        wd_ratio=wd_ratio,
+        whole=whole,
+    )
+    return adam_step(
+        *(*arrays, s),
+        nesterov=nesterov,
+        key=key,
+        sharding=sharding,
+        reduce=units.reduce,
+        stack=units.stack,
+        units=per_unit,
+        whole=whole,
+    )

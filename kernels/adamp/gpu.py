@@ -6,17 +6,15 @@ registers of a block need it only where a layer is projected as a whole. It is l
 in any case and told on the device, because a condition would wait for the host.
 """
 
-import functools
-
 import jax
 from jax.sharding import NamedSharding
 
 from gnomon.kernels._layout import Layout, fold, layout
 from gnomon.kernels.adam import gpu as adam
-from gnomon.kernels.adam.reference import Moved, Scalars, compute_dtype
-from gnomon.kernels.adamp._passes import coefficients, inner_products, shard_shape
+from gnomon.kernels.adam.reference import Moved, Scalars
+from gnomon.kernels.adamp._passes import shard_shape, sums_by_xla, update_with
 from gnomon.kernels.adamp._sums_gpu import both, takes
-from gnomon.kernels.adamp.reference import Units, views, views_of
+from gnomon.kernels.adamp.reference import Units, views_of
 
 
 def holds_whole_units(
@@ -72,26 +70,14 @@ def step(
         def inner(needed):
             return _unfold(products(needed), where, w.shape, units)
     else:
-        dtype = compute_dtype(w.dtype)
-        found = views(g.astype(dtype), w.astype(dtype), units, delta, s.eps)
-        inner = functools.partial(
-            inner_products, *(w, g, m, v, s, units), nesterov=nesterov
-        )
-    per_unit = coefficients(
-        *(found, inner, units),
-        weight_decay=s.weight_decay,
+        found, inner = sums_by_xla(w, g, m, v, s, units, delta, nesterov=nesterov)
+    return update_with(
+        *(adam.step, (w, g, m, v), s, units, found, inner),
         wd_ratio=wd_ratio,
         whole=whole,
-    )
-    return adam.step(
-        *(w, g, m, v, s),
         nesterov=nesterov,
         key=key,
         sharding=sharding,
-        reduce=units.reduce,
-        stack=units.stack,
-        units=per_unit,
-        whole=whole,
     )
 
 

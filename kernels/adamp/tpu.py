@@ -1,15 +1,13 @@
 """AdamP's step on TPU: a pass over gradient and parameter, then Adam's kernel."""
 
-import functools
-
 import jax
 from jax.sharding import NamedSharding
 
 from gnomon.kernels._layout import layout, tile
 from gnomon.kernels.adam import tpu as adam
-from gnomon.kernels.adam.reference import Moved, Scalars, compute_dtype
-from gnomon.kernels.adamp._passes import coefficients, inner_products, shard_shape
-from gnomon.kernels.adamp.reference import Units, views
+from gnomon.kernels.adam.reference import Moved, Scalars
+from gnomon.kernels.adamp._passes import shard_shape, sums_by_xla, update_with
+from gnomon.kernels.adamp.reference import Units
 
 
 def holds_whole_units(
@@ -50,25 +48,12 @@ def step(
 ) -> Moved:
     """One step, see :func:`gnomon.kernels.adamp.step`."""
     whole = holds_whole_units(w.shape, [x.dtype for x in (w, g, m, v)], units, sharding)
-    dtype = compute_dtype(w.dtype)
-    # One fusion, which cannot read less than its two arrays.
-    found = views(g.astype(dtype), w.astype(dtype), units, delta, s.eps)
-    inner = functools.partial(
-        inner_products, *(w, g, m, v, s, units), nesterov=nesterov
-    )
-    per_unit = coefficients(
-        *(found, inner, units),
-        weight_decay=s.weight_decay,
+    found, inner = sums_by_xla(w, g, m, v, s, units, delta, nesterov=nesterov)
+    return update_with(
+        *(adam.step, (w, g, m, v), s, units, found, inner),
         wd_ratio=wd_ratio,
         whole=whole,
-    )
-    return adam.step(
-        *(w, g, m, v, s),
         nesterov=nesterov,
         key=key,
         sharding=sharding,
-        reduce=units.reduce,
-        stack=units.stack,
-        units=per_unit,
-        whole=whole,
     )
