@@ -31,7 +31,7 @@ def write_report(workdir: str | os.PathLike[str]) -> str:
     """
     # Loaded here, so that a sweep that only runs trials does not wait for pictures.
     from gnomon.experiments.report.analysis import analyze
-    from gnomon.experiments.report.curves import loss_curve
+    from gnomon.experiments.report.curves import best_curves
     from gnomon.experiments.report.law import baseline_law
     from gnomon.experiments.report.page import page
     from gnomon.experiments.report.profiles import profiles
@@ -57,16 +57,11 @@ def write_report(workdir: str | os.PathLike[str]) -> str:
     law = baseline_law(columns, analysis, runs[0].config)
     provenance = trace(runs, planned, sweep, notes)
     by_id = {run.id: run for run in runs}
-    found = profiles(analysis, by_id)
-    best = {
-        (cell.label, cell.scale): [by_id[t] for t in cell.optimum.trials if t]
-        for cell in analysis.cells
-        if cell.optimum is not None
-    }
-    curves = {key: loss_curve(some, metric) for key, some in best.items()}
+    curves = best_curves(analysis.cells, by_id, metric)
+    found = profiles(analysis, curves)
     # One figure shows one metric: if a run lacks evaluations, all show training loss.
     if any(curve is not None and curve.name != metric for curve in curves.values()):
-        curves = {k: loss_curve(some, metric, "train_loss") for k, some in best.items()}
+        curves = best_curves(analysis.cells, by_id, metric, "train_loss")
     shown = {key: curve for key, curve in curves.items() if curve is not None}
     write_json(workdir / "report.json", record(analysis, provenance, law, found))
     write_text(workdir / "report.html", page(analysis, provenance, shown, law, found))

@@ -1,10 +1,11 @@
 """Loss curves of the tuned runs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from gnomon.experiments.report.tuning import Cell, Scale
 from gnomon.experiments.runs import Run
 
 ENOUGH = 4  # evaluations that make a curve
@@ -26,6 +27,26 @@ class Curve(NamedTuple):
     mean: np.ndarray
     low: np.ndarray
     high: np.ndarray
+
+
+def best_curves(
+    cells: Iterable[Cell], runs: Mapping[str, Run], metric: str, name: str = ""
+) -> dict[tuple[str, Scale], Curve | None]:
+    """The curve of every cell's best setting, by optimizer and scale.
+
+    Args:
+      cells: of an analysis.
+      runs: by id.
+      metric: as in `loss_curve`.
+      name: as in `loss_curve`.
+    """
+    return {
+        (cell.label, cell.scale): loss_curve(
+            [runs[trial] for trial in cell.optimum.trials if trial], metric, name
+        )
+        for cell in cells
+        if cell.optimum is not None
+    }
 
 
 def loss_curve(runs: Sequence[Run], metric: str, name: str = "") -> Curve | None:

@@ -31,10 +31,10 @@ from typing import NamedTuple
 import numpy as np
 
 from gnomon.experiments.report.analysis import Analysis
-from gnomon.experiments.report.curves import ENOUGH, loss_curve
+from gnomon.experiments.report.curves import ENOUGH, Curve
 from gnomon.experiments.report.tuning import Scale
-from gnomon.experiments.runs import Run
 
+Curves = Mapping[tuple[str, Scale], Curve | None]
 SHARE = 0.8  # of the baseline's run, after which its loss is the target
 LIMIT = 4.0  # largest factor of a profile
 
@@ -116,14 +116,14 @@ class Profiles(NamedTuple):
     notes: Sequence[str]
 
 
-def profiles(analysis: Analysis, runs: Mapping[str, Run]) -> Profiles | None:
+def profiles(analysis: Analysis, curves: Curves) -> Profiles | None:
     """Times to targets over the workloads of a sweep.
 
     Args:
       analysis: The numbers of a report. Workloads are its scales with other data or
         task; of the lengths of one model only that counts at which every optimizer
         ran.
-      runs: The runs by id.
+      curves: Of the best settings, from `curves.best_curves`.
 
     Returns:
       The profiles, or None for a sweep of a single workload or a single optimizer.
@@ -138,7 +138,7 @@ def profiles(analysis: Analysis, runs: Mapping[str, Run]) -> Profiles | None:
         return None
     names, targets, times, notes = [], [], [], []
     for scale in shared:
-        found = _workload(analysis, scale, runs)
+        found = _workload(analysis, scale, curves)
         if isinstance(found, str):
             notes.append(f"{scale.name} is left out: {found}.")
             continue
@@ -152,20 +152,19 @@ def profiles(analysis: Analysis, runs: Mapping[str, Run]) -> Profiles | None:
 
 
 def _workload(
-    analysis: Analysis, scale: Scale, runs: Mapping[str, Run]
+    analysis: Analysis, scale: Scale, curves: Curves
 ) -> tuple[float, list[float]] | str:
     """The target and everyone's time to it, or why there is none."""
-    curves = []
+    found = []
     for label in analysis.labels:
         cell = analysis.cell(label, scale)
         assert cell is not None  # callers choose scales that all ran
         if cell.tuned is None:
             return f"{label} is not tuned there"
-        own = [runs[str(trial)] for trial in cell.tuned.trials]
-        curve = loss_curve(own, analysis.metric, analysis.metric)
-        if curve is None:
+        curve = curves[label, scale]
+        if curve is None or curve.name != analysis.metric:
             return f"{label} recorded {analysis.metric} less than {ENOUGH} times"
-        curves.append((curve.step, curve.mean))
-    step, loss = curves[0]
+        found.append((curve.step, curve.mean))
+    step, loss = found[0]
     target = float(np.interp(SHARE * step[-1], step, loss))
-    return target, [time_to(step, loss, target) for step, loss in curves]
+    return target, [time_to(step, loss, target) for step, loss in found]

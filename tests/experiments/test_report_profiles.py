@@ -8,6 +8,7 @@ import hypothesis.strategies as st
 import numpy as np
 
 from gnomon.experiments.report.analysis import analyze
+from gnomon.experiments.report.curves import best_curves
 from gnomon.experiments.report.profiles import (
     LIMIT,
     profile,
@@ -79,10 +80,16 @@ def runs(folder, fast=2.0):
     return found
 
 
+def profiles_of(every):
+    analysis = analyze(table(every))
+    by_id = {run.id: run for run in every}
+    return profiles(analysis, best_curves(analysis.cells, by_id, analysis.metric))
+
+
 def test_a_planted_speed_is_read_off_the_curves(tmp_path):
     """The target is A's loss at 160 of 200 steps; B is there after 80 on one."""
     every = runs(tmp_path)
-    found = profiles(analyze(table(every)), {run.id: run for run in every})
+    found = profiles_of(every)
     np.testing.assert_allclose(found.times, [[160, 160], [80, 160]])
     np.testing.assert_allclose(found.targets, [7.4, 7.4])
     np.testing.assert_allclose(found.scores, [(2 / 3 + 1) / 2, 1.0])
@@ -97,11 +104,11 @@ def test_a_workload_that_is_not_tuned_is_left_out_with_the_reason(tmp_path):
         or run.config["data"]["name"] == "x"
         or run.config["optimizer"]["learning_rate"] <= 2e-3
     ]
-    found = profiles(analyze(table(every)), {run.id: run for run in every})
+    found = profiles_of(every)
     assert len(found.workloads) == 1
     assert "B is not tuned there" in found.notes[0]
 
 
 def test_a_single_workload_has_no_profile(tmp_path):
     every = [run for run in runs(tmp_path) if run.config["data"]["name"] == "x"]
-    assert profiles(analyze(table(every)), {run.id: run for run in every}) is None
+    assert profiles_of(every) is None
