@@ -98,6 +98,22 @@ def _refusal(kernel: str, refusal: Callable[[str], str | None]) -> str | None:
     return refusal(kernel)
 
 
+def refusal(kernel: str, *dtypes: jax.typing.DTypeLike, size: int = 0) -> str | None:
+    """Why a kernel cannot update a leaf, or None.
+
+    Args:
+      kernel: ``"tpu"`` or ``"gpu"``.
+      *dtypes: of the parameter, of what moves it, and of its state.
+      size: how many numbers the leaf has.
+
+    Returns:
+      The reason.
+    """
+    if kernel == "gpu" and size >= 2**31:
+        return f"it counts in 32 bits, too few for {size} numbers"
+    return foreign_dtypes(*dtypes, interpreted=kernel == "tpu")
+
+
 def foreign_dtypes(
     *dtypes: jax.typing.DTypeLike, interpreted: bool = False
 ) -> str | None:

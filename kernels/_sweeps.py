@@ -3,11 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
-import jax
 import jax.numpy as jnp
 from jax import Array
-
-from gnomon.kernels._choice import foreign_dtypes
 
 # Arrays of a leaf by name, whole or one block of each, in the dtype to compute in.
 # Those with one number a unit have size one along its axes.
@@ -57,21 +54,6 @@ def totals_of(
         terms = sweep.terms(arrays, totals, numbers)
         totals += tuple(jnp.sum(term, axis=axes, keepdims=True) for term in terms)
     return totals
-
-
-def refusal(kernel: str, *dtypes: jax.typing.DTypeLike) -> str | None:
-    """Why a kernel cannot update a leaf of these dtypes, or None.
-
-    Args:
-      kernel: ``"tpu"`` or ``"gpu"``.
-      *dtypes: of the parameter and of what moves it.
-
-    Returns:
-      The reason.
-    """
-    if kernel == "gpu":
-        return "there is no GPU kernel of this step yet"
-    return foreign_dtypes(*dtypes, interpreted=True)
 
 
 def positive_axes(axes: Any, ndim: int) -> tuple[int, ...]:

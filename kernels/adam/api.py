@@ -5,25 +5,9 @@ import importlib
 import jax
 from jax.sharding import NamedSharding
 
-from gnomon.kernels._choice import Choice, Implementation, choose, foreign_dtypes
+from gnomon.kernels._choice import Choice, Implementation, choose, refusal
 from gnomon.kernels.adam import reference
 from gnomon.kernels.adam.reference import Moved
-
-
-def refusal(kernel: str, *dtypes: jax.typing.DTypeLike, size: int = 0) -> str | None:
-    """Why a kernel cannot update a leaf of these dtypes, or None.
-
-    Args:
-      kernel: ``"tpu"`` or ``"gpu"``.
-      *dtypes: of the parameter, the gradient and the moments.
-      size: how many numbers the leaf has.
-
-    Returns:
-      The reason.
-    """
-    if kernel == "gpu" and size >= 2**31:
-        return f"it counts in 32 bits, too few for {size} numbers"
-    return foreign_dtypes(*dtypes, interpreted=kernel == "tpu")
 
 
 def explain(

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
-from gnomon.kernels._choice import Choice, Implementation, choose
+from gnomon.kernels._choice import Choice, Implementation, choose, refusal
 from gnomon.kernels.adam import api as adam
 from gnomon.kernels.adam.reference import Moved, compute_dtype, scalars
 from gnomon.kernels.adamp import reference
@@ -41,7 +41,7 @@ def explain(
     """
     dtypes = (dtype, moment_dtype)
     return choose(
-        "adamp", implementation, lambda k: adam.refusal(k, *dtypes), platform=platform
+        "adamp", implementation, lambda k: refusal(k, *dtypes), platform=platform
     )
 
 
@@ -124,9 +124,7 @@ def step(
       5.00
     """
     dtypes = (w.dtype, g.dtype, m.dtype, v.dtype)
-    chosen = choose(
-        "adamp", implementation, lambda k: adam.refusal(k, *dtypes, size=w.size)
-    )
+    chosen = choose("adamp", implementation, lambda k: refusal(k, *dtypes, size=w.size))
     units = reference.Units(*(_positive(axes, w.ndim) for axes in (reduce, stack)))
     if not units.reduce:
         return adam.step(

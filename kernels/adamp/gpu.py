@@ -6,15 +6,31 @@ registers of a block need it only where a layer is projected as a whole. It is l
 in any case and told on the device, because a condition would wait for the host.
 """
 
+from typing import Any
+
 import jax
 from jax.sharding import NamedSharding
 
 from gnomon.kernels._layout import Layout, fold, layout
+from gnomon.kernels._sums_gpu import takes, unit_sums
+from gnomon.kernels._sweeps import Sweep
+from gnomon.kernels._sweeps_gpu import on_chip
 from gnomon.kernels.adam import gpu as adam
+from gnomon.kernels.adam._program import program
 from gnomon.kernels.adam.reference import Moved, Scalars
 from gnomon.kernels.adamp._passes import shard_shape, sums_by_xla, update_with
-from gnomon.kernels.adamp._sums_gpu import both, takes
 from gnomon.kernels.adamp.reference import Units, views_of
+
+# What the test adds up.
+SQUARES = Sweep(
+    ("w", "g"),
+    3,
+    lambda blocks, totals, s: (
+        blocks["g"] * blocks["w"],
+        blocks["g"] * blocks["g"],
+        blocks["w"] * blocks["w"],
+    ),
+)
 
 
 def holds_whole_units(
@@ -30,11 +46,10 @@ def holds_whole_units(
     Returns:
       True when the update needs no pass of its own for inner products.
     """
-    on_chip = shard_shape(shape, units, sharding)
-    if on_chip is None:
+    shard = shard_shape(shape, units, sharding)
+    if shard is None:
         return False
-    where = layout(on_chip, *units)
-    return where.axis == 2 and adam.holds_whole_rows(where.shape[2])
+    return on_chip(layout(shard, *units))
 
 
 def step(
@@ -54,21 +69,20 @@ def step(
     """One step, see :func:`gnomon.kernels.adamp.step`."""
     whole = holds_whole_units(w.shape, units, sharding)
     where = layout(w.shape, *units)
-    if sharding is None and where.axis is not None and takes(where.shape[2]):
-        squares, products = both(
-            fold(w, where),
-            fold(g, where),
-            fold(m, where),
-            fold(v, where),
-            s,
-            where.axis,
-            nesterov=nesterov,
-        )
-        sums = [_unfold(x, where, w.shape, units) for x in squares()]
-        found = views_of(sums, w.shape, units, delta, s.eps)
+    axis = where.axis
+    if sharding is None and axis is not None and takes(where.shape[2]):
+        arrays = {"w": w, "g": g, "m": m, "v": v}
+        folded = {name: fold(x, where) for name, x in arrays.items()}
+        (products,) = program(nesterov=nesterov, units=True, whole=True).sweeps
+
+        def sums(sweep: Sweep, needed: Any = None) -> list[jax.Array]:
+            found = unit_sums(sweep, folded, {}, (), s, axis, needed=needed)
+            return [_unfold(x, where, w.shape, units) for x in found]
 
         def inner(needed):
-            return _unfold(products(needed), where, w.shape, units)
+            return sums(products, needed)[0]
+
+        found = views_of(sums(SQUARES), w.shape, units, delta, s.eps)
     else:
         found, inner = sums_by_xla(w, g, m, v, s, units, delta, nesterov=nesterov)
     return update_with(

@@ -1,25 +1,34 @@
 """FAdam's step as sums over a layer and an update."""
 
+import math
+from collections.abc import Callable
+
+import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding
 
 from gnomon.kernels._sweeps import Program, Sweep
 from gnomon.kernels.fadam.reference import (
     DIVISOR,
+    Moved,
     Options,
+    Power,
+    Scalars,
     inverse,
     metric,
     next_root,
+    power,
 )
 
 
-def program(options: Options, length: int) -> Program:
+def program(options: Options, length: int, power: Power = power) -> Program:
     """The step on layers of ``length`` numbers: ``w``, ``g``, ``m`` and ``root``."""
     moving = ("g", "w") if options.decays else ("g",)
 
     def measured(blocks, totals, s):
-        of = metric(jnp.sqrt(totals[0] / length), s, options)
+        of = metric(jnp.sqrt(totals[0] / length), s, options, power)
         root = next_root(blocks["g"], blocks["root"], s)
-        return of, root, inverse(root, of, s)
+        return of, root, inverse(root, of, s, power)
 
     def squares(blocks, totals, s):
         _, _, per = measured(blocks, totals, s)
@@ -41,3 +50,31 @@ def program(options: Options, length: int) -> Program:
         Sweep((*moving, "root"), len(moving), squares),
     )
     return Program("fadam", sweeps, update, ("w", "m", "root"))
+
+
+def step(
+    run: Callable[..., dict[str, jax.Array]],
+    power: Power,
+    w: jax.Array,
+    g: jax.Array,
+    m: jax.Array,
+    root: jax.Array,
+    s: Scalars,
+    options: Options,
+    axes: tuple[int, ...],
+    *,
+    key: jax.Array | None = None,
+    sharding: NamedSharding | None = None,
+) -> Moved:
+    """One step, see :func:`gnomon.kernels.fadam.step`, by what runs programs."""
+    moved = run(
+        program(options, math.prod(w.shape[axis] for axis in axes), power),
+        {"w": w, "g": g, "m": m, "root": root},
+        {},
+        s,
+        reduce=axes,
+        stack=tuple(axis for axis in range(w.ndim) if axis not in axes),
+        key=key,
+        sharding=sharding,
+    )
+    return Moved(**moved)

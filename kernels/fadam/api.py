@@ -1,13 +1,14 @@
 """FAdam's step on one leaf, by whichever implementation is asked for."""
 
 import functools
+import importlib
 from collections.abc import Callable, Sequence
 
 import jax
 from jax.sharding import NamedSharding
 
-from gnomon.kernels._choice import Choice, Implementation, choose
-from gnomon.kernels._sweeps import positive_axes, refusal
+from gnomon.kernels._choice import Choice, Implementation, choose, refusal
+from gnomon.kernels._sweeps import positive_axes
 from gnomon.kernels.adam.reference import compute_dtype
 from gnomon.kernels.fadam import reference
 from gnomon.kernels.fadam.reference import ClipRule, EpsRule, Moved, Options
@@ -104,7 +105,7 @@ def step(
       key: rounds bfloat16 parameters stochastically, see
         :func:`gnomon.kernels.adam.step`.
       sharding: how the four arrays lie on a mesh, for kernels; XLA needs no telling.
-      implementation: ``"xla"``, ``"tpu"``, or None to pick.
+      implementation: ``"xla"``, ``"tpu"``, ``"gpu"``, or None to pick.
 
     Returns:
       The new parameter, momentum and root, in the dtypes they came in.
@@ -120,7 +121,7 @@ def step(
       [0.9875 0.9875] [4. 4.]
     """
     dtypes = (w.dtype, g.dtype, m.dtype, root.dtype)
-    chosen = choose("fadam", implementation, lambda k: refusal(k, *dtypes))
+    chosen = choose("fadam", implementation, lambda k: refusal(k, *dtypes, size=w.size))
     layers = positive_axes(stack, w.ndim)
     s = reference.scalars(
         compute_dtype(w.dtype),
@@ -134,11 +135,12 @@ def step(
         count=count,
     )
     run: Callable[..., Moved] = reference.step
-    if chosen.implementation == "tpu" and w.size:
+    if chosen.implementation != "xla" and w.size:
         # Pallas takes as long to import as JAX itself; only those who use it pay.
-        from gnomon.kernels.fadam import tpu
-
-        run = functools.partial(tpu.step, sharding=sharding)
+        kernel = importlib.import_module(
+            f"gnomon.kernels.fadam.{chosen.implementation}"
+        )
+        run = functools.partial(kernel.step, sharding=sharding)
     options = Options(eps_rule, eps_to_2p, clip_rule, decays)
     axes = tuple(axis for axis in range(w.ndim) if axis not in layers)
     return run(w, g, m, root, s, options, axes, key=key)

@@ -1,6 +1,7 @@
 """FAdam's step on one leaf: the definition."""
 
 import math
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -9,6 +10,7 @@ import numpy as np
 
 from gnomon.kernels.adam.reference import compute_dtype, store
 
+Power = Callable[[jax.Array, jax.Array], jax.Array]
 EpsRule = Literal["min", "max"]
 ClipRule = Literal["threshold", "scale"]
 
@@ -86,7 +88,14 @@ def scalars(
     return Scalars(rate, beta1, 1 - beta1, weight, epsilon, decay, bound, 2 * power)
 
 
-def metric(size: jax.Array, s: Scalars, options: Options) -> Metric:
+def power(x: jax.Array, exponent: jax.Array) -> jax.Array:
+    """``x ** exponent``, and ``x`` itself, whatever the chip's logarithm, at 1."""
+    return jnp.where(exponent == 1, x, x**exponent)
+
+
+def metric(
+    size: jax.Array, s: Scalars, options: Options, power: Power = power
+) -> Metric:
     """The denominator's unit and floor, from the gradient's RMS.
 
     In units of the gradient's size, because at ``p = 1`` the squares of ``w / f`` would
@@ -104,17 +113,12 @@ def next_root(g: jax.Array, root: jax.Array, s: Scalars) -> jax.Array:
     return jnp.sqrt(root * root + s.weight * (g * g - root * root))
 
 
-def inverse(root: jax.Array, of: Metric, s: Scalars) -> jax.Array:
+def inverse(root: jax.Array, of: Metric, s: Scalars, power: Power = power) -> jax.Array:
     """One over the denominator, in units of one over ``of.unit``."""
     denominator = power(root / of.scale, s.exponent) + of.floor
     # Zero only where every gradient so far was: no direction, no decay.
     positive = denominator > 0
     return jnp.where(positive, 1 / jnp.where(positive, denominator, 1), 0)
-
-
-def power(x: jax.Array, exponent: jax.Array) -> jax.Array:
-    """``x ** exponent``, and ``x`` itself, whatever the chip's logarithm, at 1."""
-    return jnp.where(exponent == 1, x, x**exponent)
 
 
 def direction(

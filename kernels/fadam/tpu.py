@@ -4,37 +4,9 @@ It reads four arrays and writes three where a layer fits the chip. Where it does
 the gradient is read twice more, and the root and the parameter once.
 """
 
-import math
-
-import jax
-from jax.sharding import NamedSharding
+import functools
 
 from gnomon.kernels import _sweeps_tpu
-from gnomon.kernels.fadam._leaf import program
-from gnomon.kernels.fadam.reference import Moved, Options, Scalars
+from gnomon.kernels.fadam import _leaf, reference
 
-
-def step(
-    w: jax.Array,
-    g: jax.Array,
-    m: jax.Array,
-    root: jax.Array,
-    s: Scalars,
-    options: Options,
-    axes: tuple[int, ...],
-    *,
-    key: jax.Array | None = None,
-    sharding: NamedSharding | None = None,
-) -> Moved:
-    """One step, see :func:`gnomon.kernels.fadam.step`."""
-    moved = _sweeps_tpu.step(
-        program(options, math.prod(w.shape[axis] for axis in axes)),
-        {"w": w, "g": g, "m": m, "root": root},
-        {},
-        s,
-        reduce=axes,
-        stack=tuple(axis for axis in range(w.ndim) if axis not in axes),
-        key=key,
-        sharding=sharding,
-    )
-    return Moved(**moved)
+step = functools.partial(_leaf.step, _sweeps_tpu.step, reference.power)

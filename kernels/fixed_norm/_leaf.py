@@ -5,11 +5,15 @@ of what comes of a step is known before the step is made, and its result is
 :math:`\alpha w + \beta u`.
 """
 
+from collections.abc import Callable
+
+import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding
 
 from gnomon.kernels._rows import inverse_root
 from gnomon.kernels._sweeps import Program, Sweep
-from gnomon.kernels.fixed_norm.reference import Options, factor
+from gnomon.kernels.fixed_norm.reference import Options, Scalars, factor
 
 
 def program(options: Options) -> Program:
@@ -36,3 +40,29 @@ def program(options: Options) -> Program:
     return Program(
         "fixed_norm", (Sweep(("w", "u"), 3, products),), update, writes=("w",)
     )
+
+
+def step(
+    run: Callable[..., dict[str, jax.Array]],
+    w: jax.Array,
+    u: jax.Array,
+    norm: jax.Array,
+    s: Scalars,
+    options: Options,
+    axes: tuple[int, ...],
+    *,
+    stack: tuple[int, ...] = (),
+    key: jax.Array | None = None,
+    sharding: NamedSharding | None = None,
+) -> jax.Array:
+    """One step, see :func:`gnomon.kernels.fixed_norm.step`, by what runs programs."""
+    return run(
+        program(options),
+        {"w": w, "u": u},
+        {"norm": norm},
+        s,
+        reduce=axes,
+        stack=stack,
+        key=key,
+        sharding=sharding,
+    )["w"]

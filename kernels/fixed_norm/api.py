@@ -1,14 +1,15 @@
 """A step of fixed norm on one leaf, by whichever implementation is asked for."""
 
 import functools
+import importlib
 from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
-from gnomon.kernels._choice import Choice, Implementation, choose
-from gnomon.kernels._sweeps import positive_axes, refusal
+from gnomon.kernels._choice import Choice, Implementation, choose, refusal
+from gnomon.kernels._sweeps import positive_axes
 from gnomon.kernels.adam.reference import compute_dtype
 from gnomon.kernels.fixed_norm import reference
 from gnomon.kernels.fixed_norm.reference import Options, Scalars
@@ -90,7 +91,7 @@ def step(
       key: rounds bfloat16 parameters stochastically, see
         :func:`gnomon.kernels.adam.step`.
       sharding: how ``w`` and ``u`` lie on a mesh, for kernels; XLA needs no telling.
-      implementation: ``"xla"``, ``"tpu"``, or None to pick.
+      implementation: ``"xla"``, ``"tpu"``, ``"gpu"``, or None to pick.
 
     Returns:
       The new parameter, in the dtype it came in.
@@ -105,7 +106,9 @@ def step(
       [3.34 3.72]
     """
     chosen = choose(
-        "fixed_norm", implementation, lambda k: refusal(k, w.dtype, u.dtype)
+        "fixed_norm",
+        implementation,
+        lambda k: refusal(k, w.dtype, u.dtype, size=w.size),
     )
     layers = positive_axes(stack, w.ndim)
     axes = tuple(axis for axis in range(w.ndim) if axis not in layers)
@@ -121,9 +124,10 @@ def step(
     numbers = (rate, 0.0 if angle is None else angle)
     s = Scalars(*(jnp.asarray(x).astype(dtype) for x in numbers))
     run: Callable[..., jax.Array] = reference.step
-    if chosen.implementation == "tpu" and w.size:
+    if chosen.implementation != "xla" and w.size:
         # Pallas takes as long to import as JAX itself; only those who use it pay.
-        from gnomon.kernels.fixed_norm import tpu
-
-        run = functools.partial(tpu.step, stack=layers, sharding=sharding)
+        kernel = importlib.import_module(
+            f"gnomon.kernels.fixed_norm.{chosen.implementation}"
+        )
+        run = functools.partial(kernel.step, stack=layers, sharding=sharding)
     return run(w, u, norm, s, Options(angle is not None, tangent), axes, key=key)

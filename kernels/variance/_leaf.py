@@ -1,9 +1,14 @@
 """A step and the rescaling of a wide layer as two sums and an update."""
 
+import math
+from collections.abc import Callable
+
+import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding
 
 from gnomon.kernels._sweeps import Program, Sweep
-from gnomon.kernels.variance.reference import rescaled
+from gnomon.kernels.variance.reference import Scalars, rescaled
 
 
 def program(length: int) -> Program:
@@ -29,3 +34,27 @@ def program(length: int) -> Program:
         Sweep(reads, 1, squares),
     )
     return Program("variance", sweeps, update, ("w",))
+
+
+def step(
+    run: Callable[..., dict[str, jax.Array]],
+    w: jax.Array,
+    u: jax.Array,
+    target: jax.Array,
+    s: Scalars,
+    axes: tuple[int, ...],
+    *,
+    key: jax.Array | None = None,
+    sharding: NamedSharding | None = None,
+) -> jax.Array:
+    """One step, see :func:`gnomon.kernels.variance.step`, by what runs programs."""
+    return run(
+        program(math.prod(w.shape[axis] for axis in axes)),
+        {"w": w, "u": u},
+        {"target": target},
+        s,
+        reduce=axes,
+        stack=tuple(axis for axis in range(w.ndim) if axis not in axes),
+        key=key,
+        sharding=sharding,
+    )["w"]

@@ -1,14 +1,15 @@
 """A step and the rescaling of wide layers, by whichever kernel is asked for."""
 
 import functools
+import importlib
 from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
-from gnomon.kernels._choice import Choice, Implementation, choose
-from gnomon.kernels._sweeps import positive_axes, refusal
+from gnomon.kernels._choice import Choice, Implementation, choose, refusal
+from gnomon.kernels._sweeps import positive_axes
 from gnomon.kernels.adam.reference import compute_dtype
 from gnomon.kernels.variance import reference
 from gnomon.kernels.variance.reference import Scalars
@@ -79,7 +80,7 @@ def step(
       key: rounds bfloat16 parameters stochastically, see
         :func:`gnomon.kernels.adam.step`.
       sharding: how ``w`` and ``u`` lie on a mesh, for kernels; XLA needs no telling.
-      implementation: ``"xla"``, ``"tpu"``, or None to pick.
+      implementation: ``"xla"``, ``"tpu"``, ``"gpu"``, or None to pick.
 
     Returns:
       The new parameter, in the dtype it came in.
@@ -94,7 +95,9 @@ def step(
       >>> print(f"mean {moved.mean():.3f}, std {moved.std(ddof=1):.3f}")
       mean 3.000, std 0.500
     """
-    chosen = choose("variance", implementation, lambda k: refusal(k, w.dtype, u.dtype))
+    chosen = choose(
+        "variance", implementation, lambda k: refusal(k, w.dtype, u.dtype, size=w.size)
+    )
     layers = positive_axes(stack, w.ndim)
     axes = tuple(axis for axis in range(w.ndim) if axis not in layers)
     dtype = compute_dtype(w.dtype)
@@ -103,10 +106,11 @@ def step(
         tuple(1 if axis in axes else n for axis, n in enumerate(w.shape)),
     )
     run: Callable[..., jax.Array] = reference.step
-    if chosen.implementation == "tpu" and w.size:
+    if chosen.implementation != "xla" and w.size:
         # Pallas takes as long to import as JAX itself; only those who use it pay.
-        from gnomon.kernels.variance import tpu
-
-        run = functools.partial(tpu.step, sharding=sharding)
+        kernel = importlib.import_module(
+            f"gnomon.kernels.variance.{chosen.implementation}"
+        )
+        run = functools.partial(kernel.step, sharding=sharding)
     s = Scalars(jnp.asarray(ratio).astype(dtype))
     return run(w, u, goal, s, axes, key=key)

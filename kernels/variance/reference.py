@@ -19,8 +19,9 @@ def rescaled(
     x: jax.Array, mean: jax.Array, spread: jax.Array, target: jax.Array, s: Scalars
 ) -> jax.Array:
     """``x``, with the deviation ``target`` in place of ``spread`` if that is wide."""
-    factor = target / jnp.where(spread > 0, spread, 1)
-    return jnp.where(spread > s.ratio * target, (x - mean) * factor + mean, x)
+    wide = spread > s.ratio * target
+    factor = jnp.where(wide, target / jnp.where(spread > 0, spread, 1), 1)
+    return x * factor + mean * (1 - factor)
 
 
 def step(

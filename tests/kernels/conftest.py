@@ -33,6 +33,39 @@ def tpu_text() -> Callable[..., str]:
 
 
 @pytest.fixture
+def cuda_text() -> Callable[..., str]:
+    """``cuda_text(f, *structs)`` is the program of ``f`` lowered for an H100."""
+    from jax.sharding import AbstractDevice, AbstractMesh
+
+    def lower(f, *structs) -> str:
+        h100 = AbstractDevice("NVIDIA H100 80GB HBM3", 132, "cuda")
+        mesh = AbstractMesh((), (), abstract_device=h100)
+        with jax.sharding.use_abstract_mesh(mesh):
+            traced = jax.jit(f).trace(*structs)
+            return traced.lower(lowering_platforms=("cuda",)).as_text()
+
+    return lower
+
+
+@pytest.fixture
+def simulated(monkeypatch):
+    """Simulates a GPU, with NaN in what was never written, and few blocks."""
+    from jax.experimental.pallas import mosaic_gpu as plgpu
+
+    monkeypatch.setattr("gnomon.kernels._update_gpu.BLOCKS", 2)
+    monkeypatch.setattr("gnomon.kernels._sums_gpu.BLOCKS", 2)
+    monkeypatch.setattr("gnomon.kernels._sums_gpu.FEWEST", 4)
+    monkeypatch.setattr("gnomon.kernels.weight_norm.gpu.BLOCKS", 2)
+    simulator = plgpu.InterpretGPUParams(uninitialized_memory="nan")
+    kernel = plgpu.kernel
+
+    def simulate(*args, interpret=None, **kwargs):
+        return kernel(*args, interpret=simulator, **kwargs)
+
+    monkeypatch.setattr(plgpu, "kernel", simulate)
+
+
+@pytest.fixture
 def assert_close() -> Callable[..., None]:
     """``assert_close(got, want, rtol)``, relative to the largest number of ``want``."""
 

@@ -115,17 +115,6 @@ def with_cotangents(function):
 
 
 if jax.__version_info__[:2] >= GPU_NEEDS_JAX:
-    from jax.experimental.pallas import mosaic_gpu as plgpu
-    from jax.sharding import AbstractDevice, AbstractMesh
-
-    def cuda_text(function, *inputs):
-        """The program of `function`, through the real Mosaic GPU lowering."""
-        h100 = AbstractDevice("NVIDIA H100 80GB HBM3", 132, "cuda")
-        mesh = AbstractMesh((), (), abstract_device=h100)
-        with jax.sharding.use_abstract_mesh(mesh):
-            traced = jax.jit(function).trace(*inputs)
-            return traced.lower(lowering_platforms=("cuda",)).as_text()
-
     def kernels_in(text):
         return text.count("custom_call @mosaic_gpu")
 
@@ -133,7 +122,7 @@ if jax.__version_info__[:2] >= GPU_NEEDS_JAX:
         return text.count("#stablehlo.output_operand_alias<")
 
     @pytest.mark.parametrize("leaf", LEAVES, ids=lambda leaf: leaf.name)
-    def test_adam_lowers_for_cuda_in_place(leaf):
+    def test_adam_lowers_for_cuda_in_place(leaf, cuda_text):
         """One kernel of which three outputs are inputs; bfloat16 rounds at random."""
         step = functools.partial(
             adam.step, **HYPERS, implementation="gpu", key=jax.random.key(0)
@@ -142,7 +131,7 @@ if jax.__version_info__[:2] >= GPU_NEEDS_JAX:
         assert (kernels_in(text), aliases_in(text)) == (1, 3)
 
     @pytest.mark.parametrize("leaf", WEIGHTS, ids=lambda leaf: leaf.name)
-    def test_adamp_lowers_for_cuda_in_place(leaf):
+    def test_adamp_lowers_for_cuda_in_place(leaf, cuda_text):
         """Two kernels of sums, where threads divide a row, before the one in place."""
         step = functools.partial(
             adamp.step, **HYPERS, implementation="gpu", reduce=(leaf.unit_axis,)
@@ -152,7 +141,7 @@ if jax.__version_info__[:2] >= GPU_NEEDS_JAX:
         assert (kernels_in(text), aliases_in(text)) == (kernels, 3)
 
     @pytest.mark.parametrize("leaf", WEIGHTS, ids=lambda leaf: leaf.name)
-    def test_weight_norm_lowers_for_cuda(leaf):
+    def test_weight_norm_lowers_for_cuda(leaf, cuda_text):
         """Forward and backward, or a refusal."""
         axis = leaf.unit_axis
         function = functools.partial(weight_norm, axis=axis, implementation="gpu")
@@ -164,7 +153,7 @@ if jax.__version_info__[:2] >= GPU_NEEDS_JAX:
         else:
             assert kernels_in(cuda_text(run, leaf.struct, leaf.struct, g)) == 2
 
-    def test_lanes_of_hyperparameters_lower_for_cuda():
+    def test_lanes_of_hyperparameters_lower_for_cuda(cuda_text):
         """A sweep maps the step over learning rates and parameters at once."""
         lanes = [jax.ShapeDtypeStruct((4, 40, 256), "float32")] * 4
 
@@ -174,21 +163,6 @@ if jax.__version_info__[:2] >= GPU_NEEDS_JAX:
 
         rates = jax.ShapeDtypeStruct((4,), "float32")
         assert kernels_in(cuda_text(jax.vmap(step), rates, *lanes)) == 3
-
-    @pytest.fixture
-    def simulated(monkeypatch):
-        """Simulates a GPU, with NaN in what was never written, and few blocks."""
-        monkeypatch.setattr("gnomon.kernels.adam.gpu.BLOCKS", 2)
-        monkeypatch.setattr("gnomon.kernels.adamp._sums_gpu.BLOCKS", 2)
-        monkeypatch.setattr("gnomon.kernels.adamp._sums_gpu.FEWEST", 4)
-        monkeypatch.setattr("gnomon.kernels.weight_norm.gpu.BLOCKS", 2)
-        simulator = plgpu.InterpretGPUParams(uninitialized_memory="nan")
-        kernel = plgpu.kernel
-
-        def simulate(*args, interpret=None, **kwargs):
-            return kernel(*args, interpret=simulator, **kwargs)
-
-        monkeypatch.setattr(plgpu, "kernel", simulate)
 
     def agree(step, cases):
         """The kernel against the definition in float64."""

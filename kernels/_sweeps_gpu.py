@@ -1,0 +1,108 @@
+"""A step that needs sums first, by GPU kernels that read as little as they can.
+
+Rows that fit the registers of a block are read once, sums and update together. For
+all other units there is a kernel for every sweep before the one that updates; what
+they read again comes from the L2 cache where a leaf fits that. Units that are spread
+over devices, or rows that the threads of a block do not divide, are summed by XLA.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array
+from jax.sharding import NamedSharding
+
+from gnomon.kernels._layout import Layout, fold, layout, unfold
+from gnomon.kernels._rounding import seeds_from
+from gnomon.kernels._shards import on_shards, spreads
+from gnomon.kernels._sums_gpu import takes, unit_sums
+from gnomon.kernels._sweeps import Blocks, Program, Totals, totals_of
+from gnomon.kernels._update_gpu import holds, update
+
+
+def step(
+    program: Program,
+    arrays: Blocks,
+    units: Blocks,
+    numbers: Any,
+    *,
+    reduce: Sequence[int],
+    stack: Sequence[int] = (),
+    key: Array | None = None,
+    sharding: NamedSharding | None = None,
+) -> dict[str, Array]:
+    """Runs a program on one leaf.
+
+    Args:
+      program: the step.
+      arrays: arrays of the leaf's shape, ``w`` among them.
+      units: arrays with one number a unit, axes in ``reduce`` of size one.
+      numbers: scalars of the step, a NamedTuple.
+      reduce: the axes inside one unit, non-negative and ascending; () without units.
+      stack: the axes over layers.
+      key: a key that rounds ``w`` stochastically if it is bfloat16.
+      sharding: how the arrays lie on a mesh.
+
+    Returns:
+      The arrays that the program writes, in the dtypes they came in.
+    """
+    w = arrays["w"]
+    rounds = key is not None and w.dtype == jnp.bfloat16
+    seeds = seeds_from(key) if key is not None and rounds else None
+    totals = None
+    if spreads(sharding, w.ndim, reduce):
+        totals = _by_xla(program, arrays, units, numbers, tuple(reduce))
+
+    def on_device(arrays, per_unit, numbers, seeds):
+        units, totals = per_unit
+        shape = arrays["w"].shape
+        where = layout(shape, reduce, stack)
+        if program.sweeps and not reduce:
+            # Every number is a unit.
+            where = Layout(where.order, (1, arrays["w"].size, 1), 2)
+        if totals is None and not (on_chip(where) or takes(where.shape[2])):
+            totals = _by_xla(program, arrays, units, numbers, tuple(reduce))
+        arrays = {name: fold(x, where) for name, x in arrays.items()}
+        units = {name: fold_units(x, where) for name, x in units.items()}
+        if totals is not None:
+            totals = tuple(fold_units(x, where) for x in totals)
+        elif not on_chip(where):
+            totals = ()
+            for sweep in program.sweeps:
+                totals += tuple(
+                    unit_sums(sweep, arrays, units, totals, numbers, where.axis or 2)
+                )
+        moved = update(
+            program, arrays, units, totals, numbers, axis=where.axis, seeds=seeds
+        )
+        return {name: unfold(x, where, shape) for name, x in moved.items()}
+
+    return on_shards(
+        on_device,
+        dict(arrays),
+        (dict(units), totals),
+        numbers,
+        seeds,
+        reduce=reduce,
+        sharding=sharding,
+    )
+
+
+def on_chip(where: Layout) -> bool:
+    """Whether each unit is a row that one block holds."""
+    return where.axis == 2 and holds(where.shape[2])
+
+
+def fold_units(x: Array, where: Layout) -> Array:
+    """Numbers of units, of the leaf's rank, as `fold` gives what they belong to."""
+    layers, rows, columns = where.shape
+    x = x.transpose(where.order) if where.moves_data else x
+    return x.reshape((layers, 1, columns) if where.axis == 1 else (layers, rows, 1))
+
+
+def _by_xla(program, arrays, units, numbers, axes) -> Totals:
+    wide = {
+        name: x.astype(jnp.float32) for name, x in (*arrays.items(), *units.items())
+    }
+    return totals_of(program, wide, numbers, axes)
