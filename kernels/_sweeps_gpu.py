@@ -1,9 +1,10 @@
 """A step that needs sums first, by GPU kernels that read as little as they can.
 
-Rows that fit the registers of a block are read once, sums and update together. For
-all other units there is a kernel for every sweep before the one that updates; what
-they read again comes from the L2 cache where a leaf fits that. Units that are spread
-over devices, or rows that the threads of a block do not divide, are summed by XLA.
+Rows that fit the registers of a block are read once, sums and update together, and so
+are columns that fit its shared memory. For all other units there is a kernel for every
+sweep before the one that updates; what they read again comes from the L2 cache where a
+leaf fits that. Units that are spread over devices, or rows that the threads of a block
+do not divide, are summed by XLA.
 """
 
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.sharding import NamedSharding
 
+from gnomon.kernels._columns_gpu import step_columns, strip
 from gnomon.kernels._layout import Layout, fold, layout, unfold
 from gnomon.kernels._rounding import seeds_from
 from gnomon.kernels._shards import on_shards, spreads
@@ -61,13 +63,17 @@ def step(
         if program.sweeps and not reduce:
             # Every number is a unit.
             where = Layout(where.order, (1, arrays["w"].size, 1), 2)
-        if totals is None and not (on_chip(where) or takes(where.shape[2])):
+        fits = on_chip(where, [x.dtype.itemsize for x in arrays.values()])
+        if totals is None and not (fits or takes(where.shape[2])):
             totals = _by_xla(program, arrays, units, numbers, tuple(reduce))
         arrays = {name: fold(x, where) for name, x in arrays.items()}
         units = {name: fold_units(x, where) for name, x in units.items()}
         if totals is not None:
             totals = tuple(fold_units(x, where) for x in totals)
-        elif not on_chip(where):
+        elif program.sweeps and where.axis == 1 and fits:
+            moved = step_columns(program, arrays, units, numbers, seeds=seeds)
+            return {name: unfold(x, where, shape) for name, x in moved.items()}
+        elif not fits:
             totals = ()
             for sweep in program.sweeps:
                 totals += tuple(
@@ -89,9 +95,12 @@ def step(
     )
 
 
-def on_chip(where: Layout) -> bool:
-    """Whether each unit is a row that one block holds."""
-    return where.axis == 2 and holds(where.shape[2])
+def on_chip(where: Layout, itemsizes: Sequence[int]) -> bool:
+    """Whether a block holds whole units of arrays of so many bytes a number."""
+    _, rows, columns = where.shape
+    if where.axis == 1:
+        return strip(rows, columns, itemsizes) is not None
+    return where.axis == 2 and holds(columns)
 
 
 def fold_units(x: Array, where: Layout) -> Array:

@@ -81,8 +81,10 @@ def step(
     three: 36 bytes a parameter in float32, 26 with bfloat16 parameters and gradients.
     Four arrays are read once more, 16 bytes in float32, in steps that project a layer
     as a whole, and in steps that project at all where a unit does not fit the chip or
-    is spread over several. A GPU holds units that are rows of at most 2048 numbers, and
-    where 128 does not divide a row its sums are XLA's, which read more in every step.
+    is spread over several. A GPU holds units that are rows of at most 2048 numbers, or
+    columns that a strip of fits the shared memory of a block (up to 1600 numbers in
+    float32); where 128 does not divide a row its sums are XLA's, which read more in
+    every step.
 
     Args:
       w: the parameter, of any shape; float32 or bfloat16.

@@ -1,11 +1,12 @@
 """AdamP's step on a GPU (Hopper): three kernels, the middle one often doing nothing.
 
 The first sums over gradient and parameter, the last is Adam's. The one between reads
-four arrays for inner products, in steps that project: units that are rows and fit the
-registers of a block need it only where a layer is projected as a whole. It is launched
-in any case and told on the device, because a condition would wait for the host.
+four arrays for inner products, in steps that project: units that a block holds need it
+only where a layer is projected as a whole. It is launched in any case and told on the
+device, because a condition would wait for the host.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -34,12 +35,16 @@ SQUARES = Sweep(
 
 
 def holds_whole_units(
-    shape: tuple[int, ...], units: Units, sharding: NamedSharding | None = None
+    shape: tuple[int, ...],
+    dtypes: Sequence[Any],
+    units: Units,
+    sharding: NamedSharding | None = None,
 ) -> bool:
-    """Whether units are rows that fit a block and none is spread over chips.
+    """Whether a block holds units and none is spread over chips.
 
     Args:
       shape: shape of the leaf.
+      dtypes: dtypes of parameter, gradient and moments.
       units: axes of the leaf.
       sharding: how the leaf lies on a mesh.
 
@@ -49,7 +54,7 @@ def holds_whole_units(
     shard = shard_shape(shape, units, sharding)
     if shard is None:
         return False
-    return on_chip(layout(shard, *units))
+    return on_chip(layout(shard, *units), [dtype.itemsize for dtype in dtypes])
 
 
 def step(
@@ -67,7 +72,7 @@ def step(
     sharding: NamedSharding | None = None,
 ) -> Moved:
     """One step, see :func:`gnomon.kernels.adamp.step`."""
-    whole = holds_whole_units(w.shape, units, sharding)
+    whole = holds_whole_units(w.shape, [x.dtype for x in (w, g, m, v)], units, sharding)
     where = layout(w.shape, *units)
     axis = where.axis
     if sharding is None and axis is not None and takes(where.shape[2]):

@@ -115,6 +115,7 @@ def with_cotangents(function):
 
 
 if jax.__version_info__[:2] >= GPU_NEEDS_JAX:
+
     def kernels_in(text):
         return text.count("custom_call @mosaic_gpu")
 
@@ -189,9 +190,10 @@ if jax.__version_info__[:2] >= GPU_NEEDS_JAX:
         [
             ((4, 256), 1, [1, "layer"]),  # rows in registers
             ((9, 128), 0, [0, None]),  # columns, summed by blocks of five rows
+            ((64, 16), 0, [0, "layer"]),  # columns in shared memory, summed by XLA
             ((3, 43), 1, [1]),  # rows that no block holds whole
         ],
-        ids=["rows", "columns", "ragged"],
+        ids=["rows", "columns", "strips", "ragged"],
     )
     def test_adamp_projects_units_and_layers(shape, axis, across, simulated):
         """Where the gradient is across them, and not where it is across neither."""

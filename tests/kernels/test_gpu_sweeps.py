@@ -105,11 +105,15 @@ if jax.__version_info__[:2] >= GPU_NEEDS_JAX:
     def test_moves_every_layer(op, shape, stack, simulated):
         agree(op, arrays(op, shape, stack=stack), stack=stack)
 
-    def test_fixed_norm_of_rows_and_columns(simulated):
-        """Rows of a block, rows too long for one, columns, and one number a unit."""
-        for shape, axis in (((3, 128), 1), ((2, 4096), 1), ((9, 128), 0), ((2, 1), 1)):
-            inputs = arrays(fixed_norm, shape, reduce=(axis,))
-            agree(fixed_norm, inputs, reduce=(axis,))
+    @pytest.mark.parametrize(
+        ("shape", "axis"),
+        [((3, 128), 1), ((2, 4096), 1), ((2, 1), 1), ((9, 128), 0), ((128, 16), 0)],
+        ids=["rows", "long rows", "numbers", "columns", "strips of columns"],
+    )
+    def test_fixed_norm_of_units(shape, axis, simulated):
+        """Units that a block holds, in registers or shared memory, and those not."""
+        inputs = arrays(fixed_norm, shape, reduce=(axis,))
+        agree(fixed_norm, inputs, reduce=(axis,))
 
     def test_fadam_raises_to_other_powers(simulated):
         """By logarithms, and with a number whose Fisher information is zero."""
@@ -117,14 +121,21 @@ if jax.__version_info__[:2] >= GPU_NEEDS_JAX:
         inputs = [w, g.at[0, 0].set(0), m, root.at[0, 0].set(0)]
         agree(fadam, inputs, p=0.35, eps_rule="max", clip_rule="scale")
 
-    @OPS
-    def test_bfloat16_rounds_as_the_definition_does(op, simulated):
+    @pytest.mark.parametrize(
+        ("op", "shape", "options"),
+        [
+            (fadam, (4, 256), {}),
+            (fixed_norm, (2, 64, 32), dict(reduce=(1,), stack=(0,))),
+        ],
+        ids=["registers", "strips"],
+    )
+    def test_bfloat16_rounds_as_the_definition_does(op, shape, options, simulated):
         """Each number goes to one of two neighbors, and nearly always to the same.
 
         What is rounded differs in its last digit, so a draw at the edge may differ.
         """
-        inputs = arrays(op, (4, 256), "bfloat16")
-        step = functools.partial(STEPS[op], key=jax.random.key(1))
+        inputs = arrays(op, shape, "bfloat16", **options)
+        step = functools.partial(STEPS[op], key=jax.random.key(1), **options)
         ours, theirs = (
             np.asarray(
                 jax.tree.leaves(
