@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from gnomon.kernels.adam.api import step as adam_step
 from gnomon.kernels.adam_8bit.api import step as adam_8bit_step
 from gnomon.kernels.adamp.api import step as adamp_step
+from gnomon.kernels.adamp_8bit.api import step as adamp_8bit_step
 from gnomon.kernels.companding import Coded, encode
 from gnomon.kernels.fadam.api import step as fadam_step
 from gnomon.kernels.fixed_norm.api import step as fixed_norm_step
@@ -20,7 +21,14 @@ from gnomon.kernels.shapes import ACTIVATIONS, LEAVES, Activations, Leaf
 from gnomon.kernels.variance.api import step as variance_step
 from gnomon.kernels.weight_norm import weight_norm
 
-LEARNING_RATE, WEIGHT_DECAY = 1e-3, 0.1
+# Large, so that a wrong direction shows in bfloat16 parameters too.
+LEARNING_RATE, WEIGHT_DECAY = 0.1, 0.1
+# Parameters in float32 stay where they are.
+STILL = 1e-12
+
+
+def _as_drawn(*arrays: jax.Array) -> tuple[jax.Array, ...]:
+    return arrays
 
 
 class Case(NamedTuple):
@@ -29,20 +37,44 @@ class Case(NamedTuple):
     op: str
     shape: str
     function: Callable[..., Any]  # of the inputs, and implementation=
-    inputs: tuple[jax.ShapeDtypeStruct, ...]
-    passes: int  # over the first input: each array read once, written once
+    normals: tuple[jax.ShapeDtypeStruct, ...]  # standard normal, independent
+    make: Callable[..., tuple[jax.Array, ...]] = _as_drawn  # inputs out of those
     donated: tuple[int, ...] = ()
+    # What this gradient makes AdamP project; "" for operations that do not project.
+    projects: str = ""
+    # For a step on coded moments, (w, g, codes, scales, codes, scales): the same step
+    # on (w, g, m, v).
+    plain: Callable[..., Any] | None = None
+
+    @property
+    def inputs(self) -> tuple[jax.ShapeDtypeStruct, ...]:
+        """Shapes and dtypes of what the function takes."""
+        return jax.eval_shape(self.make, *self.normals)
 
     @property
     def bytes_needed(self) -> int:
-        """What the passes move; vectors are not counted."""
-        first = self.inputs[0]
-        return self.passes * math.prod(first.shape) * jnp.dtype(first.dtype).itemsize
+        """Every input read once and every result written once, vectors too."""
+        function = functools.partial(self.function, implementation="xla")
+        results = jax.tree.leaves(jax.eval_shape(function, *self.inputs))
+        return sum(map(nbytes, (*self.inputs, *results)))
+
+    @property
+    def still(self) -> "Case":
+        """To call again and again: what a gradient projects hangs on the parameters."""
+        if not self.projects:
+            return self
+        function = functools.partial(self.function, learning_rate=STILL)
+        return self._replace(function=function)
 
     def jit(self, implementation: str | None) -> Any:
         """The call by one implementation, compiled when it is first made."""
         function = functools.partial(self.function, implementation=implementation)
         return jax.jit(function, donate_argnums=self.donated)
+
+
+def nbytes(x: jax.ShapeDtypeStruct) -> int:
+    """Bytes of an array."""
+    return math.prod(x.shape) * jnp.dtype(x.dtype).itemsize
 
 
 def backward(function: Callable[..., Any], *inputs: Any, implementation: str | None):
@@ -55,17 +87,17 @@ def _adam(w, g, m, v, *, implementation):
     return adam_step(
         *(w, g, m, v),
         learning_rate=LEARNING_RATE,
-        count=3,
+        count=100,
         weight_decay=WEIGHT_DECAY,
         implementation=implementation,
     )
 
 
-def _adamp(w, g, m, v, *, reduce, implementation):
+def _adamp(w, g, m, v, *, reduce, implementation, learning_rate=LEARNING_RATE):
     return adamp_step(
         *(w, g, m, v),
-        learning_rate=LEARNING_RATE,
-        count=3,
+        learning_rate=learning_rate,
+        count=100,
         weight_decay=WEIGHT_DECAY,
         reduce=reduce,
         implementation=implementation,
@@ -76,8 +108,30 @@ def _adam_8bit(w, g, m, m_scales, v, v_scales, *, implementation):
     return adam_8bit_step(
         *(w, g, Coded(m, m_scales), Coded(v, v_scales)),
         learning_rate=LEARNING_RATE,
-        count=3,
+        count=100,
         weight_decay=WEIGHT_DECAY,
+        implementation=implementation,
+    )
+
+
+def _adamp_8bit(
+    w,
+    g,
+    m,
+    m_scales,
+    v,
+    v_scales,
+    *,
+    reduce,
+    implementation,
+    learning_rate=LEARNING_RATE,
+):
+    return adamp_8bit_step(
+        *(w, g, Coded(m, m_scales), Coded(v, v_scales)),
+        learning_rate=learning_rate,
+        count=100,
+        weight_decay=WEIGHT_DECAY,
+        reduce=reduce,
         implementation=implementation,
     )
 
@@ -86,15 +140,13 @@ def _fadam(w, g, m, root, *, implementation):
     return fadam_step(
         *(w, g, m, root),
         learning_rate=LEARNING_RATE,
-        count=3,
+        count=100,
         weight_decay=WEIGHT_DECAY,
         implementation=implementation,
     )
 
 
 def _fixed_norm(w, u, norm, *, reduce, implementation):
-    # Drawn like the rest, and a norm of no more than zero would leave the leaf free.
-    norm = jnp.abs(norm)
     moved = fixed_norm_step(
         *(w, u, norm), angle=0.1, reduce=reduce, implementation=implementation
     )
@@ -103,6 +155,49 @@ def _fixed_norm(w, u, norm, *, reduce, implementation):
 
 def _variance(w, u, *, implementation):
     return (variance_step(w, u, target=0.02, implementation=implementation),)
+
+
+def _last_positive(*arrays):
+    """A norm, or the root of a second moment."""
+    return (*arrays[:-1], jnp.abs(arrays[-1]))
+
+
+def _moments(w, g, m, v):
+    """A step's inputs: the second moment is a square."""
+    return w, g, m, jnp.square(v)
+
+
+def _turned(w, g, m, v, *, turn):
+    """The gradient turned about the weights; momentum along them, to be projected."""
+    return _moments(w, turn(w, g), m + w.astype(m.dtype), v)
+
+
+def _coded(*normals, make=_moments):
+    w, g, m, v = make(*normals)
+    return w, g, *encode(m, "int8"), *encode(v, "uint8")
+
+
+def along(w: jax.Array, g: jax.Array) -> jax.Array:
+    """A gradient at 45 degrees to every unit of the weights."""
+    return g + w
+
+
+def across(w: jax.Array, g: jax.Array, axes: tuple[int, ...] | None) -> jax.Array:
+    """A gradient without its part along the weights, over ``axes`` or all of them."""
+    w, wide = w.astype(jnp.float32), g.astype(jnp.float32)
+    product, square = (
+        jnp.sum(x * w, axis=axes, keepdims=True, dtype=jnp.float32) for x in (wide, w)
+    )
+    return (wide - product / square * w).astype(g.dtype)
+
+
+def turns(axis: int) -> dict[str, Callable[[jax.Array, jax.Array], jax.Array]]:
+    """By what AdamP then projects: how to turn a random gradient about the weights."""
+    return {
+        "nothing": along,
+        "units": functools.partial(across, axes=(axis,)),
+        "layer": functools.partial(across, axes=None),
+    }
 
 
 def norm_cases(shapes: Sequence[Activations] = ACTIVATIONS) -> Iterator[Case]:
@@ -114,22 +209,21 @@ def norm_cases(shapes: Sequence[Activations] = ACTIVATIONS) -> Iterator[Case]:
             ("rms_norm", rms_norm, (x, vector)),
             ("layer_norm", layer_norm, (x, vector, vector)),
         ):
-            yield Case(op, name, function, inputs, 2)
+            yield Case(op, name, function, inputs)
             back = functools.partial(backward, function)
-            yield Case(f"{op}_backward", name, back, (*inputs, x), 3)
+            yield Case(f"{op}_backward", name, back, (*inputs, x))
 
 
 def leaf_cases(leaves: Sequence[Leaf] = LEAVES) -> Iterator[Case]:
     """Optimizer steps, and weight norm of the leaves that have units."""
     for leaf in leaves:
         x = leaf.struct
+        # Moments are float32 whatever the parameter.
         moment = jax.ShapeDtypeStruct(leaf.shape, "float32")
         state = (x, x, moment, moment)
-        # Moments are float32 whatever the parameter: two passes over it in bfloat16.
-        passes = 3 + 4 * (4 // jnp.dtype(leaf.dtype).itemsize)
-        yield Case("adam", leaf.name, _adam, state, passes, (0, 2, 3))
-        yield Case("fadam", leaf.name, _fadam, state, passes, (0, 2, 3))
-        yield Case("variance", leaf.name, _variance, (x, x), 3, (0,))
+        yield Case("adam", leaf.name, _adam, state, _moments, (0, 2, 3))
+        yield Case("fadam", leaf.name, _fadam, state, _last_positive, (0, 2, 3))
+        yield Case("variance", leaf.name, _variance, (x, x), donated=(0,))
         axis = leaf.unit_axis
         for op, reduce in (
             ("fixed_norm", tuple(range(len(leaf.shape)))),
@@ -140,35 +234,55 @@ def leaf_cases(leaves: Sequence[Leaf] = LEAVES) -> Iterator[Case]:
             per_unit = [1 if a in reduce else n for a, n in enumerate(leaf.shape)]
             norm = jax.ShapeDtypeStruct(tuple(per_unit), "float32")
             rescaling = functools.partial(_fixed_norm, reduce=reduce)
-            yield Case(op, leaf.name, rescaling, (x, x, norm), 3, (0,))
+            inputs = (x, x, norm)
+            yield Case(op, leaf.name, rescaling, inputs, _last_positive, (0,))
         if axis is None:
             continue
-        step = functools.partial(_adamp, reduce=(axis,))
-        yield Case("adamp", leaf.name, step, state, passes, (0, 2, 3))
         units = jax.ShapeDtypeStruct((leaf.shape[1 - axis],), "float32")
-        norm = functools.partial(weight_norm, axis=axis)
-        yield Case("weight_norm", leaf.name, norm, (x, units), 2)
-        back = functools.partial(backward, norm)
-        yield Case("weight_norm_backward", leaf.name, back, (x, units, x), 3)
+        weights = functools.partial(weight_norm, axis=axis)
+        yield Case("weight_norm", leaf.name, weights, (x, units))
+        back = functools.partial(backward, weights)
+        yield Case("weight_norm_backward", leaf.name, back, (x, units, x))
+
+
+def projecting_cases(
+    leaves: Sequence[Leaf] = LEAVES, projects: Sequence[str] = ("nothing",)
+) -> Iterator[Case]:
+    """AdamP's steps, which read more where they project; with coded moments too."""
+    for leaf in leaves:
+        axis = leaf.unit_axis
+        if axis is None:
+            continue
+        moment = jax.ShapeDtypeStruct(leaf.shape, "float32")
+        state = (leaf.struct, leaf.struct, moment, moment)
+        step = functools.partial(_adamp, reduce=(axis,))
+        coded = functools.partial(_adamp_8bit, reduce=(axis,))
+        for name in projects:
+            make = functools.partial(_turned, turn=turns(axis)[name])
+            yield Case("adamp", leaf.name, step, state, make, (0, 2, 3), name)
+            yield Case(
+                *("adamp_8bit", leaf.name, coded, state),
+                functools.partial(_coded, make=make),
+                donated=(0, 2, 3, 4, 5),
+                projects=name,
+                plain=step,
+            )
 
 
 def coded_cases(leaves: Sequence[Leaf] = LEAVES) -> Iterator[Case]:
-    """Adam's step on moments in eight bits, four bytes a parameter; checked alone."""
-
-    def state(zeros):
-        return encode(zeros, "int8"), encode(zeros, "uint8")
-
+    """Adam's step on moments in eight bits."""
     for leaf in leaves:
-        x = leaf.struct
         moment = jax.ShapeDtypeStruct(leaf.shape, "float32")
-        inputs = (x, x, *jax.tree.leaves(jax.eval_shape(state, moment)))
-        passes = 3 + 4 // jnp.dtype(leaf.dtype).itemsize
-        donated = (0, 2, 3, 4, 5)
-        yield Case("adam_8bit", leaf.name, _adam_8bit, inputs, passes, donated)
+        state = (leaf.struct, leaf.struct, moment, moment)
+        yield Case(
+            *("adam_8bit", leaf.name, _adam_8bit, state, _coded, (0, 2, 3, 4, 5)),
+            plain=_adam,
+        )
 
 
 def cases() -> Iterator[Case]:
     """Every operation on every shape of the table."""
     yield from norm_cases()
     yield from leaf_cases()
+    yield from projecting_cases()
     yield from coded_cases()

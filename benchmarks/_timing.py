@@ -21,6 +21,7 @@ def interleave(
     *,
     repeats: int = 7,
     warmup: int = 1,
+    calls: int = 1,
     before: Callable[[], Any] | None = None,
 ) -> dict[str, list[float]]:
     """Times cases in turn, so that what disturbs one disturbs the others too.
@@ -32,10 +33,12 @@ def interleave(
         are waited for.
       repeats: rounds that count.
       warmup: rounds before those.
+      calls: calls that make one sample, begun one after another and waited for
+        together, so that an accelerator is never idle between them.
       before: called before each round, outside the timing.
 
     Returns:
-      The seconds of every counted call, in the order of the rounds.
+      Seconds a call of every counted sample, in the order of the rounds.
     """
     seconds: dict[str, list[float]] = {name: [] for name in cases}
     names = list(cases)
@@ -44,9 +47,11 @@ def interleave(
             before()
         for name in names:
             begin = time.perf_counter()
-            jax.block_until_ready(cases[name]())
+            for _ in range(calls):
+                results = cases[name]()
+            jax.block_until_ready(results)
             if number >= warmup:
-                seconds[name].append(time.perf_counter() - begin)
+                seconds[name].append((time.perf_counter() - begin) / calls)
         names.reverse()
     return seconds
 

@@ -15,56 +15,19 @@ import functools
 import itertools
 import statistics
 from pathlib import Path
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
+from _kernel_leaves import Run, draw, optimizers
 from _timing import environment, interleave, table, write
-
-from gnomon.optimizers import adamp, apply_fused, bucket_leaves
 
 RESULTS = Path(__file__).parent / "results" / "small_leaves.json"
 COLUMNS = {"by": "", "leaves": "", "fusions": "", "us": ".0f", "to_leaves": ".2f"}
-HYPERS: dict[str, Any] = dict(b1=0.9, b2=0.99, eps=1e-8, weight_decay=0.1)
-
-
-def draw(blocks: int, seed: int) -> Any:
-    """Normal numbers: 64x64 kernels, biases and scales."""
-    generator = np.random.default_rng(seed)
-    shapes = {"kernel": (64, 64), "bias": (64,), "scale": (64,)}
-    return {
-        f"block_{i:03}": {
-            name: jnp.asarray(generator.normal(size=shape).astype(np.float32))
-            for name, shape in shapes.items()
-        }
-        for i in range(blocks)
-    }
-
-
-class Run:
-    """One way to step the tree, in place."""
-
-    def __init__(self, optimizer, params, grads):
-        @functools.partial(jax.jit, donate_argnums=(0, 1))
-        def step(params, state, grads):
-            return apply_fused(optimizer, grads, state, params)
-
-        self.params = jax.tree.map(jnp.copy, params)
-        self.state = jax.jit(optimizer.init)(params)
-        self.compiled = step.lower(self.params, self.state, grads).compile()
-
-    @property
-    def fusions(self) -> int:
-        """Loops and calls of the optimized program."""
-        lines = self.compiled.as_text().split("ENTRY ")[1].splitlines()
-        return sum(" fusion(" in line or " call(" in line for line in lines)
-
-    def step(self, grads):
-        """One step; returns what to wait for."""
-        self.params, self.state = self.compiled(self.params, self.state, grads)
-        return self.params, self.state
+NAMES = {
+    ("one by one", "xla"): "leaf by leaf",
+    ("in buckets", "xla"): "in buckets",
+    ("one by one", "optax"): "optax.adamw",
+}
 
 
 def main() -> None:
@@ -76,14 +39,9 @@ def main() -> None:
     seeds = itertools.count()
     params = draw(flags.blocks, next(seeds))
     grads = [draw(flags.blocks, next(seeds))]
-    plain = adamp(1e-3, rules=((".*", ()),), **HYPERS)
     runs = {
-        name: Run(optimizer, params, grads[0])
-        for name, optimizer in {
-            "leaf by leaf": plain,
-            "in buckets": bucket_leaves(plain),
-            "optax.adamw": optax.adamw(1e-3, **HYPERS),
-        }.items()
+        NAMES[way]: Run(optimizer, params, grads[0])
+        for way, optimizer in optimizers(kernel=None).items()
     }
 
     def renew():

@@ -1,5 +1,6 @@
 """Benchmarks run in the process of the tests: most of a script's start is imports."""
 
+import importlib
 import runpy
 import sys
 from pathlib import Path
@@ -24,3 +25,10 @@ def script(monkeypatch, capsys):
         return capsys.readouterr().out
 
     return run
+
+
+@pytest.fixture
+def module(monkeypatch):
+    """Imports a module of the benchmarks by its name."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    return importlib.import_module
