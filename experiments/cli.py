@@ -1,4 +1,4 @@
-"""What the commands share: flags, the compilation cache, errors as one line."""
+"""What the commands that train share: flags and the compilation cache."""
 
 import os
 import sys
@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from absl import app, flags, logging
+from absl import flags, logging
 from ml_collections import config_flags
 
+from gnomon.experiments import command
 from gnomon.experiments.config import packaged
 from gnomon.experiments.interrupt import Interrupted
 from gnomon.experiments.resolve import ConfigError
 
 
-def launch(main: Callable[[list[str]], None]) -> None:
+def launch(main: Callable[[], None]) -> None:
     """Runs a command that takes ``--config`` and ``--workdir``.
 
     A `ConfigError` ends it with one line on standard error and exit status 2, a
@@ -32,21 +33,16 @@ def launch(main: Callable[[list[str]], None]) -> None:
     flags.DEFINE_string("workdir", None, "The folder to read and write.")
     flags.mark_flags_as_required(["config", "workdir"])
 
-    def guarded(argv: list[str]) -> None:
-        if len(argv) > 1:
-            raise app.UsageError(f"unexpected arguments: {argv[1:]}")
+    def interruptible() -> None:
         logging.set_verbosity(logging.WARNING)
         configure_jax()
         try:
-            main(argv)
-        except ConfigError as error:
-            print(f"error: {error}", file=sys.stderr)
-            sys.exit(2)
+            main()
         except Interrupted as stopped:
             print(f"{stopped}; run the same command again to go on", file=sys.stderr)
             sys.exit(130)
 
-    app.run(guarded)
+    command.run(interruptible, ConfigError)
 
 
 def configure_jax(cpus: int | None = None) -> None:

@@ -25,6 +25,7 @@ from gnomon.experiments.probes import columns, due, settings_of
 from gnomon.experiments.program import NEVER, TrainState
 from gnomon.experiments.results import make_result
 from gnomon.experiments.trials import Trial
+from gnomon.models import parameter_count
 
 START: dict[str, Any] = {"seconds": 0.0, "row": {}}
 
@@ -154,7 +155,7 @@ def run(
             dataset,
             final={name: values[lane] for name, values in row.items()},
             diverged_at=None if diverged_at[lane] == NEVER else int(diverged_at[lane]),
-            parameters=sum(leaf[lane].size for leaf in jax.tree.leaves(state.params)),
+            parameters=parameter_count(state.params) // len(everyone),
             flops_per_step=flops_per_step,
             seconds=seconds() / count,
         )

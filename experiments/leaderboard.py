@@ -8,11 +8,11 @@ there. Every number is computed anew from the stored trials.
 """
 
 import shutil
-import sys
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 
+from gnomon.experiments import command
 from gnomon.experiments.files import write_text
 from gnomon.experiments.report import figures, verdict
 from gnomon.experiments.report.analysis import Analysis, analyze
@@ -139,27 +139,23 @@ def add(workdir: Path, docs: Path, name: str) -> None:
         shutil.copyfile(page, path.with_suffix(".html"))
 
 
-def run() -> None:
+def main() -> None:
     """The command."""
+    values = flags.FLAGS
+    if (values.add is None) != (values.name is None):
+        raise ValueError("--add and --name go together; give both or none")
+    if values.add is not None:
+        add(Path(values.add), Path(values.docs), values.name)
+    print(build(Path(values.docs)))
+
+
+def run() -> None:
+    """Defines the flags and runs the command."""
     flags.DEFINE_string("docs", "docs", "The folder of the page.")
     flags.DEFINE_string("add", None, "A finished sweep's folder, to be stored.")
     flags.DEFINE_string("name", None, "The stored sweep's name.")
 
-    def guarded(argv: list[str]) -> None:
-        if len(argv) > 1:
-            raise app.UsageError(f"unexpected arguments: {argv[1:]}")
-        values = flags.FLAGS
-        try:
-            if (values.add is None) != (values.name is None):
-                raise ValueError("--add and --name go together; give both or none")
-            if values.add is not None:
-                add(Path(values.add), Path(values.docs), values.name)
-            print(build(Path(values.docs)))
-        except (FileNotFoundError, ValueError) as error:
-            print(f"error: {error}", file=sys.stderr)
-            sys.exit(2)
-
-    app.run(guarded)
+    command.run(main, FileNotFoundError, ValueError)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from gnomon.experiments.progress import format_duration
 from gnomon.experiments.resolve import ConfigError
 from gnomon.experiments.runs import flatten
 from gnomon.experiments.trials import Trial, split
+from gnomon.models import parameter_count
 
 
 class GroupPlan(NamedTuple):
@@ -135,7 +136,7 @@ def plan_group(
         name=name,
         trials=len(trials),
         lanes=lanes,
-        parameters=sum(leaf[0].size for leaf in jax.tree.leaves(state.params)),
+        parameters=parameter_count(state.params) // len(chosen),
         flops=flops_per_step(config, dataset) * config["steps"] * len(trials),
         bytes=compiled.bytes,
         seconds=chunks * (config["steps"] * min(times) + ready),

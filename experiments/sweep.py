@@ -257,9 +257,8 @@ def dry_run(sweep: Sweep) -> str:
     return plan_table(plans)
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
     """The command."""
-    del argv
     path, _, arg = config_flags.get_config_filename(flags.FLAGS["config"]).partition(
         ":"
     )

@@ -124,9 +124,8 @@ def load_state(workdir: Path) -> TrainState:
     return jax.tree.map(lambda leaf: leaf[0], restored[1])
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
     """The command."""
-    del argv
     result = train(plain(flags.FLAGS.config), Path(flags.FLAGS.workdir))
     final = ", ".join(
         f"{name} {'not finite' if value is None else f'{value:.4f}'}"

@@ -1,7 +1,7 @@
 """Refusals shared by the transforms: each names the argument and the fix."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import numpy as np
@@ -46,6 +46,21 @@ def require_scalar(name: str, value: Any) -> None:
             "To try several values at once build the optimizer inside `jax.vmap`, "
             f"so that each lane sees a scalar {name}."
         )
+
+
+def require_choice(name: str, value: Any, choices: Any) -> None:
+    """Refuses a flag that is not one of its values.
+
+    Args:
+      name: the argument's name, for the message.
+      value: what the caller passed.
+      choices: the ``Literal`` of the argument's type.
+
+    Raises:
+      ValueError: if ``value`` is none of them.
+    """
+    if value not in get_args(choices):
+        raise ValueError(f"{name}={value!r} is not one of {get_args(choices)}.")
 
 
 def at_step(name: str, value: ScalarOrSchedule, count: jax.Array) -> Any:

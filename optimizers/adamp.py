@@ -19,10 +19,10 @@ from gnomon.optimizers._learning_rate import descend
 from gnomon.optimizers._tree import broadcast_mask, compute_dtype, map_leaves
 from gnomon.optimizers.fused import (
     FusedTransformation,
-    apply_fused,
     kept,
     leaf_keys,
     leaf_shardings,
+    with_kernel,
 )
 from gnomon.optimizers.geometry import Rules, resolve_axes
 from gnomon.optimizers.projection import project_and_decay, radial_part
@@ -238,20 +238,17 @@ def adamp(
         descend(learning_rate),
     )
 
-    def apply_fn(
-        grads, state, params, *, shardings=None, rounding_key=None, **extra_args
-    ):
-        def runs_xla(param, mu):
-            choice = explain(
+    def implementations(state, params):
+        def taken(param, mu):
+            return explain(
                 param.dtype, moment_dtype=mu.dtype, implementation=implementation
-            )
-            return choice.implementation == "xla"
+            ).implementation
 
-        require_params(params, "adamp")
+        return jax.tree.map(taken, params, state[0].mu)
+
+    def apply_fn(grads, state, params, *, shardings, rounding_key, **extra_args):
+        del extra_args
         scaling, descent = state
-        all_xla = jax.tree.all(jax.tree.map(runs_xla, params, scaling.mu))
-        if all_xla and rounding_key is None:
-            return apply_fused(unfused, grads, state, params, **extra_args)
         count = optax.safe_increment(scaling.count)
         rate = at_step("learning_rate", learning_rate, descent.count)
         decay = at_step("weight_decay", weight_decay, scaling.count)
@@ -291,4 +288,4 @@ def adamp(
         descent = descent._replace(count=optax.safe_increment(descent.count))
         return kept(moved, params), (ScaleByAdamPState(count, mu, nu), descent)
 
-    return FusedTransformation(unfused, apply_fn)
+    return with_kernel("adamp", unfused, implementations, apply_fn)

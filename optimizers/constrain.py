@@ -1,15 +1,14 @@
 """Keeping weights on a set: any complete optimizer, then back to the set."""
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from gnomon.optimizers._checks import require_params, require_scalar
+from gnomon.optimizers._checks import require_choice, require_params, require_scalar
 from gnomon.optimizers._composition import norm_control
-from gnomon.optimizers._moments import map_first_moments
 from gnomon.optimizers._tree import compute_dtype, map_leaves
 from gnomon.optimizers.fused import (
     FusedTransformation,
@@ -166,7 +165,6 @@ def constrain(
     start: jax.typing.ArrayLike = 0,
     every: jax.typing.ArrayLike = 1,
     tangent: Tangent = "none",
-    transport: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Puts the weights back on a set after each step of a complete optimizer.
 
@@ -197,8 +195,6 @@ def constrain(
       tangent: which vectors lose the part that leaves the set, from update
         ``start + 1`` on: ``"gradients"`` on their way into ``inner``, its
         ``"updates"``, ``"both"``, or ``"none"``, the default.
-      transport: also take the tangent part of ``inner``'s first moments (state fields
-        ``mu``, ``trace``, ``m``, ``momentum``, ``exp_avg``) once, at ``start + 1``.
 
     Returns:
       The optimizer. It needs ``params`` in ``update``. With a constraint that has a
@@ -233,12 +229,10 @@ def constrain(
     """
     require_scalar("start", start)
     require_scalar("every", every)
-    if tangent not in get_args(Tangent):
-        raise ValueError(f"tangent={tangent!r} is not one of {get_args(Tangent)}.")
-    if constraint.tangent is None and (tangent != "none" or transport):
+    require_choice("tangent", tangent, Tangent)
+    if constraint.tangent is None and tangent != "none":
         raise ValueError(
-            f"the constraint {constraint.name!r} has no tangents: use tangent='none' "
-            "and transport=False."
+            f"the constraint {constraint.name!r} has no tangents: use tangent='none'."
         )
     wrapped = optax.with_extra_args_support(inner)
     # Known to be on from the first update: nothing to choose, so XLA can fuse the
@@ -275,15 +269,8 @@ def constrain(
             reference = when(number == 1, lambda _: capture(params), reference)
         if tangent in ("gradients", "both"):
             updates = when(begun, lambda g: to_tangent(g, params), updates)
-        inner_state = state.inner
-        if transport:
-            inner_state = when(
-                number == 1,
-                lambda s: map_first_moments(lambda m: to_tangent(m, params), s, params),
-                inner_state,
-            )
         updates, inner_state = wrapped.update(
-            updates, inner_state, params, **extra_args
+            updates, state.inner, params, **extra_args
         )
         count = optax.safe_increment(state.count)
         return updates, ConstrainState(count, inner_state, reference), begun, fires

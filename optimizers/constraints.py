@@ -9,7 +9,7 @@ constrained one by one.
 """
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ import optax
 from gnomon.kernels import Implementation
 from gnomon.kernels import fixed_norm as fixed_norm_kernel
 from gnomon.kernels import variance as variance_kernel
-from gnomon.optimizers._checks import require_scalar
+from gnomon.optimizers._checks import require_choice, require_scalar
 from gnomon.optimizers._select import LAYER, Where, layer_number, select
 from gnomon.optimizers._tree import compute_dtype, map_leaves
 from gnomon.optimizers.constrain import Constraint, leafwise
@@ -53,8 +53,7 @@ def norm_plan(
     Raises:
       ValueError: if ``view`` is unknown.
     """
-    if view not in get_args(View):
-        raise ValueError(f"view={view!r} is not one of {get_args(View)}.")
+    require_choice("view", view, View)
 
     def plan(params):
         axes = resolve_axes(params, rules, stacked)
@@ -98,9 +97,9 @@ def fixed_norm(
       floor: smallest norm :math:`c`, default 0.
       rules: ordered ``(regex, axes)`` pairs, see :func:`geometry.resolve_axes`.
       stacked: regex of the leaves that stack layers along axis 0.
-
       implementation: what moves the weights in :func:`gnomon.optimizers.apply_fused`,
-        ``"xla"`` or ``"tpu"``; default the kernel where it is known to be faster.
+        ``"xla"``, ``"tpu"`` or ``"gpu"``; default the kernel where it is known to be
+        faster.
 
     Returns:
       The constraint.
@@ -275,9 +274,9 @@ def target_std(
       rules: ordered ``(regex, axes)`` pairs, see :func:`geometry.resolve_axes`.
       stacked: regex of the leaves that stack layers along axis 0; each layer has its
         own statistics and number.
-
       implementation: what moves the weights in :func:`gnomon.optimizers.apply_fused`,
-        ``"xla"`` or ``"tpu"``; default the kernel where it is known to be faster.
+        ``"xla"``, ``"tpu"`` or ``"gpu"``; default the kernel where it is known to be
+        faster.
 
     Returns:
       The constraint.

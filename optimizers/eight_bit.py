@@ -57,8 +57,8 @@ def adamp_8bit(
       min_size: see :func:`gnomon.optimizers.quantize_moments`, as the two below.
       block: numbers that share one scale.
       stochastic: round the moments at random.
-      implementation: how ``apply`` runs, ``"xla"`` or ``"tpu"``; default the kernel
-        where it is known to be faster, see :mod:`gnomon.kernels`.
+      implementation: how ``apply`` runs, ``"xla"``, ``"tpu"`` or ``"gpu"``; default the
+        kernel where it is known to be faster, see :mod:`gnomon.kernels`.
 
     Returns:
       The optimizer. It needs ``params``, and ``apply`` reads ``shardings`` as that of
@@ -192,6 +192,14 @@ def adamw_8bit(
 
     Raises:
       ValueError: as :func:`adamp_8bit`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> w = {"kernel": jnp.ones((64, 64))}
+      >>> optimizer = adamw_8bit(0.1, weight_decay=0.5)
+      >>> updates, state = optimizer.update(w, optimizer.init(w), w)
+      >>> print(f"{updates['kernel'][0, 0]:.2f}")  # -0.1 (1 + 0.5)
+      -0.15
     """
     return adamp_8bit(
         learning_rate,

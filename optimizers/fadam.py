@@ -9,8 +9,6 @@ import optax
 from gnomon import kernels
 from gnomon.kernels.fadam import explain, step
 from gnomon.kernels.fadam.reference import (
-    BOUND,
-    DIVISOR,
     ClipRule,
     EpsRule,
     Options,
@@ -20,6 +18,7 @@ from gnomon.kernels.fadam.reference import (
 from gnomon.optimizers._checks import (
     ScalarOrSchedule,
     at_step,
+    require_choice,
     require_params,
     require_scalar,
 )
@@ -28,10 +27,10 @@ from gnomon.optimizers._learning_rate import descend
 from gnomon.optimizers._tree import broadcast_mask, compute_dtype, map_leaves
 from gnomon.optimizers.fused import (
     FusedTransformation,
-    apply_fused,
     kept,
     leaf_keys,
     leaf_shardings,
+    with_kernel,
 )
 from gnomon.optimizers.geometry import resolve_axes
 
@@ -92,8 +91,8 @@ def scale_by_fadam(
         b1=b1, b2=b2, eps=eps, weight_decay=weight_decay, clip=clip, p=p
     ).items():
         require_scalar(name, value)
-    _require_choice("eps_rule", eps_rule, BOUND)
-    _require_choice("clip_rule", clip_rule, DIVISOR)
+    require_choice("eps_rule", eps_rule, EpsRule)
+    require_choice("clip_rule", clip_rule, ClipRule)
 
     def init_fn(params):
         refuse_decay("fadam", weight_decay, weight_decay_mask, params)
@@ -212,8 +211,8 @@ def fadam(
       stacked: regex of the leaves that stack layers along axis 0 (scanned layers); RMS
         is then over each layer.
       mu_dtype: dtype of the momentum, default float32 or wider.
-      implementation: how ``apply`` runs, ``"xla"`` or ``"tpu"``; default the kernel
-        where it is known to be faster, see :mod:`gnomon.kernels`.
+      implementation: how ``apply`` runs, ``"xla"``, ``"tpu"`` or ``"gpu"``; default the
+        kernel where it is known to be faster, see :mod:`gnomon.kernels`.
 
     Returns:
       The optimizer. It needs ``params`` in ``update``, and has the fused entry point of
@@ -271,20 +270,17 @@ def fadam(
         descend(learning_rate),
     )
 
-    def apply_fn(
-        grads, state, params, *, shardings=None, rounding_key=None, **extra_args
-    ):
-        def runs_xla(param, mu):
-            choice = explain(
+    def implementations(state, params):
+        def taken(param, mu):
+            return explain(
                 param.dtype, moment_dtype=mu.dtype, implementation=implementation
-            )
-            return choice.implementation == "xla"
+            ).implementation
 
-        require_params(params, "fadam")
+        return jax.tree.map(taken, params, state[0].mu)
+
+    def apply_fn(grads, state, params, *, shardings, rounding_key, **extra_args):
+        del extra_args
         scaling, descent = state
-        all_xla = jax.tree.all(jax.tree.map(runs_xla, params, scaling.mu))
-        if all_xla and rounding_key is None:
-            return apply_fused(unfused, grads, state, params, **extra_args)
         count = optax.safe_increment(scaling.count)
         rate = at_step("learning_rate", learning_rate, descent.count)
         decay = at_step("weight_decay", weight_decay, scaling.count)
@@ -326,9 +322,4 @@ def fadam(
         descent = descent._replace(count=optax.safe_increment(descent.count))
         return kept(moved, params), (ScaleByFAdamState(count, mu, root), descent)
 
-    return FusedTransformation(unfused, apply_fn)
-
-
-def _require_choice(name, value, choices) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {sorted(choices)}, got {value!r}.")
+    return with_kernel("fadam", unfused, implementations, apply_fn)

@@ -44,6 +44,42 @@ class FusedTransformation(optax.GradientTransformationExtraArgs):
         return self
 
 
+def with_kernel(
+    owner: str,
+    optimizer: optax.GradientTransformation,
+    implementations: Callable[[optax.OptState, optax.Params], Any],
+    apply: ApplyFn,
+) -> FusedTransformation:
+    """Joins a kernel's ``apply`` to an optimizer that XLA computes.
+
+    Where XLA would be taken for every leaf, and nothing is to be rounded at random, one
+    step is the optimizer's own update: XLA fuses that better than leaf by leaf.
+
+    Args:
+      owner: the optimizer's name, for messages.
+      optimizer: the optimizer.
+      implementations: ``implementations(state, params)`` is a tree of what would be
+        taken for each leaf, ``"xla"`` or the name of a kernel.
+      apply: as in :class:`FusedTransformation`, given ``shardings`` and
+        ``rounding_key`` too.
+
+    Returns:
+      The optimizer with ``apply``, which raises a ``ValueError`` without ``params``.
+    """
+
+    def apply_fn(
+        grads, state, params, *, shardings=None, rounding_key=None, **extra_args
+    ):
+        require_params(params, owner)
+        taken = jax.tree.leaves(implementations(state, params))
+        if rounding_key is None and all(name == "xla" for name in taken):
+            return apply_fused(optimizer, grads, state, params, **extra_args)
+        how = dict(shardings=shardings, rounding_key=rounding_key)
+        return apply(grads, state, params, **how, **extra_args)
+
+    return FusedTransformation(optimizer, apply_fn)
+
+
 def apply_fused(
     optimizer: optax.GradientTransformation,
     grads: optax.Updates,

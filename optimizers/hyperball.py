@@ -21,10 +21,10 @@ from gnomon.optimizers.constrain import blank_reference, when
 from gnomon.optimizers.constraints import View, fixed_norm, norm_plan
 from gnomon.optimizers.fused import (
     FusedTransformation,
-    apply_fused,
     kept,
     leaf_keys,
     leaf_shardings,
+    with_kernel,
 )
 from gnomon.optimizers.geometry import (
     Axes,
@@ -84,8 +84,8 @@ def hyperball(
         layer that starts at zero) would stay zero; it is treated as one of the others.
       rules: ordered ``(regex, axes)`` pairs, see :func:`geometry.resolve_axes`.
       stacked: regex of the leaves that stack layers along axis 0.
-      implementation: how ``apply`` runs, ``"xla"`` or ``"tpu"``; default the kernel
-        where it is known to be faster, see :mod:`gnomon.kernels`.
+      implementation: how ``apply`` runs, ``"xla"``, ``"tpu"`` or ``"gpu"``; default the
+        kernel where it is known to be faster, see :mod:`gnomon.kernels`.
 
     Returns:
       The optimizer. It needs ``params`` in ``update``, and has the fused entry point of
@@ -181,17 +181,15 @@ def hyperball(
 
     unfused = optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
-    def apply_fn(
-        grads, state, params, *, shardings=None, rounding_key=None, **extra_args
-    ):
-        def runs_xla(param):
-            choice = kernel.explain(param.dtype, implementation=implementation)
-            return choice.implementation == "xla"
+    def implementations(state, params):
+        def taken(param):
+            return kernel.explain(
+                param.dtype, implementation=implementation
+            ).implementation
 
-        require_params(params, "hyperball")
-        all_xla = jax.tree.all(jax.tree.map(runs_xla, params))
-        if all_xla and rounding_key is None:
-            return apply_fused(unfused, grads, state, params, **extra_args)
+        return jax.tree.map(taken, params)
+
+    def apply_fn(grads, state, params, *, shardings, rounding_key, **extra_args):
         directions, angle, rate, state = begin(grads, state, params, extra_args)
 
         def step(direction, param, axes, norm, sharding, key):
@@ -224,4 +222,4 @@ def hyperball(
         )
         return kept(moved, params), state
 
-    return FusedTransformation(unfused, apply_fn)
+    return with_kernel("hyperball", unfused, implementations, apply_fn)

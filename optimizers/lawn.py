@@ -25,7 +25,6 @@ def lawn(
     constrained: Where | None = None,
     view: View = "layer",
     floor: jax.typing.ArrayLike = 0.0,
-    transport: bool = True,
     rules: Rules | None = None,
     stacked: str | None = None,
     implementation: Implementation | None = None,
@@ -41,11 +40,10 @@ def lawn(
       w_l &\leftarrow c_l\, \frac{w_l + u_l}{\|w_l + u_l\|}
 
     where :math:`u_l` includes the learning rate and the sign. The update is projected
-    too, because preconditioning and old momentum have a radial part again. At the
-    switch the first moments are projected once, :math:`m \leftarrow \Pi_w m`. The
-    other leaves follow ``inner`` throughout. The loss can no longer be lowered by
-    scaling up the logits of a homogeneous network, and the step relative to the weights
-    stays :math:`\|u_l\| / c_l`.
+    too, because preconditioning and old momentum have a radial part again. The other
+    leaves follow ``inner`` throughout. The loss can no longer be lowered by scaling up
+    the logits of a homogeneous network, and the step relative to the weights stays
+    :math:`\|u_l\| / c_l`.
 
     Weight decay of ``inner`` is radial, so it is inert after the switch; the method
     uses none.
@@ -66,12 +64,11 @@ def lawn(
       view: one norm a "layer" (Frobenius), the default, or a "unit".
       floor: smallest norm :math:`c_l`, default 0; a leaf that is zero at the switch is
         left free.
-      transport: project the first moments at the switch, default True.
       rules: ordered ``(regex, axes)`` pairs, see :func:`geometry.resolve_axes`.
       stacked: regex of the leaves that stack layers along axis 0.
       implementation: what moves constrained weights in
-        :func:`gnomon.optimizers.apply_fused`, ``"xla"`` or ``"tpu"``; default the
-        kernel where it is known to be faster, see :mod:`gnomon.kernels`.
+        :func:`gnomon.optimizers.apply_fused`, ``"xla"``, ``"tpu"`` or ``"gpu"``;
+        default the kernel where it is known to be faster, see :mod:`gnomon.kernels`.
 
     Returns:
       The optimizer. It needs ``params`` in ``update``. Its state is a
@@ -111,9 +108,12 @@ def lawn(
       homogeneous part of the network, on top of any optimizer) and its aim (keep
       adaptivity when logits grow, at large batch sizes). The two phases and the order
       of projections above are a self-consistent reading of it. Ours are: one norm a
-      layer or a unit, the moments at the switch, the default set of leaves, biases
-      (never stacked into the weights), and leaves that are zero. For ``optax.lamb`` the
-      trust ratio is taken before the update is projected.
+      layer or a unit, the default set of leaves, biases (never stacked into the
+      weights), and leaves that are zero. The state of ``inner`` is left alone at the
+      switch: first moments projected there give weights without a gradient so far a
+      first moment but no second one, and Adam leaps (a digits MLP from 15 to 38 %
+      error). For ``optax.lamb`` the trust ratio is taken before the update is
+      projected.
     """
     require_scalar("free_steps", free_steps)
     constraint = fixed_norm(
@@ -129,7 +129,6 @@ def lawn(
         constraint._replace(name="lawn"),
         start=free_steps,
         tangent="both",
-        transport=transport,
     )
 
 

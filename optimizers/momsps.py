@@ -7,7 +7,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gnomon.optimizers._checks import ScalarOrSchedule, at_step, require_scalar
+from gnomon.optimizers._checks import (
+    ScalarOrSchedule,
+    at_step,
+    require_choice,
+    require_scalar,
+)
 from gnomon.optimizers.polyak import (
     grown,
     heavy_ball,
@@ -17,7 +22,7 @@ from gnomon.optimizers.polyak import (
     scalar_dtype,
 )
 
-VARIANTS = ("max", "smooth")
+Variant = Literal["max", "smooth"]
 
 
 class MomSpsState(NamedTuple):
@@ -33,7 +38,7 @@ class MomSpsState(NamedTuple):
 def momsps(
     max_learning_rate: ScalarOrSchedule | None = None,
     *,
-    variant: Literal["max", "smooth"] = "max",
+    variant: Variant = "max",
     momentum: jax.typing.ArrayLike = 0.9,
     c: jax.typing.ArrayLike = 1.0,
     f_min: ScalarOrSchedule = 0.0,
@@ -98,8 +103,7 @@ def momsps(
       in :func:`gnomon.optimizers.sps`, smoothing grows from the last positive step
       size.
     """
-    if variant not in VARIANTS:
-        raise ValueError(f"variant must be one of {VARIANTS}, got {variant!r}.")
+    require_choice("variant", variant, Variant)
     if max_learning_rate is None:
         max_learning_rate = 10.0 if variant == "max" else math.inf
     for name, number in dict(

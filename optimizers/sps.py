@@ -7,7 +7,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gnomon.optimizers._checks import ScalarOrSchedule, at_step, require_scalar
+from gnomon.optimizers._checks import (
+    ScalarOrSchedule,
+    at_step,
+    require_choice,
+    require_scalar,
+)
 from gnomon.optimizers.polyak import (
     against,
     grown,
@@ -17,7 +22,7 @@ from gnomon.optimizers.polyak import (
     scalar_dtype,
 )
 
-VARIANTS = ("constant", "smooth", "plus")
+Variant = Literal["constant", "smooth", "plus"]
 
 
 class SpsState(NamedTuple):
@@ -32,7 +37,7 @@ class SpsState(NamedTuple):
 def sps(
     max_learning_rate: ScalarOrSchedule = math.inf,
     *,
-    variant: Literal["constant", "smooth", "plus"] = "constant",
+    variant: Variant = "constant",
     f_min: ScalarOrSchedule = 0.0,
     c: jax.typing.ArrayLike | None = None,
     eps: jax.typing.ArrayLike = 0.0,
@@ -107,8 +112,7 @@ def sps(
       nor smoothing, steps uphill below ``f_min`` in its default variant, stops once the
       squared norm is below 2.2e-16, and keeps no step size in its state.
     """
-    if variant not in VARIANTS:
-        raise ValueError(f"variant must be one of {VARIANTS}, got {variant!r}.")
+    require_choice("variant", variant, Variant)
     if variant == "plus" and c is not None:
         raise ValueError(
             "c does not apply to variant 'plus', which divides by the bare squared "

@@ -73,9 +73,9 @@ def target_variance_rescaling(
       stacked: regex of the leaves that stack layers along axis 0; each layer has its
         own statistics and number.
       implementation: what moves constrained weights in
-        :func:`gnomon.optimizers.apply_fused`, ``"xla"`` or ``"tpu"``; default the
-        kernel where it is known to be faster, see :mod:`gnomon.kernels`. With
-        ``zero_bias`` it is XLA.
+        :func:`gnomon.optimizers.apply_fused`, ``"xla"``, ``"tpu"`` or ``"gpu"``;
+        default the kernel where it is known to be faster, see :mod:`gnomon.kernels`.
+        With ``zero_bias`` it is XLA.
 
     Returns:
       The optimizer. It needs ``params`` in ``update``.

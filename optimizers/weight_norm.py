@@ -1,7 +1,7 @@
 """Weight normalization: any optimizer, on directions and scales instead of weights."""
 
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ import optax
 
 from gnomon.kernels import Implementation
 from gnomon.kernels import weight_norm as kernel
-from gnomon.optimizers._checks import ScalarOrSchedule, require_scalar
+from gnomon.optimizers._checks import ScalarOrSchedule, require_choice, require_scalar
 from gnomon.optimizers._composition import norm_control
 from gnomon.optimizers._inner import Inner, complete
 from gnomon.optimizers._select import Where, select
@@ -130,8 +130,7 @@ def weight_norm(
     require_scalar("eps", eps)
     # Refuses what cannot run.
     kernel.explain(jax.ShapeDtypeStruct((1, 128), "float32"), 1, implementation)
-    if init not in get_args(Start):
-        raise ValueError(f"init={init!r} is not one of {get_args(Start)}.")
+    require_choice("init", init, Start)
 
     def chosen(params):
         axes = resolve_axes(params, rules, stacked)

@@ -8,11 +8,12 @@ learning rate that is one at the base width.
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, TypeAlias, get_args
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
 import optax
 
+from gnomon.optimizers._checks import require_choice
 from gnomon.optimizers.geometry import (
     Axes,
     Rules,
@@ -182,7 +183,7 @@ def mup_rule(kind: Kind = "adam", *, output_multiplier: bool = False) -> Rule:
       Yang, Simon & Bernstein, A Spectral Condition for Feature Learning, 2023
       (https://arxiv.org/abs/2310.17813): hidden layers that grow unevenly under SGD.
     """
-    _choice("kind", kind, Kind)
+    require_choice("kind", kind, Kind)
 
     def rule(growth: Growth) -> float:
         if growth.role == "output" and output_multiplier:
@@ -234,8 +235,8 @@ def standard_rule(kind: Kind = "adam", *, alignment: Alignment = "full") -> Rule
       Everett et al., Scaling Exponents Across Parameterizations and Optimizers, 2024
       (https://arxiv.org/abs/2407.05872)
     """
-    _choice("kind", kind, Kind)
-    _choice("alignment", alignment, Alignment)
+    require_choice("kind", kind, Kind)
+    require_choice("alignment", alignment, Alignment)
 
     def rule(growth: Growth) -> float:
         if growth.role in ("input", "vector"):
@@ -278,8 +279,3 @@ def learning_rate_factors(
         width_growth(params, base, rules, stacked),
         is_leaf=lambda node: isinstance(node, Growth),
     )
-
-
-def _choice(name: str, value: str, choices: Any) -> None:
-    if value not in get_args(choices):
-        raise ValueError(f"{name}={value!r} is not one of {get_args(choices)}.")

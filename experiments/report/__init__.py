@@ -6,11 +6,11 @@ way, and then says how much of it is done.
 """
 
 import os
-import sys
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 
+from gnomon.experiments import command
 from gnomon.experiments.files import read_json, write_json, write_text
 from gnomon.experiments.runs import load_runs, table
 
@@ -80,13 +80,4 @@ def run() -> None:
     flags.DEFINE_string("workdir", None, "The sweep's folder, read and written to.")
     flags.mark_flag_as_required("workdir")
 
-    def guarded(argv: list[str]) -> None:
-        if len(argv) > 1:
-            raise app.UsageError(f"unexpected arguments: {argv[1:]}")
-        try:
-            main(flags.FLAGS.workdir)
-        except (FileNotFoundError, ValueError) as error:
-            print(f"error: {error}", file=sys.stderr)
-            sys.exit(2)
-
-    app.run(guarded)
+    command.run(lambda: main(flags.FLAGS.workdir), FileNotFoundError, ValueError)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from gnomon.experiments.progress import format_duration
 from gnomon.experiments.runs import Run
 
 
@@ -99,6 +100,7 @@ def trace(
         "diverged": status["diverged"],
         "unfinished": planned - status["finished"] - status["diverged"],
     }
+    spent = f"{format_duration(seconds)} over all trials"
     facts = {
         "command": _command(sweep.get("command", "")),
         "config": str(sweep.get("config", "")),
@@ -106,7 +108,7 @@ def trace(
         "data": "; ".join(data),
         "device": "; ".join(devices),
         "versions": "; ".join(versions),
-        "training time": f"{_duration(seconds)} over all trials" if seconds else "",
+        "training time": spent if seconds else "",
         "written": datetime.datetime.now().astimezone().isoformat(" ", "seconds"),
     }
     facts = {name: value for name, value in facts.items() if value}
@@ -126,16 +128,3 @@ def _command(command: str | Sequence[str]) -> str:
         module = f"gnomon.experiments.{Path(words[0]).stem}"
         words[:1] = ["python", "-m", module]
     return shlex.join(words)
-
-
-def _duration(seconds: float) -> str:
-    """Wall time in words.
-
-    >>> _duration(75.2), _duration(7300.0)
-    ('1 min 15 s', '2 h 1 min')
-    """
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

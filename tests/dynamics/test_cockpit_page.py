@@ -10,6 +10,7 @@ import pytest
 
 from gnomon.dynamics import _drawing as drawing
 from gnomon.dynamics import plot
+from gnomon.dynamics.cockpit import SECTIONS, TRAINER, _edge, cockpit
 from gnomon.dynamics.names import (
     CHEAP,
     FREE,
@@ -20,7 +21,7 @@ from gnomon.dynamics.names import (
 )
 
 LAYERS = ("blocks/2/up", "blocks/10/up", "embed")
-PANELS = [panel for panels in plot.SECTIONS.values() for panel in panels]
+PANELS = [panel for panels in SECTIONS.values() for panel in panels]
 
 
 def rows(count=6, without=()):
@@ -55,19 +56,19 @@ def strokes(page, title, name):
 
 
 def test_a_full_run_has_every_panel_in_the_words_of_the_names():
-    page = plot.cockpit(rows(), title="A <run>")
+    page = cockpit(rows(), title="A <run>")
     assert "<h1>A &lt;run&gt;</h1>" in page
     assert "Left out" not in page
     for panel in PANELS:
         text = html.unescape(article(page, panel.title))
-        words = panel.words or (QUANTITIES | plot.TRAINER)[panel.keys[0]]
+        words = panel.words or (QUANTITIES | TRAINER)[panel.keys[0]]
         assert words[1:] in text, panel.title
         assert "<svg" in text, panel.title
 
 
 def test_the_page_is_well_formed_and_loads_nothing():
     """Every element that opens closes in order; no address but that of an anchor."""
-    page, stack = plot.cockpit(rows()), []
+    page, stack = cockpit(rows()), []
 
     class Balance(html.parser.HTMLParser):
         def handle_starttag(self, tag, attrs):
@@ -90,7 +91,7 @@ def test_the_page_is_well_formed_and_loads_nothing():
 
 def test_every_key_of_a_panel_is_one_that_is_recorded():
     for panel in PANELS:
-        assert set(panel.keys) <= QUANTITIES.keys() | plot.TRAINER.keys()
+        assert set(panel.keys) <= QUANTITIES.keys() | TRAINER.keys()
         others = {panel.dashed, panel.edge, panel.error} - {""}
         assert others <= QUANTITIES.keys(), panel.title
 
@@ -99,16 +100,16 @@ def test_every_key_of_a_panel_is_one_that_is_recorded():
 def test_what_is_no_number_is_a_gap(empty):
     """Six points with the third empty: a stretch of two and one of three."""
     run = rows()
-    assert strokes(plot.cockpit(run), "Weight norm", "embed") == [6]
+    assert strokes(cockpit(run), "Weight norm", "embed") == [6]
     run[2][name_of("weight_norm", "embed")] = empty
-    assert strokes(plot.cockpit(run), "Weight norm", "embed") == [2, 3]
+    assert strokes(cockpit(run), "Weight norm", "embed") == [2, 3]
 
 
 def test_a_value_between_gaps_is_a_dot():
     run = rows()
     for number in (0, 1, 3, 4, 5):
         run[number][name_of("weight_norm", "embed")] = None
-    page = plot.cockpit(run)
+    page = cockpit(run)
     assert strokes(page, "Weight norm", "embed") == []
     assert article(page, "Weight norm").count('class="dots"') == 1
 
@@ -118,7 +119,7 @@ def test_a_key_that_only_some_rows_have_is_one_line():
     run = rows()
     for row in run[::2]:
         del row[name_of("spectral_norm", "embed")]
-    assert strokes(plot.cockpit(run), "Spectral norm", "embed") == [3]
+    assert strokes(cockpit(run), "Spectral norm", "embed") == [3]
 
 
 @pytest.mark.parametrize(
@@ -130,7 +131,7 @@ def test_a_key_that_only_some_rows_have_is_one_line():
     ],
 )
 def test_a_tier_that_was_off_is_left_out_with_its_field(tier, field):
-    page = plot.cockpit(rows(without=tier))
+    page = cockpit(rows(without=tier))
     gone = [panel.title for panel in PANELS if set(panel.keys) <= tier.keys()]
     assert gone
     for panel in PANELS:
@@ -144,7 +145,7 @@ def test_what_was_never_a_number_is_said_to_be():
     run = rows()
     for row in run:
         row |= {key: None for key in row if "/effective_rank/" in key}
-    page = plot.cockpit(run)
+    page = cockpit(run)
     assert "<li>Effective rank: recorded, but never a number" in page
 
 
@@ -157,12 +158,12 @@ def test_the_edge_is_two_over_the_learning_rate():
         name_of("edge_ratio"): (np.arange(3.0), sharp * rate / 2),
     }
     (panel,) = [panel for panel in PANELS if panel.title == "Sharpness"]
-    np.testing.assert_allclose(plot._edge(panel, columns).value, [4.0, 8.0, np.nan])
+    np.testing.assert_allclose(_edge(panel, columns).value, [4.0, 8.0, np.nan])
 
 
 def test_predictions_are_dashed_where_they_are_present():
-    with_it = article(plot.cockpit(rows()), "Weight norm")
-    without = plot.cockpit(rows(without=["equilibrium_norm"]))
+    with_it = article(cockpit(rows()), "Weight norm")
+    without = cockpit(rows(without=["equilibrium_norm"]))
     without = article(without, "Weight norm")
     assert with_it.count("dashed far") == 1 + len(LAYERS)
     assert "dashed:" in with_it
@@ -191,7 +192,7 @@ def test_layers_go_by_depth_and_heat_by_value():
     run = rows()
     run[0][name_of("update_ratio", "embed")] = None
     del run[3][name_of("update_ratio", "blocks/2/up")]
-    heat = article(plot.cockpit(run), "Update-to-weight ratio")
+    heat = article(cockpit(run), "Update-to-weight ratio")
     names = re.findall(r'class="name" title="([^"]*)"', heat)
     assert names == ["blocks/2/up", "blocks/10/up", "embed", "whole model"]
     cells = [part.count("h1v1") for part in heat.split('class="name"')[1:]]
@@ -203,7 +204,7 @@ def test_layers_go_by_depth_and_heat_by_value():
 )
 def test_rows_that_cannot_be_drawn_are_refused(rows, words):
     with pytest.raises(ValueError, match=words):
-        plot.cockpit(rows)
+        cockpit(rows)
 
 
 def planted(folder, tail=""):
@@ -218,7 +219,7 @@ def test_the_command_writes_the_page_beside_the_metrics(tmp_path, capsys):
     run = planted(tmp_path / "run", tail='{"step": 70, "train')
     plot.main([f"--workdir={run}"])
     assert capsys.readouterr().out.strip() == str(run / "cockpit.html")
-    assert (run / "cockpit.html").read_text() == plot.cockpit(rows(), title="run")
+    assert (run / "cockpit.html").read_text() == cockpit(rows(), title="run")
     assert sorted(os.listdir(run)) == ["cockpit.html", plot.METRICS]
 
 

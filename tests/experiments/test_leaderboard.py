@@ -82,7 +82,7 @@ def test_the_page_has_a_row_an_optimizer_with_command_device_and_time(sweep, tmp
     for fact in (
         "- command: python -m gnomon.experiments.sweep --config=study.py",
         "- device: a chip",
-        "- training time: 2 min 0 s over all trials",
+        "- training time: 2m00s over all trials",
     ):
         assert fact in text
     for name in ("mine.csv", "mine.html", "mine.svg"):

@@ -66,7 +66,7 @@ def test_fused_equals_update_and_apply_updates(x64, monkeypatch, name):
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_by_default_there_is_nothing_to_fuse(name):
+def test_by_default_there_is_nothing_to_fuse(name, no_gpu_kernels):
     assert not isinstance(OPTIMIZERS[name](optax.sgd(0.3)), FusedTransformation)
     with pytest.raises(ValueError, match="does not support"):
         OPTIMIZERS[name](optax.sgd(0.3), implementation="gpu")

@@ -322,7 +322,7 @@ def test_bfloat16_parameters_keep_a_float32_state():
 
 @pytest.mark.parametrize("flag", ["eps_rule", "clip_rule"])
 def test_unknown_flags_are_refused_with_the_choices(flag):
-    with pytest.raises(ValueError, match=rf"{flag} must be one of \[.*\], got 'mean'"):
+    with pytest.raises(ValueError, match=rf"{flag}='mean' is not one of \(.*'\)"):
         fadam(0.1, **{flag: "mean"})
 
 
@@ -363,6 +363,6 @@ def test_fused_equals_update_and_apply_updates(x64, monkeypatch, implementation)
         assert_trees_close(ours, theirs, rtol=1e-12, atol=1e-14)
 
 
-def test_a_kernel_that_cannot_run_is_refused_when_built():
+def test_a_kernel_that_cannot_run_is_refused_when_built(no_gpu_kernels):
     with pytest.raises(ValueError, match="gpu kernel of fadam does not support"):
         fadam(0.1, implementation="gpu")

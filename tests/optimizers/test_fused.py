@@ -112,7 +112,7 @@ def test_to_optax_it_is_a_transform_like_any_other():
     assert not isinstance(optax.chain(optimizer), FusedTransformation)
 
 
-def test_what_cannot_run_is_refused_when_built():
+def test_what_cannot_run_is_refused_when_built(no_gpu_kernels):
     with pytest.raises(ValueError, match="implementation must be None"):
         adamp(0.1, implementation="cuda")
     with pytest.raises(ValueError, match="gpu kernel of adamp does not support"):

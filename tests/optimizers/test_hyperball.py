@@ -165,7 +165,7 @@ def test_fused_equals_update_and_apply_updates(x64, monkeypatch, view):
     )
 
 
-def test_without_a_kernel_the_fused_step_is_update_to_the_bit():
+def test_without_a_kernel_the_fused_step_is_update_to_the_bit(no_gpu_kernels):
     params = {"kernel": jnp.linspace(0.1, 2.0, 6).reshape(2, 3)}
     optimizer = hyperball(optax.trace(0.9), 0.2)
     state = optimizer.init(params)

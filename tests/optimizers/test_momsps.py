@@ -101,7 +101,7 @@ def test_refusals_name_the_argument():
     optimizer = optimizers.momsps()
     with pytest.raises(ValueError, match=r"momsps needs .* `value`"):
         optimizer.update(w, optimizer.init(w), w)
-    with pytest.raises(ValueError, match="variant must be one of"):
+    with pytest.raises(ValueError, match="variant='min' is not one of"):
         optimizers.momsps(variant="min")
     with pytest.raises(ValueError, match="n_batches must be a scalar"):
         optimizers.momsps(n_batches=w)

@@ -174,7 +174,7 @@ def test_refusals_name_the_argument():
         optimizer.update(w, optimizer.init(w), w)
     with pytest.raises(ValueError, match="value must be a scalar loss"):
         optimizer.update(w, optimizer.init(w), w, value=w)
-    with pytest.raises(ValueError, match="variant must be one of"):
+    with pytest.raises(ValueError, match=r"variant='sps\+' is not one of"):
         optimizers.sps(variant="sps+")
     with pytest.raises(ValueError, match="c does not apply to variant 'plus'"):
         optimizers.sps(variant="plus", c=0.5)
