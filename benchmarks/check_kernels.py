@@ -12,7 +12,8 @@ input. That is all that can move through memory when nothing stays in a cache. A
 that goes over its inputs again counts as it says in its cost estimate; on GPUs none has
 one. A kernel that is told at run time to read nothing counts as one that reads, and
 branches of conditions are left out. `needed` are the passes of reading every input once
-and writing every result once.
+and writing every result once; with --xla, `by_xla` are those of what XLA makes of the
+definition.
 """
 
 import argparse
@@ -31,7 +32,7 @@ os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
 
 import jax
 from _kernel_cases import Case, cases, nbytes
-from _timing import table
+from _timing import environment, table, write
 from jax.experimental import topologies
 from jax.sharding import SingleDeviceSharding
 
@@ -41,6 +42,7 @@ COLUMNS = {
     "shape": "",
     "dtype": "",
     "passes": ".2f",
+    "by_xla": ".2f",
     "needed": ".2f",
     "temporary_MiB": ".2f",
     "kernels": "",
@@ -76,17 +78,12 @@ def check(case: Case, implementation: str, device: Any) -> dict[str, Any]:
         "dtype": str(first.dtype),
         "needed": case.bytes_needed / nbytes(first),
     }
-    sharding = SingleDeviceSharding(device)
-    inputs = [
-        jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding) for x in case.inputs
-    ]
     try:
-        lowered = case.jit(implementation).lower(*inputs)
+        compiled = compile_for(device, case, implementation)
     except ValueError as error:
         if "does not support this call" not in str(error):
             raise
         return row | {"result": f"xla: {str(error).split(': ', 1)[1].split('. ')[0]}"}
-    compiled = lowered.compile()
     program, memory = compiled.as_text(), compiled.memory_analysis()
     return row | {
         "result": "compiled",
@@ -94,6 +91,15 @@ def check(case: Case, implementation: str, device: Any) -> dict[str, Any]:
         "passes": bytes_moved(program) / nbytes(first),
         "kernels": len(re.findall(r"custom_call_target=\"(?:tpu|mosaic)", program)),
     }
+
+
+def compile_for(device: Any, case: Case, implementation: str) -> Any:
+    """One call, compiled for a device."""
+    sharding = SingleDeviceSharding(device)
+    inputs = [
+        jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding) for x in case.inputs
+    ]
+    return case.jit(implementation).lower(*inputs).compile()
 
 
 # One array of a program's text, with its layout; S(n) is a memory on the chip.
@@ -133,6 +139,10 @@ def bytes_moved(program: str) -> int:
         wholes[name] = sum(array_bytes(*array[:2]) for array in arrays)
         if operation in FREE:
             continue
+        if operation == "slice-start":
+            # It gives its operand, the slice, on the chip or not, and a context.
+            total += array_bytes(*arrays[1][:2])
+            continue
         # An asynchronous copy gives its operand and a context beside what it copies.
         given = sizes[name][:1] if operation.endswith("-start") else sizes[name]
         taken = re.findall(r"%([\w.-]+)", operands)
@@ -159,8 +169,12 @@ def main() -> int:
     parser.add_argument("--targets", nargs="+", choices=TARGETS, default=list(TARGETS))
     parser.add_argument("--h100_config", default=os.environ.get("GNOMON_H100_CONFIG"))
     parser.add_argument("--ops", nargs="+", help="only operations of these names")
+    parser.add_argument("--shapes", nargs="+", help="only shapes of these names")
+    parser.add_argument("--xla", action="store_true", help="count XLA's passes too")
+    parser.add_argument("--output", type=Path, help="a JSON file for the tables")
     flags = parser.parse_args()
     failed = 0
+    record: dict[str, Any] = {}
     for target in flags.targets:
         try:
             chip = device(target, flags.h100_config)
@@ -172,14 +186,24 @@ def main() -> int:
         for case in cases():
             if flags.ops and case.op not in flags.ops:
                 continue
+            if flags.shapes and case.shape not in flags.shapes:
+                continue
             try:
                 rows.append(check(case, "gpu" if target == "h100" else "tpu", chip))
+                if flags.xla:
+                    program = compile_for(chip, case, "xla").as_text()
+                    rows[-1]["by_xla"] = bytes_moved(program) / nbytes(case.inputs[0])
             except Exception as error:
                 failed += 1
                 reason = f"FAILED: {str(error).splitlines()[0][:100]}"
                 rows.append({"op": case.op, "shape": case.shape, "result": reason})
         print(f"\n{target}: {chip.device_kind}, jax {jax.__version__}")
         print(table(rows, COLUMNS))
+        record[target] = {"device": chip.device_kind, "rows": rows}
+    if flags.output is not None:
+        about = environment()
+        kept = {name: about[name] for name in ("command", "date", "versions")}
+        write(flags.output, kept | record)
     return 1 if failed else 0
 
 

@@ -109,9 +109,15 @@ def refusal(kernel: str, *dtypes: jax.typing.DTypeLike, size: int = 0) -> str | 
     Returns:
       The reason.
     """
+    foreign = foreign_dtypes(*dtypes, interpreted=kernel == "tpu")
+    return too_large(kernel, size) or foreign
+
+
+def too_large(kernel: str, size: int) -> str | None:
+    """Why a kernel cannot update a leaf of so many numbers, or None."""
     if kernel == "gpu" and size >= 2**31:
         return f"it counts in 32 bits, too few for {size} numbers"
-    return foreign_dtypes(*dtypes, interpreted=kernel == "tpu")
+    return None
 
 
 def foreign_dtypes(

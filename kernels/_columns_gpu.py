@@ -5,7 +5,7 @@ updates and writes back what it has read once.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -53,6 +53,7 @@ def step_columns(
     units: Blocks,
     numbers: Any,
     *,
+    index: Callable[..., Array],
     seeds: Array | None = None,
     interpret: Any = None,
 ) -> dict[str, Array]:
@@ -63,6 +64,7 @@ def step_columns(
       arrays: the arrays of the leaf, of which a block holds a :func:`strip`.
       units: one number a column, of shape (layers, 1, columns).
       numbers: scalars of the step, a NamedTuple.
+      index: gives the index in the leaf of a layer, rows and columns, for its seeds.
       seeds: two int32 words for stochastic rounding of ``w``, or None.
       interpret: for :func:`plgpu.kernel`.
 
@@ -132,13 +134,12 @@ def step_columns(
             moved = program.update(blocks(names, i), totals, step)
             if seeds_ref is not None:
                 down, right = (
-                    plgpu.broadcasted_iota(jnp.int32, tile, axis, layout=layout)
-                    for axis in (0, 1)
+                    plgpu.broadcasted_iota(jnp.int32, tile, axis, layout=layout) + start
+                    for axis, start in enumerate((i * TILE_ROWS, left))
                 )
-                first = (layer * rows + i * TILE_ROWS) * columns + left
-                index = (first + down * columns + right).astype(jnp.uint32)
+                place = index((layer, down, right)).astype(jnp.uint32)
                 one, two = (seeds_ref[k].astype(jnp.uint32) for k in range(2))
-                moved["w"] = stochastic_round(moved["w"], random_bits(one, two, index))
+                moved["w"] = stochastic_round(moved["w"], random_bits(one, two, place))
             for name, x in moved.items():
                 ref = held[name].at[pl.ds(i * TILE_ROWS, TILE_ROWS)]
                 ref[...] = x.astype(ref.dtype)

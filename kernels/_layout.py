@@ -1,7 +1,7 @@
 """Leaves of any rank as ``(layers, rows, columns)``, and blocks that fit a chip.
 
 A unit is then a row or a column: whichever axes form a unit, they end up as the last
-axis or the one before it, for all of Flax's parameters without moving a number.
+axis or the one before it, for nearly all parameters without moving a number.
 """
 
 import math
@@ -9,6 +9,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
+from jax import lax
+
+# Rows and columns of the smallest tile of any dtype of 16 bits or more.
+SUBLANES, LANES = 16, 128
 
 
 class Layout(NamedTuple):
@@ -20,12 +25,55 @@ class Layout(NamedTuple):
 
     @property
     def moves_data(self) -> bool:
-        """Whether folding transposes, which costs a pass, and not only reshapes."""
+        """Whether folding transposes, which may cost a pass, and not only reshapes."""
         return self.order != tuple(sorted(self.order))
+
+    @property
+    def units(self) -> tuple[int, int, int]:
+        """The folded shape of one number a unit."""
+        layers, rows, columns = self.shape
+        shapes = {1: (layers, 1, columns), 2: (layers, rows, 1), None: (layers, 1, 1)}
+        return shapes[self.axis]
+
+
+def tpu_order(shape: Sequence[int]) -> tuple[int, ...]:
+    """The axes of an array as XLA stores them on a TPU, slowest first.
+
+    The last two are padded to tiles of 8 x 128, of 1, 2 or 4 rows where there are no
+    more, and XLA takes the two that pad least, row-major among equals. It gives a
+    kernel arrays row-major, so one that is transposed to this order first is not
+    copied. The rule is what programs compiled for v5e and v6e show of their arguments;
+    where it does not hold, there is a copy and no other harm.
+
+    Args:
+      shape: shape of the array.
+
+    Returns:
+      The order; axes of size one, which lie anywhere, come first.
+
+    Example:
+      >>> tpu_order((2048, 1024)), tpu_order((2048, 1000)), tpu_order((768, 12, 64))
+      ((0, 1), (1, 0), (1, 2, 0))
+    """
+    axes = [axis for axis, size in enumerate(shape) if size != 1]
+    ones = [axis for axis, size in enumerate(shape) if size == 1]
+    pairs = [(a, b) for b in reversed(axes) for a in reversed(axes) if a != b]
+
+    def padded(pair: tuple[int, int]) -> int:
+        rows, columns = (shape[axis] for axis in pair)
+        tile = min(8, 2 ** max(0, rows - 1).bit_length())
+        others = math.prod(n for axis, n in enumerate(shape) if axis not in pair)
+        return -(-rows // tile) * tile * -(-columns // LANES) * LANES * others
+
+    last = min(pairs, key=padded) if pairs else ()
+    return (*ones, *(axis for axis in axes if axis not in last), *last)
 
 
 def layout(
-    shape: Sequence[int], reduce: Sequence[int] = (), stack: Sequence[int] = ()
+    shape: Sequence[int],
+    reduce: Sequence[int] = (),
+    stack: Sequence[int] = (),
+    stored: Sequence[int] | None = None,
 ) -> Layout:
     """The layout of one leaf.
 
@@ -33,41 +81,71 @@ def layout(
       shape: the leaf's shape.
       reduce: axes inside one unit, non-negative and ascending; () without units.
       stack: axes over independent layers, non-negative and ascending.
+      stored: the axes as they are stored, slowest first; default row-major.
 
     Returns:
-      The layout.
+      The layout: that of memory where units are rows or columns of it, or else one that
+      transposes.
 
     Example:
       >>> layout((3, 3, 64, 128), reduce=(0, 1, 2))  # a convolution of 128 units
       Layout(order=(0, 1, 2, 3), shape=(1, 576, 128), axis=1)
       >>> layout((12, 50, 64), reduce=(2,), stack=(0,))
       Layout(order=(0, 1, 2), shape=(12, 50, 64), axis=2)
+      >>> layout((2048, 1000), reduce=(0,), stored=(1, 0))
+      Layout(order=(1, 0), shape=(1, 1000, 2048), axis=2)
     """
-    ndim = len(shape)
+    memory = tuple(range(len(shape)) if stored is None else stored)
     if not reduce:
-        rows = math.prod(shape[:-1]) if ndim > 1 else 1
-        return Layout(tuple(range(ndim)), (1, rows, shape[-1] if ndim else 1), None)
-    kept = tuple(a for a in range(ndim) if a not in reduce and a not in stack)
-    reduce, stack = tuple(reduce), tuple(stack)
-    sizes = {part: math.prod(shape[a] for a in part) for part in (stack, reduce, kept)}
-    columns = stack + reduce + kept
-    if columns == tuple(range(ndim)) and kept:
-        return Layout(columns, (sizes[stack], sizes[reduce], sizes[kept]), 1)
-    rows_first = stack + kept + reduce
-    return Layout(rows_first, (sizes[stack], sizes[kept], sizes[reduce]), 2)
+        return layer_layout(shape, (), memory)
+    outer = tuple(axis for axis in memory if axis in stack)
+    inside = tuple(axis for axis in memory if axis in reduce)
+    kept = tuple(axis for axis in memory if axis not in (*stack, *reduce))
+    sizes = [math.prod(shape[a] for a in part) for part in (outer, inside, kept)]
+    columns = outer + inside + kept
+
+    def long(order: Sequence[int]) -> list[int]:
+        return [axis for axis in order if shape[axis] != 1]
+
+    if kept and long(columns) == long(memory):
+        return Layout(columns, (sizes[0], sizes[1], sizes[2]), 1)
+    return Layout(outer + kept + inside, (sizes[0], sizes[2], sizes[1]), 2)
+
+
+def layer_layout(
+    shape: Sequence[int], stack: Sequence[int] = (), stored: Sequence[int] | None = None
+) -> Layout:
+    """The layout of a leaf that is used by the layer: no unit is a row or a column.
+
+    Args:
+      shape: the leaf's shape.
+      stack: axes over independent layers.
+      stored: the axes as they are stored, slowest first; default row-major.
+
+    Returns:
+      The layout.
+
+    Example:
+      >>> layer_layout((12, 50, 64), stack=(0,))
+      Layout(order=(0, 1, 2), shape=(12, 50, 64), axis=None)
+    """
+    memory = tuple(range(len(shape)) if stored is None else stored)
+    outer = tuple(axis for axis in memory if axis in stack)
+    inside = tuple(axis for axis in memory if axis not in stack)
+    *rows, columns = [shape[axis] for axis in inside] or [1]
+    layers = math.prod(shape[axis] for axis in outer)
+    return Layout(outer + inside, (layers, math.prod(rows), columns), None)
 
 
 def fold(x: jax.Array, layout: Layout) -> jax.Array:
     """``x`` in three axes; one with size-1 axes in place of a unit's stays so."""
     x = x.transpose(layout.order) if layout.moves_data else x
-    layers, rows, columns = layout.shape
-    if x.size == layers * rows * columns:
-        return x.reshape(layout.shape)
-    return x.reshape((layers, 1, columns) if layout.axis == 1 else (layers, rows, 1))
+    whole = x.size == math.prod(layout.shape)
+    return x.reshape(layout.shape if whole else layout.units)
 
 
 def unfold(x: jax.Array, layout: Layout, shape: Sequence[int]) -> jax.Array:
-    """Undoes :func:`fold` for a full array of the given shape."""
+    """Undoes :func:`fold`, for an array of the given shape."""
     if not layout.moves_data:
         return x.reshape(shape)
     moved = x.reshape([shape[axis] for axis in layout.order])
@@ -75,8 +153,36 @@ def unfold(x: jax.Array, layout: Layout, shape: Sequence[int]) -> jax.Array:
     return moved.transpose(back)
 
 
-# Rows and columns of the smallest tile of any dtype of 16 bits or more.
-SUBLANES, LANES = 16, 128
+def flat_index(
+    layout: Layout, shape: Sequence[int], place: Sequence[jax.Array]
+) -> jax.Array:
+    """Where the numbers of a folded leaf lie in the leaf itself, row-major.
+
+    Args:
+      layout: of the leaf.
+      shape: the leaf's shape.
+      place: int32 layer, row and column, of shapes that broadcast.
+
+    Returns:
+      The index of each of them; of what lies outside the leaf anything.
+    """
+    axes = [axis for axis in layout.order if shape[axis] != 1]
+    index = jnp.int32(0)
+    for at, extent in zip(place, layout.shape, strict=True):
+        # Size and stride of the axes that this one runs over, neighbors joined.
+        runs: list[tuple[int, int]] = []
+        while extent > 1:
+            axis = axes.pop(0)
+            size, stride = shape[axis], math.prod(shape[axis + 1 :])
+            extent //= size
+            if runs and runs[-1][1] == size * stride:
+                size *= runs.pop()[0]
+            runs.append((size, stride))
+        while runs:
+            size, stride = runs.pop()
+            index += (lax.rem(at, jnp.int32(size)) if runs else at) * stride
+            at = lax.div(at, jnp.int32(size)) if runs else at
+    return index
 
 
 def tile(rows: int, columns: int, axis: int | None, elements: int) -> tuple[int, int]:

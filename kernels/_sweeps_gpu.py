@@ -7,6 +7,7 @@ leaf fits that. Units that are spread over devices, or rows that the threads of 
 do not divide, are summed by XLA.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from jax import Array
 from jax.sharding import NamedSharding
 
 from gnomon.kernels._columns_gpu import step_columns, strip
-from gnomon.kernels._layout import Layout, fold, layout, unfold
+from gnomon.kernels._layout import Layout, flat_index, fold, layout, unfold
 from gnomon.kernels._rounding import seeds_from
 from gnomon.kernels._shards import on_shards, spreads
 from gnomon.kernels._sums_gpu import takes, unit_sums
@@ -66,12 +67,15 @@ def step(
         fits = on_chip(where, [x.dtype.itemsize for x in arrays.values()])
         if totals is None and not (fits or takes(where.shape[2])):
             totals = _by_xla(program, arrays, units, numbers, tuple(reduce))
+        index = functools.partial(flat_index, where, shape)
         arrays = {name: fold(x, where) for name, x in arrays.items()}
-        units = {name: fold_units(x, where) for name, x in units.items()}
+        units = {name: fold(x, where) for name, x in units.items()}
         if totals is not None:
-            totals = tuple(fold_units(x, where) for x in totals)
+            totals = tuple(fold(x, where) for x in totals)
         elif program.sweeps and where.axis == 1 and fits:
-            moved = step_columns(program, arrays, units, numbers, seeds=seeds)
+            moved = step_columns(
+                program, arrays, units, numbers, seeds=seeds, index=index
+            )
             return {name: unfold(x, where, shape) for name, x in moved.items()}
         elif not fits:
             totals = ()
@@ -80,7 +84,14 @@ def step(
                     unit_sums(sweep, arrays, units, totals, numbers, where.axis or 2)
                 )
         moved = update(
-            program, arrays, units, totals, numbers, axis=where.axis, seeds=seeds
+            program,
+            arrays,
+            units,
+            totals,
+            numbers,
+            axis=where.axis,
+            seeds=seeds,
+            index=index if where.moves_data else None,
         )
         return {name: unfold(x, where, shape) for name, x in moved.items()}
 
@@ -101,13 +112,6 @@ def on_chip(where: Layout, itemsizes: Sequence[int]) -> bool:
     if where.axis == 1:
         return strip(rows, columns, itemsizes) is not None
     return where.axis == 2 and holds(columns)
-
-
-def fold_units(x: Array, where: Layout) -> Array:
-    """Numbers of units, of the leaf's rank, as `fold` gives what they belong to."""
-    layers, rows, columns = where.shape
-    x = x.transpose(where.order) if where.moves_data else x
-    return x.reshape((layers, 1, columns) if where.axis == 1 else (layers, rows, 1))
 
 
 def _by_xla(program, arrays, units, numbers, axes) -> Totals:

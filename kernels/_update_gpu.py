@@ -6,6 +6,7 @@ of eight numbers a thread, then blocks of one number a thread, then single numbe
 """
 
 import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -42,6 +43,7 @@ def update(
     *,
     axis: int | None,
     seeds: Array | None = None,
+    index: Callable[..., Array] | None = None,
     interpret: Any = None,
 ) -> dict[str, Array]:
     """Updates arrays of shape (layers, rows, columns) in place.
@@ -55,6 +57,8 @@ def update(
       numbers: scalars of the step, a NamedTuple.
       axis: 1 where a unit is a column, 2 where it is a row, None without units.
       seeds: two int32 words for stochastic rounding of ``w``, or None.
+      index: gives the index in the leaf of layers, rows and columns, for its seeds;
+        None where arrays lie like the leaf.
       interpret: for :func:`plgpu.kernel`.
 
     Returns:
@@ -126,7 +130,10 @@ def update(
                     sums += tuple(jnp.sum(x) for x in sweep.terms(values, sums, step))
             moved = program.update(values, sums, step)
             if seeds_ref is not None:
-                moved["w"] = _round(moved["w"], base + start, count, layout, seeds_ref)
+                place = functools.partial(_index, index, shape)
+                moved["w"] = _round(
+                    moved["w"], base + start, count, layout, seeds_ref, place
+                )
             for name, x in moved.items():
                 named[name][where] = x.astype(named[name].dtype)
 
@@ -177,16 +184,34 @@ def _by_row(ref: Any, start: Array, length: int, columns: int, layout: Any) -> A
     return lax.fori_loop(1, 1 + spanned, next_row, value)
 
 
-def _round(w: Any, first: Any, length: int, layout: Any, seeds_ref: Any) -> Any:
+def _index(
+    index: Callable[..., Array] | None, shape: Sequence[int], at: Array
+) -> Array:
+    """The index in the leaf of where numbers lie in the folded one."""
+    if index is None:
+        return at
+    _, rows, columns = (jnp.int32(n) for n in shape)
+    row = lax.div(at, columns)
+    return index((lax.div(row, rows), lax.rem(row, rows), lax.rem(at, columns)))
+
+
+def _round(
+    w: Any,
+    first: Any,
+    length: int,
+    layout: Any,
+    seeds_ref: Any,
+    place: Callable[[Array], Array],
+) -> Any:
     """Stochastic rounding of so many numbers, with bits from where they lie."""
     one, two = (seeds_ref[i].astype(jnp.uint32) for i in range(2))
     if length > 1:
-        index = (first + _iota(length, layout)).astype(jnp.uint32)
+        index = place(first + _iota(length, layout)).astype(jnp.uint32)
         return stochastic_round(w, random_bits(one, two, index))
     # The bits of a scalar cannot be had, so every thread rounds the same number.
     layout = plgpu.Layout.WG_STRIDED((THREADS,), vec_size=1)
     spread = plgpu.layout_cast(jnp.full((THREADS,), w), layout)
-    index = jnp.full((THREADS,), first.astype(jnp.uint32))
+    index = jnp.full((THREADS,), place(first).astype(jnp.uint32))
     bits = random_bits(one, two, plgpu.layout_cast(index, layout))
     return jnp.max(stochastic_round(spread, bits).astype(jnp.float32))
 

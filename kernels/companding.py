@@ -97,22 +97,27 @@ def compress(x: jax.Array, noise: jax.typing.ArrayLike, dtype: str) -> jax.Array
       Codes that fit ``dtype``.
     """
     levels, size = LEVELS[dtype], jnp.abs(x)
-    code = jnp.floor(levels * jnp.sqrt(jnp.sqrt(size)))
+    code = (levels * jnp.sqrt(jnp.sqrt(size))).astype(jnp.int32)
     # Clipped one below the last, which a number of that size then always rises to.
     code = jnp.minimum(code, levels - 1)
-    below, above = _power(code, levels), _power(code + 1, levels)
+    step = code.astype(jnp.float32)
+    below, above = _power(step, levels), _power(step + 1, levels)
     code = jnp.where(size - below > noise * (above - below), code + 1, code)
     if dtype == "uint8":
-        code = jnp.where(size > 0, jnp.maximum(code, 1), code)
-    else:
-        code = jnp.where(x < 0, -code, code)
-    return code.astype(jnp.int32)
+        return jnp.where(size > 0, jnp.maximum(code, 1), code)
+    return jnp.where(x < 0, -code, code)
 
 
 def noise(words: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Two uniform numbers in [0, 1), independent of each other, from 32-bit words."""
     halves = words & jnp.uint32(0xFFFF), words >> jnp.uint32(16)
-    low, high = (x.astype(jnp.int32).astype(jnp.float32) / 2**16 for x in halves)
+    # As the upper bits of what a number in [1, 2) has after its point: a chip converts
+    # integers at a fraction of the pace of its arithmetic.
+    one = jnp.uint32(0x3F800000)
+    low, high = (
+        jax.lax.bitcast_convert_type(one | (half << jnp.uint32(7)), jnp.float32) - 1
+        for half in halves
+    )
     return low, high
 
 

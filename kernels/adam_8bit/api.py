@@ -1,34 +1,52 @@
 """Adam's step on one leaf with moments in eight bits, by whichever implementation."""
 
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
-from gnomon.kernels._choice import Choice, Implementation, choose, foreign_dtypes
+from gnomon.kernels._choice import (
+    Choice,
+    Implementation,
+    choose,
+    foreign_dtypes,
+    too_large,
+)
 from gnomon.kernels.adam.reference import scalars
-from gnomon.kernels.adam_8bit import reference
+from gnomon.kernels.adam_8bit import _leaf, reference
 from gnomon.kernels.adam_8bit.reference import Moved
-from gnomon.kernels.companding import BLOCK, Coded
+from gnomon.kernels.companding import BLOCK, Coded, folded
+
+# As much of four arrays as the registers of a GPU's warp hold.
+LONGEST = 512
 
 
-def refusal(kernel: str, *dtypes: jax.typing.DTypeLike, block: int) -> str | None:
+def refusal(
+    kernel: str,
+    *dtypes: jax.typing.DTypeLike,
+    block: int,
+    shape: tuple[int, ...] | None = None,
+) -> str | None:
     """Why a kernel cannot update a leaf, or None.
 
     Args:
       kernel: ``"tpu"`` or ``"gpu"``.
       *dtypes: of the parameter and the gradient.
       block: numbers that share one scale.
+      shape: of the leaf, or of a shard of it, where it is known.
 
     Returns:
       The reason.
     """
-    if kernel == "gpu":
-        return "there is no GPU kernel of this step"
     if block % 128:
         return f"blocks of {block} are not multiples of the 128 lanes of a register"
-    return foreign_dtypes(*dtypes)
+    if kernel == "gpu" and block > LONGEST:
+        return f"blocks of {block} are longer than {LONGEST}"
+    if kernel == "gpu" and shape is not None and folded(shape, block)[1] % block == 1:
+        return "the last block is a single number"
+    return too_large(kernel, math.prod(shape or ())) or foreign_dtypes(*dtypes)
 
 
 def explain(
@@ -94,6 +112,11 @@ def step(
     of moments: 16.1 bytes a parameter in float32 instead of 28, and 10.1 with bfloat16
     parameters and gradients.
 
+    Both kernels do so in one launch a leaf, of any shape, in place where the caller
+    donates it, and ask for blocks of a multiple of 128. That for GPUs (Hopper, jax >=
+    0.11) asks for blocks of at most 512, fewer than 2**31 numbers, and more than one
+    number in the last block. A leaf that is sharded must be cut between blocks.
+
     Args:
       w: the parameter, of any shape; float32 or bfloat16.
       g: the gradient.
@@ -112,7 +135,7 @@ def step(
         the same in every implementation; shards draw their own.
       block: numbers that share one scale, default 256.
       sharding: how the leaf lies on a mesh, for kernels; XLA needs no telling.
-      implementation: ``"xla"``, ``"tpu"``, or None to pick.
+      implementation: ``"xla"``, ``"tpu"``, ``"gpu"``, or None to pick.
 
     Returns:
       The new parameter and the coded moments.
@@ -130,13 +153,13 @@ def step(
     """
 
     def refuses(kernel: str) -> str | None:
-        reason = refusal(kernel, w.dtype, g.dtype, block=block)
-        if reason is None and sharding is not None:
-            from gnomon.kernels.adam_8bit.tpu import cuts
-
-            if cuts(w.shape, sharding, block) is None:
-                reason = f"{sharding.spec} cuts through blocks of {block}"
-        return reason
+        local = w.shape if sharding is None else sharding.shard_shape(w.shape)
+        reason = refusal(kernel, w.dtype, g.dtype, block=block, shape=local)
+        if reason is not None or sharding is None:
+            return reason
+        if _leaf.cuts(w.shape, sharding, block) is None:
+            return f"{sharding.spec} cuts through blocks of {block}"
+        return None
 
     chosen = choose("adam_8bit", implementation, refuses)
     s = scalars(
@@ -155,6 +178,10 @@ def step(
     if chosen.implementation == "xla" or not w.size:
         return reference.step(w, g, m, v, s, steps, **kwargs)
     # Pallas takes as long to import as JAX itself; only those who use it pay.
+    if chosen.implementation == "gpu":
+        from gnomon.kernels.adam_8bit import gpu
+
+        return gpu.step(w, g, m, v, s, steps, **kwargs, sharding=sharding)
     from gnomon.kernels.adam_8bit import tpu
 
     return tpu.step(w, g, m, v, s, steps, **kwargs, sharding=sharding)

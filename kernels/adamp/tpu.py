@@ -1,9 +1,12 @@
-"""AdamP's step on TPU: a pass over gradient and parameter, then Adam's kernel."""
+"""AdamP's step on TPU: a pass over gradient and parameter, then Adam's kernel.
+
+XLA makes that pass of one fusion, and may make it part of what computes the gradient.
+"""
 
 import jax
 from jax.sharding import NamedSharding
 
-from gnomon.kernels._layout import layout, tile
+from gnomon.kernels import _sweeps_tpu
 from gnomon.kernels.adam import tpu as adam
 from gnomon.kernels.adam.reference import Moved, Scalars
 from gnomon.kernels.adamp._passes import shard_shape, sums_by_xla, update_with
@@ -27,9 +30,12 @@ def holds_whole_units(
     on_chip = shard_shape(shape, units, sharding)
     if on_chip is None:
         return False
-    where = layout(on_chip, *units)
-    block = tile(*where.shape[1:], where.axis, adam.BLOCK_ELEMENTS)
-    return adam.vmem_bytes(block, dtypes) <= adam.VMEM_BYTES
+    arrays = {
+        name: jax.ShapeDtypeStruct(on_chip, dtype)
+        for name, dtype in zip("wgmv", dtypes, strict=True)
+    }
+    where = _sweeps_tpu.folded(on_chip, *units)
+    return _sweeps_tpu.holds_units(arrays, ("w", "m", "v"), where)
 
 
 def step(

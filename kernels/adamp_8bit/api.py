@@ -40,9 +40,10 @@ def step(
 
     The sums over units are left to XLA: what AdamP adds to Adam's step is one
     coefficient of the parameter for every unit, and the kernel is that of
-    :func:`gnomon.kernels.adam_8bit.step`, which takes it. It needs the inner products
-    of units with their directions, a pass over parameter, gradient and codes, in those
-    steps alone that project.
+    :func:`gnomon.kernels.adam_8bit.step`, which takes it, on TPU and GPU alike, and the
+    same leaves. It needs the inner products of units with their directions, one more
+    pass over parameter, gradient and codes: on a TPU in those steps alone that project,
+    on a GPU in all, because XLA makes a selection of the condition there.
 
     Args:
       w: the parameter, of any shape; float32 or bfloat16.
@@ -64,7 +65,7 @@ def step(
       stochastic: round the moments at random, the default, or to nearest.
       block: numbers that share one scale, default 256.
       sharding: how the leaf lies on a mesh, for kernels; XLA needs no telling.
-      implementation: ``"xla"``, ``"tpu"``, or None to pick.
+      implementation: ``"xla"``, ``"tpu"``, ``"gpu"``, or None to pick.
 
     Returns:
       The new parameter and the coded moments.

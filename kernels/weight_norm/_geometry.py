@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import jax
 from jax import Array
 
-from gnomon.kernels._layout import Layout, layout
+from gnomon.kernels._layout import Layout, layout, tpu_order
 from gnomon.kernels._rows import dtype_refusal, rows_refusal
 
 # On a TPU a strip of 128 columns is reduced in one piece.
@@ -25,25 +25,20 @@ def normalize_axes(axis: int | Sequence[int], ndim: int) -> tuple[int, ...]:
     return axes
 
 
-def folded(shape: tuple[int, ...], axes: tuple[int, ...]) -> Layout:
+def folded(kernel: str, shape: tuple[int, ...], axes: tuple[int, ...]) -> Layout:
     """The layout in which each unit is one row or one column."""
-    rows = axes[-1] == len(shape) - 1
-    return layout(shape, axes, () if rows else tuple(range(axes[0])))
-
-
-def scale_shape(layout: Layout) -> tuple[int, int, int]:
-    """One number a unit, in line with the folded weight."""
-    layers, rows, columns = layout.shape
-    return (layers, 1, columns) if layout.axis == 1 else (layers, rows, 1)
+    stored = tpu_order(shape) if kernel == "tpu" else tuple(range(len(shape)))
+    if stored[-1] in axes:
+        return layout(shape, axes, (), stored)
+    first = min(stored.index(axis) for axis in axes)
+    return layout(shape, axes, sorted(stored[:first]), stored)
 
 
 def refusal(
     kernel: str, v: Array | jax.ShapeDtypeStruct, axes: tuple[int, ...]
 ) -> str | None:
     """Why a kernel cannot take `v`; None if it can."""
-    seen = folded(v.shape, axes)
-    if seen.moves_data:
-        return f"the axes {axes} of a unit are not neighbours"
+    seen = folded(kernel, v.shape, axes)
     if seen.axis == 2:
         return rows_refusal(kernel, v, seen.shape[2])
     rows, columns = seen.shape[1:]

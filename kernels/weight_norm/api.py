@@ -9,13 +9,9 @@ from jax import Array
 
 from gnomon.kernels import _choice
 from gnomon.kernels._fused import fused
+from gnomon.kernels._layout import fold, unfold
 from gnomon.kernels.weight_norm import reference
-from gnomon.kernels.weight_norm._geometry import (
-    folded,
-    normalize_axes,
-    refusal,
-    scale_shape,
-)
+from gnomon.kernels.weight_norm._geometry import folded, normalize_axes, refusal
 
 
 def weight_norm(
@@ -38,7 +34,8 @@ def weight_norm(
 
     Sums are float32 (float64 for float64) and the result has the dtype of `v`. A zero
     unit gives zeros, with finite derivatives, even with `eps=0`. A kernel reads `v`
-    once and has a backward kernel that reads `v` and the cotangent once; only the
+    once and has a backward kernel that reads `v` and the cotangent once, transposed
+    before and after where the axes of a unit are not neighbors in memory; only the
     reference has forward-mode and second derivatives, or one with respect to `eps`.
 
     Args:
@@ -73,14 +70,15 @@ def weight_norm(
     choice = explain(v, axes, implementation)
     if choice.implementation == "xla":
         return reference.weight_norm(v, g, axes, eps)
-    seen = folded(v.shape, axes)
+    seen = folded(choice.implementation, v.shape, axes)
+    per_unit = [1 if i in axes else size for i, size in enumerate(v.shape)]
     w = fused(
         f"gnomon.kernels.weight_norm.{choice.implementation}",
         jnp.asarray(eps, jnp.float32),
-        v.reshape(seen.shape),
-        g.reshape(scale_shape(seen)),
+        fold(v, seen),
+        fold(g.reshape(per_unit), seen),
     )
-    return w.reshape(v.shape)
+    return unfold(w, seen, v.shape)
 
 
 def explain(

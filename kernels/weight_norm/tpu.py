@@ -1,5 +1,6 @@
 """Weight normalization on a TPU: two array passes forward, three backward."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,11 +10,9 @@ from jax import Array
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from gnomon.kernels._layout import LANES, SUBLANES, tile
+from gnomon.kernels._blocks_tpu import cut, padded, turns_units
+from gnomon.kernels._layout import Layout
 from gnomon.kernels.weight_norm import _unit
-
-# Numbers in one block, where a unit is no longer than a block.
-BLOCK = 2**17
 
 
 def forward(v: Array, g: Array, eps: Array, *, interpret: Any = False) -> Array:
@@ -46,20 +45,20 @@ def _map_units(
     dtype = weights[0].dtype
     stack, m, n = weights[0].shape
     axis = 1 if g.shape[1:] == (1, n) else 2
-    # What does not fill a tile is padded to one in VMEM.
-    tall, wide = -(-m // SUBLANES) * SUBLANES, -(-n // LANES) * LANES
-    if axis == 1:
-        block_m, block_n = m, min(n, tile(tall, wide, 1, BLOCK)[1])
-    else:
-        block_m, block_n = min(m, tile(tall, wide, 2, BLOCK)[0]), n
+    where = Layout((0, 1, 2), (stack, m, n), axis)
+    block_m, block_n = cut(where, axis)
+    turned = turns_units(where, (block_m, block_n))
     grid = (stack, pl.cdiv(m, block_m), pl.cdiv(n, block_n))
-    # One of the last two indices is always zero: units are whole.
     blocks = pl.BlockSpec((None, block_m, block_n), lambda layer, i, j: (layer, i, j))
-    units = pl.BlockSpec(
-        (None, 1, block_n) if axis == 1 else (None, block_m, 1),
-        lambda layer, i, j: (layer, i, j),
-    )
-    numbers = -(-block_m // SUBLANES) * SUBLANES * -(-block_n // LANES) * LANES
+    # Units are whole: the index along them is zero.
+    if axis == 1:
+        units = pl.BlockSpec((None, 1, block_n), lambda layer, i, j: (layer, 0, j))
+    elif turned:
+        units = pl.BlockSpec((None, 1, block_m), lambda layer, i, j: (layer, 0, i))
+    else:
+        units = pl.BlockSpec((None, block_m, 1), lambda layer, i, j: (layer, i, 0))
+    g = g.swapaxes(1, 2) if turned else g
+    area = math.prod(padded((block_m, block_n)))
 
     def kernel(eps_ref, g_ref, *refs):
         values = [ref[...].astype(jnp.float32) for ref in refs[: len(weights)]]
@@ -67,13 +66,18 @@ def _map_units(
         def total(x):
             return jnp.sum(x, axis=axis - 1, keepdims=True)
 
-        answers = body(*values, g_ref[...].astype(jnp.float32), eps_ref[0], total)
-        for ref, value in zip(refs[len(weights) :], answers, strict=True):
-            ref[...] = value.astype(ref.dtype)
+        lengths = g_ref[...].astype(jnp.float32)
+        weight, *numbers = body(
+            *values, lengths.T if turned else lengths, eps_ref[0], total
+        )
+        out, *small = refs[len(weights) :]
+        out[...] = weight.astype(out.dtype)
+        for ref, value in zip(small, numbers, strict=True):
+            ref[...] = value.T if turned else value
 
     size = weights[0].size
     passes = len(weights) + 1
-    return pl.pallas_call(
+    weight, *small = pl.pallas_call(
         kernel,
         grid=grid,
         in_specs=[
@@ -91,7 +95,7 @@ def _map_units(
             # Two buffers of every block for the pipeline, and as much again in float32
             # while it is computed with. Sixteen MiB are given without asking.
             vmem_limit_bytes=max(
-                2**24, passes * numbers * (2 * dtype.itemsize + 8) + 2**22
+                2**24, passes * area * (2 * dtype.itemsize + 8) + 2**22
             ),
         ),
         cost_estimate=pl.CostEstimate(
@@ -101,3 +105,4 @@ def _map_units(
         ),
         interpret=interpret,
     )(eps.astype(jnp.float32).reshape(1), g, *weights)
+    return [weight, *(x.swapaxes(1, 2) if turned else x for x in small)]

@@ -56,6 +56,7 @@ def simulated(monkeypatch):
     monkeypatch.setattr("gnomon.kernels._sums_gpu.BLOCKS", 2)
     monkeypatch.setattr("gnomon.kernels._sums_gpu.FEWEST", 4)
     monkeypatch.setattr("gnomon.kernels.weight_norm.gpu.BLOCKS", 2)
+    monkeypatch.setattr("gnomon.kernels.adam_8bit.gpu.BLOCKS", 2)
     simulator = plgpu.InterpretGPUParams(uninitialized_memory="nan")
     kernel = plgpu.kernel
 

@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from gnomon.kernels import adam, adam_8bit, shapes
-from gnomon.kernels.adam_8bit import tpu
+from gnomon.kernels.adam_8bit import _leaf, tpu
 from gnomon.kernels.companding import BLOCK, decode, encode
 
 HYPERS = dict(learning_rate=0.1, count=3, b1=0.9, b2=0.99, eps=1e-8, weight_decay=0.1)
@@ -117,7 +117,7 @@ def test_cuts_through_blocks_are_refused():
     mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
 
     def cuts(shape, *spec):
-        return tpu.cuts(shape, NamedSharding(mesh, PartitionSpec(*spec)), BLOCK)
+        return _leaf.cuts(shape, NamedSharding(mesh, PartitionSpec(*spec)), BLOCK)
 
     spec = PartitionSpec("data", None)
     assert cuts((64, 300), "data") == (spec, spec)

@@ -9,10 +9,17 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from gnomon.kernels import adam, adamp, shapes
-from gnomon.kernels._layout import LANES, SUBLANES, fold, layout, tile, unfold
-from gnomon.kernels.adam import reference as adam_reference
-from gnomon.kernels.adam import tpu as adam_tpu
+from gnomon.kernels import _blocks_tpu, _sweeps_tpu, adam, adamp, shapes
+from gnomon.kernels._layout import (
+    LANES,
+    SUBLANES,
+    flat_index,
+    fold,
+    layout,
+    tile,
+    tpu_order,
+    unfold,
+)
 from gnomon.kernels.adamp import tpu as adamp_tpu
 from gnomon.kernels.adamp.reference import Units
 
@@ -86,29 +93,37 @@ DTYPES = {
 }
 
 
-@pytest.mark.parametrize("dtypes", DTYPES.values(), ids=DTYPES)
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """Blocks of one tile, so that small leaves take several."""
+    monkeypatch.setattr(_blocks_tpu, "BLOCK", SUBLANES * LANES)
+
+
 @pytest.mark.parametrize(
-    "shape",
-    [(1, 37, 300), (2, 16, 130), (1, 1, 1)],
-    ids=lambda s: "x".join(map(str, s)),
+    ("shape", "dtype"),
+    [
+        ((37, 300), "float32"),
+        ((300, 37), "bfloat16"),
+        ((2, 16, 130), "bfloat16"),
+        ((5,), "float32"),
+    ],
+    ids=["rows", "columns", "folded", "vector"],
 )
 def test_ragged_blocks_are_updated_whole(
-    shape, dtypes, interpreted, monkeypatch, assert_close
+    shape, dtype, interpreted, small_blocks, assert_close
 ):
-    """Blocks of 16 x 128 over edges that do not divide; each number must have moved."""
-    arrays = leaf(shape, dtypes)
-    monkeypatch.setattr(adam_tpu, "BLOCK_ELEMENTS", SUBLANES * LANES)
-    s = adam_reference.scalars(jnp.float32, **HYPERS)
-    got = jax.jit(adam_tpu.update)(*arrays, s)
+    """Edges that blocks do not divide, of a matrix stored by columns too."""
+    arrays = leaf(shape, DTYPES[dtype])
+    step = functools.partial(adam.step, **HYPERS, implementation="tpu")
+    got = jax.jit(step)(*arrays)
     for a, b in zip(got, oracle(*arrays), strict=True):
         assert_close(a, b, ROUNDING[a.dtype.name])
     assert np.all(np.asarray(got.v) != np.asarray(arrays[3]))
 
 
-@pytest.mark.parametrize("axis", [0, 1])
-def test_adamp_kernel_on_any_shape(axis, interpreted, monkeypatch, x64, assert_close):
-    monkeypatch.setattr(adam_tpu, "BLOCK_ELEMENTS", SUBLANES * LANES)
-    kwargs = dict(**HYPERS, reduce=(axis,), implementation="tpu")
+@pytest.mark.parametrize("axes", [(0,), (1,), (0, 1)], ids=["columns", "rows", "layer"])
+def test_adamp_kernel_on_any_shape(axes, interpreted, small_blocks, x64, assert_close):
+    kwargs = dict(**HYPERS, reduce=axes, implementation="tpu")
     step = jax.jit(functools.partial(adamp.step, **kwargs))
 
     # Each example compiles. In a unit of one number the part across it is rounding.
@@ -120,19 +135,20 @@ def test_adamp_kernel_on_any_shape(axis, interpreted, monkeypatch, x64, assert_c
         seed=st.integers(0, 100),
     )
     def check(rows, columns, outcome, seed):
-        arrays = leaf((rows, columns), ("float64",) * 4, outcome, (axis,), seed)
-        for a, b in zip(step(*arrays), oracle(*arrays, (axis,)), strict=True):
+        arrays = leaf((rows, columns), ("float64",) * 4, outcome, axes, seed)
+        for a, b in zip(step(*arrays), oracle(*arrays, axes), strict=True):
             assert_close(a, b, 1e-12)
 
     check()
 
 
 @pytest.mark.parametrize("whole", [True, False])
-def test_adamp_kernel_projects(whole, interpreted, monkeypatch, x64, assert_close):
+def test_adamp_kernel_projects(
+    whole, interpreted, small_blocks, monkeypatch, x64, assert_close
+):
     """Also where a unit does not fit, so that a pass before finds its inner product."""
-    monkeypatch.setattr(adam_tpu, "BLOCK_ELEMENTS", SUBLANES * LANES)
     if not whole:
-        monkeypatch.setattr(adam_tpu, "VMEM_BYTES", 0)
+        monkeypatch.setattr(_blocks_tpu, "VMEM_BYTES", 0)
     dtypes, shape = ("float64",) * 4, (40, 150)
     assert adamp_tpu.holds_whole_units(shape, dtypes, Units((0,))) == whole
     kwargs = dict(**HYPERS, reduce=(0,), implementation="tpu")
@@ -175,10 +191,9 @@ def test_lanes_of_hyperparameters_lower_for_tpu(tpu_text):
 
 @pytest.mark.parametrize("entry", shapes.LEAVES, ids=lambda entry: entry.name)
 def test_blocks_fit_the_chip(entry):
-    dtypes = [x.dtype for x in structs(entry)]
-    where = layout(entry.shape)
-    block = tile(*where.shape[1:], None, adam_tpu.BLOCK_ELEMENTS)
-    assert adam_tpu.vmem_bytes(block, dtypes) <= 16 * 2**20
+    block = _blocks_tpu.cut(_sweeps_tpu.folded(entry.shape, ()))
+    arrays = dict(zip("wgmv", structs(entry), strict=True))
+    assert _blocks_tpu.block_bytes(block, arrays, ("w", "m", "v")) <= 16 * 2**20
 
 
 def test_which_leaves_need_no_third_pass():
@@ -210,21 +225,44 @@ def test_tiles_are_legal_and_bounded(rows, columns, axis):
         assert height * width <= elements
 
 
+@settings(deadline=None, max_examples=25)
 @given(
     shape=st.lists(st.integers(1, 4), max_size=4).map(tuple),
     data=st.data(),
 )
 def test_folding_is_undone_and_keeps_units(shape, data):
-    """Any choice of axes: unit sums before and after folding are the same numbers."""
+    """Any axes in any order of memory: units have the same sums, numbers a place."""
     ndim = len(shape)
     roles = data.draw(st.lists(st.sampled_from("rsk"), min_size=ndim, max_size=ndim))
     reduce = tuple(a for a in range(ndim) if roles[a] == "r")
     stack = tuple(a for a in range(ndim) if roles[a] == "s")
-    x = np.arange(np.prod(shape, dtype=int), dtype=np.float64).reshape(shape)
-    where = layout(shape, reduce, stack)
+    stored = data.draw(st.permutations(range(ndim)))
+    x = np.arange(np.prod(shape, dtype=int), dtype=np.int32).reshape(shape)
+    where = layout(shape, reduce, stack, stored)
     folded = fold(x, where)
     assert np.array_equal(unfold(folded, where, shape), x)
+    index = flat_index(where, shape, list(np.indices(where.shape, np.int32)))
+    assert np.array_equal(np.broadcast_to(index, where.shape), folded)
     if reduce:
         sums = x.sum(reduce, keepdims=True)
         expected = fold(sums, where)
         assert np.array_equal(folded.sum(where.axis, keepdims=True), expected)
+
+
+@pytest.mark.parametrize(
+    ("shape", "reduce", "stack", "axis"),
+    [
+        ((2048, 1000), (0,), (), 2),
+        ((768, 12, 64), (0,), (), 2),
+        ((12, 64, 50), (1,), (0,), 2),
+        ((12, 64, 50), (2,), (0,), 1),
+        ((7, 7, 3, 64), (0, 1, 2), (), 1),
+    ],
+    ids=["classifier", "attention", "stacked", "rows", "stem"],
+)
+def test_leaves_fold_in_the_order_that_a_tpu_stores(shape, reduce, stack, axis):
+    """A matrix that is stored by columns has its columns as rows: nothing is copied."""
+    order = tpu_order(shape)
+    where = _sweeps_tpu.folded(shape, reduce, stack)
+    assert order != tuple(range(len(shape)))
+    assert (where.order, where.axis) == (order, axis)

@@ -126,8 +126,10 @@ if jax.__version_info__[:2] >= GPU_NEEDS_JAX:
         [
             (fadam, (4, 256), {}),
             (fixed_norm, (2, 64, 32), dict(reduce=(1,), stack=(0,))),
+            (fixed_norm, (2, 128, 3), dict(reduce=(1,))),
+            (fixed_norm, (64, 2, 32), dict(reduce=(0,), stack=(1,))),
         ],
-        ids=["registers", "strips"],
+        ids=["registers", "strips", "transposed registers", "transposed strips"],
     )
     def test_bfloat16_rounds_as_the_definition_does(op, shape, options, simulated):
         """Each number goes to one of two neighbors, and nearly always to the same.

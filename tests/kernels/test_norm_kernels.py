@@ -54,7 +54,7 @@ def small_blocks():
     """Blocks of one tile, so that small arrays take several steps."""
     patch = pytest.MonkeyPatch()
     patch.setattr("gnomon.kernels._rows_tpu.BLOCK", 16 * 128)
-    patch.setattr("gnomon.kernels.weight_norm.tpu.BLOCK", 16 * 128)
+    patch.setattr("gnomon.kernels._blocks_tpu.BLOCK", 16 * 128)
     yield
     patch.undo()
 
@@ -147,16 +147,16 @@ def test_zero_rows_give_zeros_and_finite_cotangents(op, implementation):
 
 
 def test_gradients_of_the_api_are_those_of_the_reference():
-    """Leading axes, bf16 inputs and float32 parameters come back as they went in."""
+    """Leading axes, scattered units, bf16 inputs and float32 parameters."""
     x = jax.random.normal(jax.random.key(0), (2, 3, 40), jnp.bfloat16)
     scale, bias = jnp.linspace(0.5, 2.0, 40), jnp.linspace(-1.0, 1.0, 40)
     v = jax.random.normal(jax.random.key(1), (3, 4, 5, 6))
-    g = jnp.linspace(1.0, 2.0, 30).reshape(5, 6)
+    g = jnp.linspace(1.0, 2.0, 24).reshape(4, 6)
 
     def loss(x, scale, bias, v, g, implementation):
         y = layer_norm(x, scale, bias, implementation=implementation)
         y = rms_norm(y, scale, implementation=implementation)
-        w = weight_norm(v, g, axis=(0, 1), implementation=implementation)
+        w = weight_norm(v, g, axis=(0, 2), implementation=implementation)
         return jnp.sum(jnp.sin(y.astype(jnp.float32))) + jnp.sum(jnp.sin(w))
 
     arguments = range(5)
@@ -170,6 +170,23 @@ def test_gradients_of_the_api_are_those_of_the_reference():
         assert ours.dtype == theirs.dtype
         assert ours.shape == theirs.shape
         assert error(ours.ravel(), theirs.ravel()) < tolerance
+
+
+def test_rows_in_blocks_of_128_have_lengths_side_by_side(monkeypatch):
+    """Three blocks, the last cut, and each row has its own length and cotangent."""
+    monkeypatch.setattr("gnomon.kernels._blocks_tpu.BLOCK", 128 * 128)
+    v, cotangent = jax.random.normal(jax.random.key(0), (2, 300, 128))
+    g = jnp.linspace(1.0, 2.0, 300)
+
+    def both(implementation):
+        function = functools.partial(weight_norm, axis=1, implementation=implementation)
+        w, (dv, dg) = jax.jit(both_passes(function))(cotangent, v, g)
+        return w, dv, dg
+
+    with pltpu.force_tpu_interpret_mode():
+        got = both("tpu")
+    for ours, theirs in zip(got, both("xla"), strict=True):
+        assert error(ours, theirs) < 1e-5
 
 
 def lowered_for_tpu(function, *inputs):
@@ -197,7 +214,7 @@ WEIGHTS = [leaf for leaf in LEAVES if leaf.unit_axis is not None]
 @pytest.mark.parametrize("leaf", WEIGHTS, ids=lambda leaf: leaf.name)
 def test_weight_norm_lowers_for_tpu(leaf, monkeypatch):
     """Units along either axis, from one number to a whole embedding."""
-    monkeypatch.setattr("gnomon.kernels.weight_norm.tpu.BLOCK", 2**17)
+    monkeypatch.setattr("gnomon.kernels._blocks_tpu.BLOCK", 2**17)
     g = jax.ShapeDtypeStruct((leaf.shape[1 - leaf.unit_axis],), "float32")
     function = functools.partial(weight_norm, axis=leaf.unit_axis, implementation="tpu")
     text = lowered_for_tpu(function, leaf.struct, g)

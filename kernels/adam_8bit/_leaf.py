@@ -1,0 +1,102 @@
+"""A leaf with moments in eight bits, perhaps sharded, for any kernel."""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
+
+from gnomon.kernels.adam.reference import Scalars
+from gnomon.kernels.adam_8bit.reference import Moved
+from gnomon.kernels.companding import Coded, folded, seeds
+
+
+def cuts(
+    shape: tuple[int, ...], sharding: NamedSharding, block: int
+) -> tuple[PartitionSpec, PartitionSpec] | None:
+    """How leaf and scales are cut, or None where a cut goes through a block.
+
+    Args:
+      shape: shape of the leaf.
+      sharding: how the leaf lies on a mesh.
+      block: numbers that share one scale.
+    """
+    entries = [*sharding.spec, *[None] * (len(shape) - len(sharding.spec))]
+    kept = len(folded(shape, block)[0])
+    local = sharding.shard_shape(shape)
+    first, *others = entries[kept:] or [None]
+    whole = local[kept:] == shape[kept:] or math.prod(local[kept:]) % block == 0
+    if any(entry is not None for entry in others) or not whole:
+        return None
+    if len(folded(local, block)[0]) != kept:
+        return None
+    return PartitionSpec(*entries), PartitionSpec(*entries[:kept], first)
+
+
+def step(
+    update: Callable[..., Moved],
+    w: jax.Array,
+    g: jax.Array,
+    m: Coded,
+    v: Coded,
+    s: Scalars,
+    count: jax.Array,
+    *,
+    pull: jax.Array | None = None,
+    nesterov: bool = False,
+    stochastic: bool = True,
+    block: int,
+    sharding: NamedSharding | None = None,
+) -> Moved:
+    """One step, see :func:`gnomon.kernels.adam_8bit.reference.step`.
+
+    Args:
+      update: a kernel's update of one leaf that is whole.
+      w: the parameter.
+      g: the gradient.
+      m: the first moment.
+      v: the second moment.
+      s: scalars of the step.
+      count: steps taken, this one included.
+      pull: what to multiply the parameter by, of the leaf's rank.
+      nesterov: look ahead by one step of momentum.
+      stochastic: round the moments at random.
+      block: numbers that share one scale, a multiple of 128.
+      sharding: how the leaf lies on a mesh; it must have :func:`cuts`.
+
+    Returns:
+      The leaf after the step.
+    """
+    update = functools.partial(
+        update, nesterov=nesterov, stochastic=stochastic, block=block
+    )
+    # A TPU's scalar memory holds no unsigned words.
+    seed = jax.lax.bitcast_convert_type(seeds(count), jnp.int32)
+    if sharding is None:
+        return update(w, g, m, v, s, seed, pull)
+    leaf, scales = cast(Any, cuts(w.shape, sharding, block))
+    names = tuple(
+        name
+        for entry in leaf
+        if entry is not None
+        for name in (entry if isinstance(entry, tuple) else (entry,))
+    )
+
+    def on_device(w, g, m, v, s, seed, pull):
+        # Shards count their numbers from zero, so each needs words of its own.
+        shard = jax.lax.axis_index(names) if names else 0
+        return update(w, g, m, v, s, seed.at[1].add(shard), pull)
+
+    entries = zip(leaf, pull.shape if pull is not None else (), strict=False)
+    per_unit = PartitionSpec(*(None if n == 1 else entry for entry, n in entries))
+    coded = Coded(leaf, scales)
+    return jax.shard_map(
+        on_device,
+        mesh=sharding.mesh,
+        in_specs=(leaf, leaf, coded, coded, PartitionSpec(), PartitionSpec(), per_unit),
+        out_specs=Moved(leaf, coded, coded),
+        check_vma=False,
+    )(w, g, m, v, s, seed, pull)
