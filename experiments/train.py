@@ -16,6 +16,7 @@ from gnomon.experiments.checkpoint import Checkpoints
 from gnomon.experiments.cli import launch
 from gnomon.experiments.config import plain, validate
 from gnomon.experiments.data import load
+from gnomon.experiments.fields import OPERATIONAL, PLACEMENT
 from gnomon.experiments.files import lock, read_json, write_json
 from gnomon.experiments.group import compile_lanes, flops_per_step, trace
 from gnomon.experiments.interrupt import Interruption
@@ -26,7 +27,7 @@ from gnomon.experiments.progress import Progress
 from gnomon.experiments.resolve import ConfigError
 from gnomon.experiments.results import units_per_step
 from gnomon.experiments.runs import flatten
-from gnomon.experiments.trials import OPERATIONAL, PLACEMENT, Trial, make_trial
+from gnomon.experiments.trials import Trial, make_trial
 
 
 def same_run(workdir: Path, trial: Trial) -> None:

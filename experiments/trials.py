@@ -13,16 +13,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from gnomon.experiments.config import override, validate
+from gnomon.experiments.fields import OBSERVING, OPERATIONAL, PLACEMENT, RHYTHM
 from gnomon.experiments.resolve import ConfigError
 
-# Fields that change what is written or shown, and not what a trial computes.
-OPERATIONAL = ("report", "tuning", "log_every", "checkpoint_every", "tensorboard")
-RHYTHM = ("log_every", "checkpoint_every", "tensorboard")
-# Changes the program, and what it tells, but not the trial: no part of its id.
-OBSERVING = ("dynamics",)
-# Says which devices a trial lies on: as another number of devices would, it changes the
-# program and the rounding of its sums, and not the trial.
-PLACEMENT = ("mesh",)
 TRACED_SECTIONS = ("optimizer", "schedule")
 
 

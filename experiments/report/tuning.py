@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from gnomon.experiments.fields import OBSERVING, OPERATIONAL, PLACEMENT
 from gnomon.experiments.report.interpolation import lowest, neighbors
 
 Table = Mapping[str, np.ndarray]
@@ -23,14 +24,7 @@ RATE = "optimizer.learning_rate"
 
 # Fields that tell trials of one scale apart, or that change no trained weight.
 _WITHIN = ("label", "seed", "static", "id", "status", "optimizer.", "schedule.")
-_SHOWN = (
-    "report.",
-    "tuning.",
-    "evaluate.",
-    "log_every",
-    "checkpoint_every",
-    "tensorboard",
-)
+_SHOWN = (*OPERATIONAL, *OBSERVING, *PLACEMENT, "evaluate")
 _RESULTS = ("final.", "parameters", "compute", "units", "seconds")
 # What a person calls a scale by.
 _FIRST = ("model.name", "data.name", "model.width", "model.depth", "model.")

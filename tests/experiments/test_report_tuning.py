@@ -152,7 +152,10 @@ def test_scales_are_named_by_the_fields_that_tell_them_apart():
             "model.width": width,
             "model.heads": width / 8,  # says nothing that the width has not said
             "steps": steps,
+            # Nothing of what follows changes what a trial learns.
             "evaluate.every": steps / 10,
+            "mesh.data": rate * 1000,
+            "dynamics.free": rate > RATES[1],
             "parameters": width**2,
         }
         for width in (32.0, 16.0)
