@@ -1,6 +1,6 @@
 """How often intervals hold and verdicts err, on simulated runs whose truth is known.
 
-    python benchmarks/coverage.py [--parts=laws,verdicts] [--studies=200]
+    python benchmarks/coverage.py [--parts=laws,verdicts,grids] [--studies=200]
         [--sweeps=200] [--points=FILE]
 
 First the law ``L = 1.817 + 482 / N^0.348 + 2085 / D^0.366`` is measured with noise on
@@ -12,6 +12,10 @@ Student's t with three degrees of freedom, scale 0.4 %, which has outliers.
 Then whole sweeps are simulated (three widths, five lengths, six learning rates, losses
 of a byte language model) and go through the report's own analysis: an optimizer
 against itself under other seeds, and one planted 1.10 times as fast.
+
+There all grids hold the same rates. In the part ``grids`` those of each optimizer lie
+at random against the optimum, a factor 2 or 4 apart, and the optimum is taken on the
+grid or read between its points.
 
 With ``--points``, a CSV with columns ``parameters,training_flop,loss`` is fitted too,
 without the five runs of fewest tokens a parameter, and timed.
@@ -26,7 +30,7 @@ from pathlib import Path
 import _timing
 import numpy as np
 
-from gnomon.experiments.report.analysis import analyze
+from gnomon.experiments.report.analysis import Analysis, analyze
 from gnomon.experiments.scaling import fit_chinchilla
 
 RESULTS = Path(__file__).parent / "results" / "coverage.json"
@@ -38,7 +42,7 @@ NOISES = {
     "student": lambda rng, n: 0.004 * rng.standard_t(3, n),
 }
 WIDTHS, LENGTHS, SUBSET = (16, 32, 64), (140, 200, 280, 400, 560), (200, 400)
-RATES = 3e-3 * 2.0 ** np.arange(-3, 3)
+RATES, OPTIMUM = 3e-3 * 2.0 ** np.arange(-3, 3), 3.6e-3
 
 
 def truth() -> dict[str, float]:
@@ -92,7 +96,14 @@ def coverage(runs: int, noise: str, studies: int, bootstrap: int, delta: float) 
     }
 
 
-def sweep(rng: np.random.Generator, gain: float, seeds: int) -> dict[str, np.ndarray]:
+def reached(params: float, steps: float, speed: float) -> float:
+    """The loss at the best learning rate, without noise."""
+    return 0.8 + 12 * params**-0.3 + 25 * (steps * speed * 1024) ** -0.3
+
+
+def sweep(
+    rng: np.random.Generator, gain: float, seeds: int, grids: tuple = (RATES, RATES)
+) -> dict[str, np.ndarray]:
     """A run table: optimizers A and B, B reaching A's loss ``gain`` times sooner.
 
     A seed's luck (0.01) is shared by both, since it fixes initialization and data
@@ -103,16 +114,15 @@ def sweep(rng: np.random.Generator, gain: float, seeds: int) -> dict[str, np.nda
         params = 24 * width**2 + 256 * width
         for steps in LENGTHS:
             luck = 0.01 * rng.standard_normal(seeds)
-            for label, speed in (("A", 1.0), ("B", gain)):
+            for label, speed, rates in zip("AB", (1.0, gain), grids, strict=True):
                 if label == "B" and steps not in SUBSET:
                     continue
-                loss = 0.8 + 12 * params**-0.3 + 25 * (steps * speed * 1024) ** -0.3
-                own = 0.006 * rng.standard_normal((len(RATES), seeds))
-                bowl = 0.03 * np.log(RATES / 3.6e-3) ** 2
-                found = loss + bowl[:, None] + luck + own
+                own = 0.006 * rng.standard_normal((len(rates), seeds))
+                bowl = 0.03 * np.log(rates / OPTIMUM) ** 2
+                found = reached(params, steps, speed) + bowl[:, None] + luck + own
                 rows += [
                     (label, seed, width, steps, rate, params, found[i, seed])
-                    for i, rate in enumerate(RATES)
+                    for i, rate in enumerate(rates)
                     for seed in range(seeds)
                 ]
     label, *numbers = zip(*rows, strict=True)
@@ -131,24 +141,55 @@ def sweep(rng: np.random.Generator, gain: float, seeds: int) -> dict[str, np.nda
     }
 
 
-def verdicts(gain: float, seeds: int, sweeps: int) -> dict:
+def judged(analyses: list[Analysis], gain: float) -> dict:
     """How often the report's paired interval leaves out "no difference"."""
-    single, overall, held = [], [], []
+    ends = np.array(
+        [c.log_interval for a in analyses for c in a.comparisons if not c.reason]
+    )
+    low, high = np.array([a.summaries[0].log_interval for a in analyses]).T
+    truth = np.log(gain)
+    return {
+        "different at a scale": float(np.mean((ends[:, 0] > 0) | (ends[:, 1] < 0))),
+        "different over all scales": float(np.mean((low > 0) | (high < 0))),
+        "truth held over all scales": float(np.mean((low <= truth) & (truth <= high))),
+    }
+
+
+def verdicts(gain: float, seeds: int, sweeps: int) -> dict:
+    """Verdicts where both optimizers' grids hold the same rates."""
+    analyses = [
+        analyze(sweep(np.random.default_rng([seeds, number]), gain, seeds))
+        for number in range(sweeps)
+    ]
+    case = {"gain": gain, "seeds": seeds, "sweeps": sweeps}
+    return {**case, **judged(analyses, gain)}
+
+
+def placed(gain: float, seeds: int, sweeps: int, factor: float, between: bool) -> dict:
+    """Verdicts where grids lie at random, and how far tuned losses lie too high."""
+    analyses = []
     for number in range(sweeps):
         rng = np.random.default_rng([seeds, number])
-        analysis = analyze(sweep(rng, gain, seeds))
-        single += [c.log_interval for c in analysis.comparisons if not c.reason]
-        low, high = analysis.summaries[0].log_interval
-        overall.append(not low <= 0 <= high)
-        held.append(low <= np.log(gain) <= high)
-    ends = np.array(single)
+        shares = rng.uniform(size=(2, 1))
+        grids = tuple(OPTIMUM * factor ** (np.arange(-3, 3) + shares))
+        table = sweep(rng, gain, seeds, grids)
+        analyses.append(analyze(table, interpolate=between))
+    excess = [
+        cell.lowest[1]
+        - reached(
+            cell.scale.parameters, cell.scale.steps, {"A": 1.0, "B": gain}[cell.label]
+        )
+        for analysis in analyses
+        for cell in analysis.cells
+    ]
     return {
         "gain": gain,
+        "rates apart": factor,
         "seeds": seeds,
+        "read between": "yes" if between else "no",
         "sweeps": sweeps,
-        "different at a scale": float(np.mean((ends[:, 0] > 0) | (ends[:, 1] < 0))),
-        "different over all scales": float(np.mean(overall)),
-        "truth held over all scales": float(np.mean(held)),
+        **judged(analyses, gain),
+        "tuned loss too high": float(np.mean(excess)),
     }
 
 
@@ -193,9 +234,20 @@ def calls(sweeps: int) -> list[dict]:
     ]
 
 
+def offsets(sweeps: int) -> list[dict]:
+    """Equal optimizers and a planted difference, on wide and narrow grids."""
+    return [
+        placed(gain, seeds, sweeps, factor, between)
+        for gain in (1.0, 1.3)
+        for factor in (2.0, 4.0)
+        for seeds in (3, 5)
+        for between in (False, True)
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--parts", default="laws,verdicts")
+    parser.add_argument("--parts", default="laws,verdicts,grids")
     parser.add_argument("--studies", type=int, default=200)
     parser.add_argument("--sweeps", type=int, default=200)
     parser.add_argument("--bootstrap", type=int, default=200)
@@ -204,6 +256,7 @@ def main() -> None:
     parts = {
         "laws": lambda: laws(arguments.studies, arguments.bootstrap),
         "verdicts": lambda: calls(arguments.sweeps),
+        "grids": lambda: offsets(arguments.sweeps),
     }
     chosen = {name: parts[name] for name in arguments.parts.split(",") if name}
     if arguments.points:

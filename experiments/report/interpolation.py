@@ -1,22 +1,33 @@
 r"""The bottom of a tuning curve, between the points of its grid.
 
 Near its optimum a final loss is close to a parabola in the logarithm of the learning
-rate. Through the best point of a grid, at :math:`x_0`, and its neighbors at distances
-:math:`a` to the left and :math:`b` to the right, which are worse by :math:`p` and
-:math:`q`, it has the slope and the half curvature
+rate. Let the best point of a grid, at :math:`x_0`, be better by :math:`p` than its
+neighbor at :math:`x_0 + a`. A parabola through the two has one number left to know,
+its half curvature :math:`k`:
 
-.. math:: s = \frac{q a / b - p b / a}{a + b}, \quad k = \frac{p / a + q / b}{a + b}
+.. math:: L(x_0 + u) - L(x_0) = p \frac{u}{a} - k \, u \, (a - u)
 
-at :math:`x_0`, hence its lowest point at :math:`x_0 - s / 2k`, lower by
-:math:`s^2 / 4k`. With equal distances and :math:`q = r p` the gain is
-:math:`p (r - 1)^2 / 8 (r + 1)`, which is more than all of :math:`p` for large r: next
-to divergence a curve is a cliff and no parabola. The gain is therefore held to
-:math:`\min(p, q) / 4`, which binds when one side is 4.2 times as steep as the other.
+When :math:`k a^2 > p` its lowest point lies between the two, at
+:math:`u = (a - p / k a) / 2`, lower than the best point by :math:`k u^2`. A third point
+at :math:`x_0 + d`, worse than the best by :math:`r`, tells the half curvature
+
+.. math:: k = \frac{r / d - p / a}{d - a}.
+
+Two points lie next to those two, one on each side. On a parabola they tell the same.
+Next to divergence a curve is a cliff and no parabola, and the point beyond the cliff
+tells far too large a curvature: the smaller of both is taken. The bottom is looked for
+on the side of the neighbor with the smaller :math:`p / a^2`, where the parabola through
+the best point and both its neighbors has it.
+
+Where that neighbor ends its line only one curvature is known. It is held to
+:math:`\kappa p / a^2` with :math:`\kappa = (3 + \sqrt 5) / 2`, so that no more than
+:math:`p / 4` is gained: nothing midway, where :math:`p` is zero. With equal distances
+this binds when the best point's other neighbor is worse by more than :math:`4.2 p`.
 """
 
 import numpy as np
 
-CAP = 0.25  # of the smaller rise: the most that is read between two points
+HELD = (3 + 5**0.5) / 2  # kappa: the curvature, in p / a^2, that gains p / 4
 
 
 def neighbors(rates: np.ndarray, others: list) -> np.ndarray:
@@ -67,21 +78,32 @@ def lowest(
       >>> print(np.exp(at), low)
       [0.0022] [2.]
     """
-    draws = np.arange(len(losses))
+    rows = np.arange(len(losses))
     best = np.argmin(losses, axis=1)
-    left, right = beside[:, best]
-    inside = (left >= 0) & (right >= 0)
-    left, right = np.where(inside, left, best), np.where(inside, right, best)
-    bottom = losses[draws, best]
-    p, q = losses[draws, left] - bottom, losses[draws, right] - bottom
-    a = np.where(inside, log_rates[best] - log_rates[left], 1.0)
-    b = np.where(inside, log_rates[right] - log_rates[best], 1.0)
-    slope = (q * a / b - p * b / a) / (a + b)
-    curvature = (p / a + q / b) / (a + b)
-    # A flat stretch has its lowest point anywhere: it stays where it is.
-    curved = curvature > 0
-    shift = np.divide(-slope, 2 * curvature, out=np.zeros_like(slope), where=curved)
-    gain = np.divide(slope**2, 4 * curvature, out=np.zeros_like(slope), where=curved)
-    held = np.minimum(gain, CAP * np.minimum(p, q))
-    scale = np.divide(held, gain, out=np.zeros_like(gain), where=gain > 0)
-    return log_rates[best] + scale * shift, bottom - held
+    at, low = log_rates[best], losses[rows, best]
+    rows = np.flatnonzero((beside[:, best] >= 0).all(axis=0))
+    sides = beside[:, best[rows]]
+
+    def seen(point: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """How far from the best point another lies, and how much worse it is."""
+        return log_rates[point] - at[rows], losses[rows, point] - low[rows]
+
+    distance, rise = seen(sides)
+    side = np.argmin(rise / distance**2, axis=0)
+    near, far = np.take_along_axis(sides, np.stack([side, 1 - side]), axis=0)
+    beyond = beside[side, near]
+    a, p = seen(near)
+
+    def curvature(point: np.ndarray) -> np.ndarray:
+        d, r = seen(point)
+        return (r / d - p / a) / (d - a)
+
+    ends = beyond < 0
+    limit = curvature(np.where(ends, far, beyond))
+    k = np.minimum(curvature(far), np.where(ends, HELD * p / a**2, limit))
+    # Elsewhere, as on a flat stretch, the best point itself is the lowest.
+    between = k * a**2 > p
+    shift = (a - np.divide(p, k * a, out=a.copy(), where=between)) / 2
+    at[rows] += shift
+    low[rows] -= k * shift**2
+    return at, low

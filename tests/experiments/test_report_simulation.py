@@ -120,16 +120,16 @@ def test_a_planted_speedup_is_found_and_covered(seeds):
 def test_interpolation_takes_the_luck_out_of_where_a_grid_lies():
     """An optimizer against itself, on rates a factor 4 apart: A's hold the optimum.
 
-    B's lie 0.3 of a gap beside it, which is B's bad luck and no difference. Measured on
-    400 sweeps: called equal over all scales in 73.5 % without and 94.0 % with it, at a
-    scale in 89.2 % and 95.0 %.
+    B's have it midway between two, which is B's bad luck and no difference. Measured on
+    400 sweeps: called equal over all scales in 27.8 % without and 95.0 % with it, at a
+    scale in 71.9 % and 94.3 %.
     """
     rates = OPTIMUM * 4.0 ** np.arange(-2, 3)
-    grids = (rates, OPTIMUM), (4**0.3 * rates, OPTIMUM)
+    grids = (rates, OPTIMUM), (2 * rates, OPTIMUM)
     plain, read = (
         _study(1.0, seeds=3, sweeps=24, grids=grids, interpolate=interpolate)
         for interpolate in (False, True)
     )
-    assert plain["overall no difference"] <= 0.85
-    assert read["overall no difference"] >= 0.93
-    assert read["no difference"] >= 0.93
+    assert plain["overall no difference"] <= 0.6
+    assert read["overall no difference"] >= 0.9
+    assert read["no difference"] >= 0.9
