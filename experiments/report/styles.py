@@ -42,6 +42,7 @@ h2 { font-size: 1.25rem; line-height: 1.3; font-weight: 650; margin: 0 0 4px; }
 .pair section {
   display: grid; grid-template-rows: subgrid; grid-row: span 3; margin-bottom: 0;
 }
+.pair figure { align-self: start; }
 .pair section:only-child { grid-column: 1 / -1; max-width: 640px; }
 figure {
   margin: 0; background: var(--card); border-radius: 10px; padding: 14px 16px 10px;
