@@ -13,7 +13,12 @@ from gnomon.kernels.companding import BLOCK, Coded
 from gnomon.optimizers._checks import ScalarOrSchedule, at_step, require_params
 from gnomon.optimizers._tree import broadcast_mask, map_leaves
 from gnomon.optimizers.adamp import ScaleByAdamPState, adamp
-from gnomon.optimizers.fused import FusedTransformation, kept, leaf_shardings
+from gnomon.optimizers.fused import (
+    FusedTransformation,
+    kept,
+    leaf_keys,
+    leaf_shardings,
+)
 from gnomon.optimizers.geometry import Rules, resolve_axes
 from gnomon.optimizers.quantized import QuantizeMomentsState, quantize_moments
 
@@ -61,8 +66,8 @@ def adamp_8bit(
         kernel where it is known to be faster, see :mod:`gnomon.kernels`.
 
     Returns:
-      The optimizer. It needs ``params``, and ``apply`` reads ``shardings`` as that of
-      :func:`gnomon.optimizers.adamp` does.
+      The optimizer. It needs ``params``, and ``apply`` reads ``shardings`` and
+      ``rounding_key`` as that of :func:`gnomon.optimizers.adamp` does.
 
     Raises:
       ValueError: as :func:`gnomon.optimizers.adamp`, or if ``implementation`` cannot
@@ -97,7 +102,9 @@ def adamp_8bit(
         stochastic=stochastic,
     )
 
-    def apply_fn(grads, state, params, *, shardings=None, **extra_args):
+    def apply_fn(
+        grads, state, params, *, shardings=None, rounding_key=None, **extra_args
+    ):
         del extra_args
         require_params(params, "adamp_8bit")
         scaling, descent = state.inner
@@ -106,7 +113,7 @@ def adamp_8bit(
         rate = at_step("learning_rate", learning_rate, descent.count)
         decay = at_step("weight_decay", weight_decay, scaling.count)
 
-        def rule(grad, mu, nu, mu_scale, nu_scale, param, axes, decays, sharding):
+        def rule(grad, mu, nu, mu_scale, nu_scale, param, axes, decays, key, sharding):
             kwargs: dict[str, Any] = dict(
                 learning_rate=rate,
                 count=count,
@@ -119,6 +126,7 @@ def adamp_8bit(
                 reduce=axes.reduce,
                 stack=axes.stack,
                 nesterov=nesterov,
+                key=key,
                 sharding=sharding,
                 implementation=implementation,
             )
@@ -143,6 +151,7 @@ def adamp_8bit(
             params,
             resolve_axes(params, rules, stacked),
             broadcast_mask(weight_decay_mask, params),
+            leaf_keys(rounding_key, params),
             leaf_shardings(shardings, params),
         )
         descent = descent._replace(count=optax.safe_increment(descent.count))

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
+from gnomon.kernels._rounding import seeds_from
 from gnomon.kernels.adam.reference import Scalars
 from gnomon.kernels.adam_8bit.reference import Moved
 from gnomon.kernels.companding import Coded, folded, seeds
@@ -49,12 +50,14 @@ def step(
     nesterov: bool = False,
     stochastic: bool = True,
     block: int,
+    key: jax.Array | None = None,
     sharding: NamedSharding | None = None,
 ) -> Moved:
     """One step, see :func:`gnomon.kernels.adam_8bit.reference.step`.
 
     Args:
-      update: a kernel's update of one leaf that is whole.
+      update: a kernel's update of one leaf that is whole; it is given two words to
+        round the moments with, and two more where the parameter is to be rounded.
       w: the parameter.
       g: the gradient.
       m: the first moment.
@@ -65,6 +68,7 @@ def step(
       nesterov: look ahead by one step of momentum.
       stochastic: round the moments at random.
       block: numbers that share one scale, a multiple of 128.
+      key: a key that rounds bfloat16 parameters stochastically.
       sharding: how the leaf lies on a mesh; it must have :func:`cuts`.
 
     Returns:
@@ -75,6 +79,8 @@ def step(
     )
     # A TPU's scalar memory holds no unsigned words.
     seed = jax.lax.bitcast_convert_type(seeds(count), jnp.int32)
+    if key is not None and w.dtype == jnp.bfloat16:
+        seed = jnp.concatenate([seed, seeds_from(key)])
     if sharding is None:
         return update(w, g, m, v, s, seed, pull)
     leaf, scales = cast(Any, cuts(w.shape, sharding, block))
@@ -88,7 +94,7 @@ def step(
     def on_device(w, g, m, v, s, seed, pull):
         # Shards count their numbers from zero, so each needs words of its own.
         shard = jax.lax.axis_index(names) if names else 0
-        return update(w, g, m, v, s, seed.at[1].add(shard), pull)
+        return update(w, g, m, v, s, seed.at[1::2].add(shard), pull)
 
     entries = zip(leaf, pull.shape if pull is not None else (), strict=False)
     per_unit = PartitionSpec(*(None if n == 1 else entry for entry, n in entries))

@@ -103,6 +103,7 @@ def step(
     nesterov: bool = False,
     stochastic: bool = True,
     block: int = BLOCK,
+    key: jax.Array | None = None,
     sharding: NamedSharding | None = None,
     implementation: Implementation | None = None,
 ) -> Moved:
@@ -134,6 +135,8 @@ def step(
       stochastic: round the moments at random, the default, or to nearest. The draw is
         the same in every implementation; shards draw their own.
       block: numbers that share one scale, default 256.
+      key: rounds bfloat16 parameters stochastically, see
+        :func:`gnomon.kernels.adam.step`.
       sharding: how the leaf lies on a mesh, for kernels; XLA needs no telling.
       implementation: ``"xla"``, ``"tpu"``, ``"gpu"``, or None to pick.
 
@@ -172,7 +175,7 @@ def step(
         count=count,
     )
     kwargs: dict[str, Any] = dict(
-        pull=pull, nesterov=nesterov, stochastic=stochastic, block=block
+        pull=pull, nesterov=nesterov, stochastic=stochastic, block=block, key=key
     )
     steps = jnp.asarray(count)
     if chosen.implementation == "xla" or not w.size:

@@ -17,7 +17,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
-from gnomon.kernels._rounding import random_bits
+from gnomon.kernels._rounding import random_bits, stochastic_round
 from gnomon.kernels._rows_gpu import BLOCKS
 from gnomon.kernels.adam.reference import Scalars, direction
 from gnomon.kernels.adam_8bit import _leaf
@@ -53,7 +53,7 @@ def update(
       m: the first moment.
       v: the second moment.
       s: scalars of the step.
-      seed: two int32 words.
+      seed: two int32 words, and two more that round ``w`` stochastically.
       pull: what to multiply the parameter by, of the leaf's rank, or None.
       nesterov: look ahead by one step of momentum.
       stochastic: round the moments at random.
@@ -84,7 +84,7 @@ def update(
         *pull_ref, w_ref, m_ref, sm_ref, v_ref, sv_ref = refs
         s = Scalars(*(scalars_ref[i] for i in range(len(Scalars._fields))))
         s = s._replace(correction2=1.0)
-        one, two = (seed_ref[i].astype(jnp.uint32) for i in range(2))
+        seeds = [seed_ref[i].astype(jnp.uint32) for i in range(seed.size)]
         program = lax.axis_index("program")
 
         def move(row, height, k, width):
@@ -115,7 +115,7 @@ def update(
                     decay = pulls.load(_load, pull_ref[0], row, at[1], shape, layout)
                 return wide - s.learning_rate * (p + decay * wide), first, second
 
-            def draw(piece):
+            def words(piece, first, second):
                 shape = height, piece.size
                 rows_down, across = (
                     plgpu.broadcasted_iota(jnp.int32, shape, axis, layout=piece.layout)
@@ -123,7 +123,7 @@ def update(
                 )
                 start = row * columns + k * block + piece.start
                 index = rows_down * columns + across + start
-                return noise(random_bits(one, two, index.astype(jnp.uint32)))
+                return random_bits(first, second, index.astype(jnp.uint32))
 
             moved = [advance(piece) for piece in pieces]
             _, firsts, seconds = zip(*moved, strict=True)
@@ -131,7 +131,12 @@ def update(
             new_v = _largest(seconds)
             inverse_m, inverse_v = _inverse(new_m), _inverse(new_v)
             for piece, (wide, first, second) in zip(pieces, moved, strict=True):
-                low, high = draw(piece) if stochastic else (0.5, 0.5)
+                low: Any = 0.5
+                high: Any = 0.5
+                if stochastic:
+                    low, high = noise(words(piece, *seeds[:2]))
+                if seeds[2:]:
+                    wide = stochastic_round(wide, words(piece, *seeds[2:]))
                 first = compress(first * along(inverse_m, piece), low, "int8")
                 second = compress(second * along(inverse_v, piece), high, "uint8")
                 for ref, x in ((w_ref, wide), (m_ref, first), (v_ref, second)):

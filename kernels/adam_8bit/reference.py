@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gnomon.kernels.adam.reference import Scalars, direction
+from gnomon.kernels.adam.reference import Scalars, direction, store
 from gnomon.kernels.companding import BLOCK, Coded, decode, dither, encode, noise
 
 
@@ -29,6 +29,7 @@ def step(
     nesterov: bool = False,
     stochastic: bool = True,
     block: int = BLOCK,
+    key: jax.Array | None = None,
 ) -> Moved:
     """One step, see :func:`gnomon.kernels.adam_8bit.step`.
 
@@ -44,6 +45,7 @@ def step(
       nesterov: look ahead by one step of momentum.
       stochastic: round the moments at random.
       block: numbers that share one scale.
+      key: a key that rounds bfloat16 parameters stochastically.
 
     Returns:
       The leaf after the step.
@@ -59,7 +61,7 @@ def step(
     if stochastic:
         low, high = noise(dither(count, w.shape))
     return Moved(
-        moved.astype(w.dtype),
+        store(moved, w.dtype, key),
         encode(first, "int8", low, block=block),
         encode(second, "uint8", high, block=block),
     )

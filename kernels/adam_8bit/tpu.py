@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from gnomon.kernels._rounding import random_bits
+from gnomon.kernels._rounding import random_bits, stochastic_round
 from gnomon.kernels.adam.reference import Scalars, direction
 from gnomon.kernels.adam_8bit import _leaf
 from gnomon.kernels.adam_8bit.reference import Moved
@@ -57,7 +57,7 @@ def _body(scalars_ref, seed_ref, *refs, nesterov, stochastic, block, columns, ha
         if has_pull:
             (ref,) = pull_ref
             pull = ref[...] if ref.shape[1] == 1 else ref[:, part]
-        w_out[:, part] = (w - s.learning_rate * (p + pull * w)).astype(w_out.dtype)
+        w = w - s.learning_rate * (p + pull * w)
 
         across = jax.lax.broadcasted_iota(jnp.int32, shape, 1) + (left + start)
         # What lies past the edge is anything, and must not be the largest.
@@ -65,13 +65,20 @@ def _body(scalars_ref, seed_ref, *refs, nesterov, stochastic, block, columns, ha
         m, v = jnp.where(inside, m, 0.0), jnp.where(inside, v, 0.0)
         largest_m = jnp.max(jnp.abs(m), axis=1, keepdims=True)
         largest_v = jnp.max(v, axis=1, keepdims=True)
+
+        def words(first):
+            down = jax.lax.broadcasted_iota(jnp.int32, shape, 0) + top
+            index = (down * columns + across).astype(jnp.uint32)
+            one, two = (seed_ref[0, first + i].astype(jnp.uint32) for i in range(2))
+            return random_bits(one, two, index)
+
+        if seed_ref.shape[1] > 2:
+            w = stochastic_round(w, words(2))
+        w_out[:, part] = w.astype(w_out.dtype)
         low: Any = 0.5
         high: Any = 0.5
         if stochastic:
-            down = jax.lax.broadcasted_iota(jnp.int32, shape, 0) + top
-            index = (down * columns + across).astype(jnp.uint32)
-            first, second = (seed_ref[0, i].astype(jnp.uint32) for i in range(2))
-            low, high = noise(random_bits(first, second, index))
+            low, high = noise(words(0))
         m_out[:, part] = code(m, largest_m, low, "int8").astype(jnp.int8)
         v_out[:, part] = code(v, largest_v, high, "uint8").astype(jnp.uint8)
         sm_out[line, :] = below(largest_m)

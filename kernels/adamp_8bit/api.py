@@ -33,6 +33,7 @@ def step(
     nesterov: bool = False,
     stochastic: bool = True,
     block: int = BLOCK,
+    key: jax.Array | None = None,
     sharding: NamedSharding | None = None,
     implementation: Implementation | None = None,
 ) -> Moved:
@@ -64,6 +65,8 @@ def step(
       nesterov: use the look-ahead first moment.
       stochastic: round the moments at random, the default, or to nearest.
       block: numbers that share one scale, default 256.
+      key: rounds bfloat16 parameters stochastically, see
+        :func:`gnomon.kernels.adam.step`.
       sharding: how the leaf lies on a mesh, for kernels; XLA needs no telling.
       implementation: ``"xla"``, ``"tpu"``, ``"gpu"``, or None to pick.
 
@@ -119,6 +122,7 @@ def step(
         nesterov=nesterov,
         stochastic=stochastic,
         block=block,
+        key=key,
         sharding=sharding,
         implementation=implementation,
     )

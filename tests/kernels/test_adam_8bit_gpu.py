@@ -160,14 +160,16 @@ if jax.__version_info__[:2] >= GPU_NEEDS_JAX:
         ids=["whole blocks", "ragged blocks"],
     )
     def test_the_kernel_is_its_definition(shape, dtype, pulled, simulated):
-        """To the code, with the same draw; four blocks at a time and those left."""
+        """To the code, with the same draws; four blocks at a time and those left."""
         arrays = leaf(shape, dtype)
         pull = jnp.linspace(-1.0, 1.0, math.prod(pulled)).reshape(pulled)
-        step = functools.partial(adam_8bit.step, **HYPERS, pull=pull)
+        key = jax.random.key(0)
+        step = functools.partial(adam_8bit.step, **HYPERS, pull=pull, key=key)
         want = jax.jit(step)(*arrays)
         got = jax.jit(functools.partial(step, implementation="gpu"))(*arrays)
         exact = moved_exactly(*arrays, pull)
-        bound = (2e-6 if dtype == "float32" else 2**-8) * np.nanmax(np.abs(exact))
+        assert dtype == "float32" or np.mean(got.w != want.w) < 0.01
+        bound = (2e-6 if dtype == "float32" else 2**-7) * np.nanmax(np.abs(exact))
         np.testing.assert_allclose(np.asarray(got.w, np.float64), exact, 0, bound)
         for a, b in ((got.m, want.m), (got.v, want.v)):
             np.testing.assert_allclose(a.scales, b.scales, rtol=1e-6)

@@ -51,13 +51,14 @@ CASES = {
 
 @pytest.mark.parametrize(("shape", "dtype"), CASES.values(), ids=CASES)
 def test_the_kernel_is_its_definition(shape, dtype, interpreted, monkeypatch):
-    """To the code, with the same draw; what lies past an edge is NaN or anything."""
+    """To the code, with the same draws; what lies past an edge is NaN or anything."""
     monkeypatch.setattr(tpu, "ROWS", 16)
     monkeypatch.setattr(tpu, "BLOCKS", 2)
     arrays = leaf(shape, dtype)
-    step = functools.partial(adam_8bit.step, **HYPERS)
+    step = functools.partial(adam_8bit.step, **HYPERS, key=jax.random.key(0))
     want = jax.jit(step)(*arrays)
     got = jax.jit(functools.partial(step, implementation="tpu"))(*arrays)
+    assert dtype == "float32" or np.mean(got.w != want.w) < 0.01
     rtol = 1e-6 if dtype == "float32" else 2**-7
     np.testing.assert_allclose(
         got.w.astype(jnp.float32), want.w.astype(jnp.float32), rtol=rtol, atol=1e-6

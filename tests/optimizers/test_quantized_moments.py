@@ -134,6 +134,22 @@ def test_the_fused_step_is_the_update():
         assert apart.mean() < 1e-2 * limit or limit < 1
 
 
+def test_bfloat16_parameters_move_on_average_with_a_rounding_key():
+    """A step of a quarter of the gap below one, which the nearest would never take."""
+    optimizer = adamw_8bit(2.0**-10)
+    params = jnp.ones((64, 64), jnp.bfloat16)
+    state = optimizer.init(params)
+
+    def mean(**how):
+        moved, _ = apply_fused(optimizer, params, state, params, **how)
+        return np.asarray(moved, np.float64).mean()
+
+    assert mean() == 1
+    sigma = 2.0**-8 * np.sqrt(3 / 16 / params.size)
+    moved = mean(rounding_key=jax.random.key(0))
+    assert abs(moved - (1 - 2.0**-10)) < 5 * sigma
+
+
 @pytest.mark.parametrize("make", [adamw_8bit, adamp_8bit])
 def test_a_coded_leaf_is_one_launch(make):
     optimizer = make(0.01, implementation="tpu")
