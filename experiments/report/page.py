@@ -243,10 +243,10 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
 
 _BETWEEN = """
 The tuned rate and loss are read between the points of the grid, off a parabola in the
-logarithm of the learning rate through the best point and its neighbor. Of the curvatures
-that the next points on both sides tell the smaller is taken, since beside a divergence a
-curve is no parabola; where a side has no next point, no more than a quarter of the
-neighbor’s excess is gained."""
+logarithm of the learning rate through the best point and its neighbor. Of the two
+curvatures that the next points on both sides tell the smaller is taken, since beside a
+divergence a curve is no parabola; where a side has no next point, no more than a
+quarter of the neighbor’s excess is gained."""
 
 
 def _method(analysis: Analysis) -> str:
