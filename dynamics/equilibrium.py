@@ -53,7 +53,23 @@ def equilibrium_angle(
     *,
     adaptive: bool = False,
 ) -> jax.Array:
-    """The angle a step turns a scale-invariant weight by at equilibrium.
+    r"""The angle a step turns a scale-invariant weight by at equilibrium.
+
+    It takes for granted that the norm has settled, and that a step without momentum is
+    at right angles to the weights; the angle seen is below it where either errs so:
+
+    - The norm still falls: some of the decay is not balanced by steps.
+    - Steps push outward, which undoes decay. Adam's division by :math:`\sqrt v` tilts a
+      gradient that is at right angles to the weights; and the gradient itself, SGD's
+      too, is not once a normalization's epsilon counts beside short weights.
+
+    What is left to balance is, on average over steps and to be passed as the decay,
+
+    .. math::
+      \lambda + \frac{\langle w, d\rangle}{|w|^2} + \frac{c}{\eta} \Delta \log |w|,
+
+    where :math:`d` is the gradient and :math:`c = 1 - \beta` for SGD, and
+    :math:`g / \sqrt v` and 1 for Adam.
 
     Args:
       learning_rate: of the step.

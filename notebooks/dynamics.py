@@ -114,12 +114,18 @@ start = jax.jit(net.init)(jax.random.key(0))
 order = jax.random.randint(jax.random.key(1), (800, 64), 0, len(images))
 
 
-def run(optimizer, steps, layers="hidden"):
-    """Trains on batches of 64; returns, by layer, a Motion of [steps]."""
-    optimizer = dynamics.measure(optimizer, layers=layers)
+def run(optimizer, steps, layers="hidden", beside=None):
+    """Trains on batches of 64; returns a list of one: by layer, a Motion of [steps].
+
+    `beside` gets the same gradients and moves nothing: the list then has a second item,
+    of what it would have done.
+    """
+    measured = [
+        dynamics.measure(each, layers=layers) for each in (optimizer, beside) if each
+    ]
 
     def step(carry, chosen):
-        params, stats, state = carry
+        params, stats, states = carry
 
         def loss_fn(params):
             logits, new = net.apply(params, stats, images[chosen], train=True)
@@ -129,12 +135,18 @@ def run(optimizer, steps, layers="hidden"):
             return losses.mean(), new
 
         grads, stats = jax.grad(loss_fn, has_aux=True)(params)
-        updates, state = optimizer.update(grads, state, params)
-        params = optax.apply_updates(params, updates)
-        return (params, stats, state), dynamics.records(state)
+        updates, states = zip(
+            *(
+                each.update(grads, state, params)
+                for each, state in zip(measured, states, strict=True)
+            ),
+            strict=True,
+        )
+        params = optax.apply_updates(params, updates[0])
+        return (params, stats, states), [dynamics.records(state) for state in states]
 
     params, stats = start
-    first = params, stats, optimizer.init(params)
+    first = params, stats, tuple(each.init(params) for each in measured)
     return jax.lax.scan(step, first, order[:steps])[1]
 
 
@@ -154,7 +166,7 @@ methods = {
     "AdamP": adamp(3e-3),
 }
 motions = {
-    name: jax.device_get(jax.jit(lambda method=method: run(method, 400)["hidden"])())
+    name: jax.device_get(jax.jit(lambda method=method: run(method, 400)[0]["hidden"])())
     for name, method in methods.items()
 }
 
@@ -209,8 +221,22 @@ print(
 # [Kosson et al., 2024](https://arxiv.org/abs/2305.17212)). Each method is trained at
 # three products of learning rate and decay, side by side under `vmap`.
 #
+# The formulas take for granted that the norm has settled, that steps share nothing but
+# momentum, and that without momentum they are at right angles to the weights. The
+# gradient is. Adam divides it weight by weight: what pulls weights of large gradients
+# in and pushes those of small ones out cancels in $\langle w, g\rangle$, not in
+# $\langle w, g/\sqrt{v}\rangle$. Batch norm's epsilon tilts the gradient itself where
+# weights have become short. A push outward undoes decay, and decay by which the norm
+# still falls is balanced by no step. What is left is, with $d = g$ and $c = 1 - \beta$
+# for SGD, $d = g/\sqrt{v}$ and $c = 1$ for AdamW,
+#
+# $$\lambda + \frac{\langle w, d\rangle}{|w|^2} + \frac{c}{\eta}\,\Delta \log |w|.$$
+#
+# It is measured and put in the place of $\lambda$; nothing is fitted.
+#
 # The range was narrowed after a look at 0.001 to 0.016: at 0.016 the second layer under
-# SGD turned by 0.73 times the prediction.
+# SGD turned by 0.83 times the plain prediction, and by 1.05 times that from the decay
+# left.
 
 # %%
 products = np.geomspace(
@@ -228,58 +254,104 @@ def decayed_adam(product):
     return optax.adamw(3e-3, b2=0.99, weight_decay=product / 3e-3)
 
 
-families = {"SGD, momentum": (decayed_sgd, False), "AdamW": (decayed_adam, True)}
+families = {
+    "SGD, momentum": (decayed_sgd, optax.identity(), 0.1, False),
+    "AdamW": (decayed_adam, optax.scale_by_adam(b1=0.0, b2=0.99), 3e-3, True),
+}
+hidden = ("hidden/0", "hidden/1")
 turned = {
     name: jax.device_get(
-        jax.jit(jax.vmap(lambda p, make=make: run(make(p), 800, r"hidden/\d")))(
-            products
-        )
+        jax.jit(
+            jax.vmap(
+                lambda p, make=make, beside=beside: run(
+                    make(p), 800, r"hidden/\d", beside
+                )
+            )
+        )(products)
     )
-    for name, (make, _) in families.items()
+    for name, (make, beside, _, _) in families.items()
 }
+
+
+# %%
+def late(motions, field):
+    """[layers, products, steps] of the last 400 steps."""
+    return np.stack([getattr(motions[layer], field)[:, -400:] for layer in hidden])
+
+
+seen, plain, balanced, pushed, falling = {}, {}, {}, {}, {}
+for name, (_, _, rate, adaptive) in families.items():
+    steps, directions = turned[name]
+    norm = late(steps, "weight_norm")
+    seen[name] = np.sqrt(np.square(late(steps, "angle")).mean(-1))
+    # Growth rates of the norm, as shares of decay's.
+    outward = -rate * late(directions, "growth_radial") / 2 / norm**2
+    pushed[name] = outward.mean(-1) / products
+    change = np.log(norm[..., -1] / norm[..., 0]) / (norm.shape[-1] - 1)
+    falling[name] = -change / products * (1.0 if adaptive else 1 - 0.9)
+    left_over = products * (1 - pushed[name] - falling[name])
+    plain[name], balanced[name] = (
+        np.asarray(dynamics.equilibrium_angle(1.0, x, 0.9, adaptive=adaptive))
+        for x in (np.broadcast_to(products, left_over.shape), left_over)
+    )
 
 # %%
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
-ratios = {}
-for (name, (_, adaptive)), marker in zip(families.items(), "os", strict=True):
-    predicted = np.asarray(
-        dynamics.equilibrium_angle(1.0, products, 0.9, adaptive=adaptive)
-    )
-    seen = {
-        layer: turned[name][layer].angle[:, -400:].mean(1)
-        for layer in ("hidden/0", "hidden/1")
-    }
-    ratios[name] = np.stack([angle / predicted for angle in seen.values()])
-    for (layer, angle), color in zip(seen.items(), ("C0", "C1"), strict=True):
-        right.plot(
-            predicted, angle, marker, color=color, label=f"{name}, {layer}", alpha=0.8
-        )
-    if not adaptive:
-        for angles, target, color in zip(
-            turned[name]["hidden/0"].angle, predicted, ("C2", "C4", "C5"), strict=True
-        ):
-            left.plot(angles, color=color, linewidth=1)
-            left.axhline(target, color=color, linestyle="--", linewidth=1.5)
+for (name, angles), marker in zip(seen.items(), "os", strict=True):
+    for i, color in enumerate(("C0", "C1")):
+        right.plot(plain[name][i], angles[i], marker, color=color, mfc="none")
+        label = f"{name}, {hidden[i]}"
+        right.plot(balanced[name][i], angles[i], marker, color=color, label=label)
+dashed = zip(plain["SGD, momentum"][0], ("C2", "C4", "C5"), strict=True)
+first = turned["SGD, momentum"][0]["hidden/0"]
+for angles, (target, color) in zip(first.angle, dashed, strict=True):
+    left.plot(angles, color=color, linewidth=1)
+    left.axhline(target, color=color, linestyle="--", linewidth=1.5)
 ends = np.array(right.get_xlim())
 right.plot(ends, ends, color="black", linewidth=1, linestyle="--")
-right.set(xlabel="predicted angle, radians", ylabel="seen", xscale="log", yscale="log")
+right.set(
+    xlabel="predicted angle, radians; open: plain, full: with the decay left",
+    ylabel="seen",
+    xscale="log",
+    yscale="log",
+)
 right.legend(fontsize=8)
 left.set(xlabel="step", ylabel="angle of a step, radians", yscale="log")
 left.set_title("SGD with momentum, hidden/0; dashed: predicted", fontsize=10)
 plain_numbers(left.yaxis, right.xaxis, right.yaxis)
 plt.show()
 
+
 # %%
-within = {name: np.abs(ratio - 1).max() < 0.1 for name, ratio in ratios.items()}
+def spread(x):
+    return f"{x.min():.2f} to {x.max():.2f}"
+
+
+ratios = {name: seen[name] / plain[name] for name in families}
+corrected = {name: seen[name] / balanced[name] for name in families}
+agrees = all(np.abs(ratio - 1).max() < 0.05 for ratio in corrected.values())
+first, last = (falling["AdamW"][:, i] for i in (0, -1))
 print(
     "Over the last 400 steps a step turned the weights by "
     + " and by ".join(
-        f"{ratio.min():.2f} to {ratio.max():.2f} times the predicted angle with {name}"
+        f"{spread(ratio)} times the plain prediction with {name}"
         for name, ratio in ratios.items()
     )
     + f", at products of learning rate and decay from {products[0]:.3f} to "
-    f"{products[-1]:.3f}. To within 10 % the first {verdict(within['SGD, momentum'])} "
-    f"Wan et al., and the second {verdict(within['AdamW'])} Kosson et al."
+    f"{products[-1]:.3f}. With AdamW the divided gradient, pushing outward, undid "
+    + " and ".join(f"{x.min():.0%} to {x.max():.0%}" for x in pushed["AdamW"])
+    + " of the decay of the two layers, and "
+    + " and ".join(f"{x:.0%}" for x in first)
+    + " of it still made them shorter at the smallest product (at most "
+    f"{last.max():.0%} at the largest); with SGD these are at most "
+    f"{pushed['SGD, momentum'].max():.0%} and "
+    f"{falling['SGD, momentum'].max():.0%}. The decay left predicts the angles: "
+    + " and ".join(
+        f"they are {spread(ratio)} times it with {name}"
+        for name, ratio in corrected.items()
+    )
+    + f", which to within 5 % {verdict(agrees)} the balance of Wan et al. and Kosson "
+    "et al."
 )
 
 # %% [markdown]

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from gnomon.dynamics import equilibrium, layer_motion
+from gnomon.dynamics import equilibrium, equilibrium_angle, layer_motion
 
 RATE, DECAY, SIZE, STEPS = 0.05, 0.1, 256, 3000
 
@@ -53,6 +53,37 @@ def test_angle_and_norm_settle_where_predicted(optimizer, momentum, adaptive, an
     np.testing.assert_allclose(seen.norm_ratio[late].mean(), 1.0, rtol=0.03)
     # The prediction means something before it comes true: the start is elsewhere.
     assert abs(seen.norm_ratio[0] - 1) > 0.2
+
+
+def test_adams_division_pushes_outward_and_the_push_undoes_decay():
+    """Of a gradient across the weights, divided by its size, a part is along them."""
+    size = jnp.where(jnp.arange(SIZE) % 2, 1.0, 0.1)  # of the noise; its square bends
+    adamw = optax.adamw(RATE, b1=0.5, b2=0.99, weight_decay=DECAY)
+    divide = optax.scale_by_adam(b1=0.0, b2=0.99)
+
+    def step(carry, key):
+        w, state, watched = carry
+        at = w / jnp.linalg.norm(w)
+        slope = jnp.square(size) * at + size * jax.random.normal(key, w.shape)
+        grads = (slope - at * jnp.vdot(at, slope)) / jnp.linalg.norm(w)
+        updates, state = adamw.update(grads, state, w)
+        divided, watched = divide.update(grads, watched, w)
+        push = -jnp.vdot(w, divided) / jnp.vdot(w, w)
+        angle = layer_motion(w, updates, grads).angle[-1]
+        return (w + updates, state, watched), (angle, push)
+
+    with jax.numpy_dtype_promotion("standard"):  # optax's bias correction
+        w = jnp.linspace(-1.0, 1.0, SIZE)
+        start = (w, adamw.init(w), divide.init(w))
+        keys = jax.random.split(jax.random.key(0), STEPS)
+        _, late = jax.jit(lambda s, k: jax.lax.scan(step, s, k))(start, keys)
+    angle, push = (x[STEPS // 2 :].mean() for x in late)
+    plain, left = (
+        equilibrium_angle(RATE, decay, 0.5, adaptive=True)
+        for decay in (DECAY, DECAY - push)
+    )
+    assert angle / plain < 0.8
+    np.testing.assert_allclose(angle, left, rtol=0.03)
 
 
 def test_without_decay_there_is_no_equilibrium():
