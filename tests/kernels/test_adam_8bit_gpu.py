@@ -21,17 +21,6 @@ from gnomon.kernels.shapes import LEAVES
 HYPERS = dict(learning_rate=0.1, count=3, b1=0.9, b2=0.99, eps=1e-8, weight_decay=0.1)
 
 
-def lies(leaf):
-    """What tells its program from that of another leaf, but for counts of steps."""
-    lead, columns = folded(leaf.shape)
-    rest, rows = columns % BLOCK, math.prod(lead)
-    rows *= 1 if rest else columns // BLOCK
-    return leaf.dtype, min(rest, 2), rows % 4 > 0, rows >= 4
-
-
-LIE_ALIKE = {lies(leaf): leaf for leaf in LEAVES}
-
-
 def test_older_jax_falls_back_and_says_why(monkeypatch):
     """Asked for by name it is an error; by platform, even if it were faster, XLA."""
     monkeypatch.setattr(jax, "__version_info__", (0, 10, 2))
@@ -109,7 +98,7 @@ if jax.__version_info__[:2] >= GPU_NEEDS_JAX:
     def structs(shape, dtype="float32"):
         return jax.eval_shape(lambda: leaf(shape, dtype))
 
-    @pytest.mark.parametrize("entry", LIE_ALIKE.values(), ids=lambda leaf: leaf.name)
+    @pytest.mark.parametrize("entry", LEAVES, ids=lambda leaf: leaf.name)
     def test_lowers_for_cuda_in_place(entry, cuda_text):
         """One kernel, with five outputs over five inputs, or a refusal."""
         step = functools.partial(adam_8bit.step, **HYPERS, implementation="gpu")
