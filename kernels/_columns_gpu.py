@@ -55,7 +55,6 @@ def step_columns(
     *,
     index: Callable[..., Array],
     seeds: Array | None = None,
-    interpret: Any = None,
 ) -> dict[str, Array]:
     """Runs a program on arrays of shape (layers, rows, columns), in place.
 
@@ -66,7 +65,6 @@ def step_columns(
       numbers: scalars of the step, a NamedTuple.
       index: gives the index in the leaf of a layer, rows and columns, for its seeds.
       seeds: two int32 words for stochastic rounding of ``w``, or None.
-      interpret: for :func:`plgpu.kernel`.
 
     Returns:
       The arrays that the program writes.
@@ -167,7 +165,6 @@ def step_columns(
         grid=(layers, columns // width),
         grid_names=("layer", "strip"),
         kernel_name=program.name,
-        interpret=interpret,
     )(scalars, *words, *small, *(arrays[name] for name in read_only), *refs)
     return {
         name: jax.freeze(ref) for name, ref in zip(program.writes, refs, strict=True)

@@ -15,6 +15,16 @@ def entries(sharding: NamedSharding | None, ndim: int) -> list[Any]:
     return [*spec, *[None] * (ndim - len(spec))]
 
 
+def mesh_axes(spec: Sequence[Any]) -> tuple[str, ...]:
+    """The names of the mesh's axes that a spec cuts along."""
+    return tuple(
+        name
+        for entry in spec
+        if entry is not None
+        for name in (entry if isinstance(entry, tuple) else (entry,))
+    )
+
+
 def spreads(sharding: NamedSharding | None, ndim: int, reduce: Sequence[int]) -> bool:
     """Whether units, whose axes ``reduce`` are, lie on several devices."""
     return any(entries(sharding, ndim)[axis] is not None for axis in reduce)
@@ -49,12 +59,7 @@ def on_shards(
     if sharding is None:
         return run(arrays, units, numbers, seeds)
     spec = entries(sharding, arrays["w"].ndim)
-    names = tuple(
-        name
-        for entry in spec
-        if entry is not None
-        for name in (entry if isinstance(entry, tuple) else (entry,))
-    )
+    names = mesh_axes(spec)
 
     def on_device(arrays, units, numbers, seeds):
         if seeds is not None and names:

@@ -49,7 +49,6 @@ def unit_sums(
     axis: int,
     *,
     needed: Array | None = None,
-    interpret: Any = None,
 ) -> list[Array]:
     """The sums of one sweep over units that are rows or columns.
 
@@ -62,7 +61,6 @@ def unit_sums(
       numbers: scalars of the step, a NamedTuple.
       axis: 1 where a unit is a column, 2 where it is a row.
       needed: a bool without which nothing is read and the sums are zero.
-      interpret: for :func:`plgpu.kernel`.
 
     Returns:
       For each term an array like those of ``units``.
@@ -84,13 +82,11 @@ def unit_sums(
     if axis == 2 and m >= BLOCKS // 2:
         shared = (terms, [x.reshape(m, columns) for x in inputs])
         sums = _sum_rows(
-            *shared, [x.reshape(m) for x in small], flag, scalars, sweep.sums, interpret
+            *shared, [x.reshape(m) for x in small], flag, scalars, sweep.sums
         )
         return [x.reshape(layers, rows, 1) for x in sums]
     if axis == 1:
-        sums = _sum_strips(
-            terms, inputs, small, flag, scalars, sweep.sums, True, interpret
-        )
+        sums = _sum_strips(terms, inputs, small, flag, scalars, sweep.sums, True)
         return [x.reshape(layers, 1, columns) for x in sums]
     # Too few rows to give every block one: strips of a row are columns to add up.
     width = THREADS * vector(columns)
@@ -98,12 +94,12 @@ def unit_sums(
         terms,
         [x.reshape(m, columns // width, width) for x in inputs],
         [x.reshape(m) for x in small],
-        *(flag, scalars, sweep.sums, False, interpret),
+        *(flag, scalars, sweep.sums, False),
     )
     return [x.reshape(layers, rows, 1) for x in sums]
 
 
-def _sum_rows(terms, arrays, small, flag, scalars, count, interpret):
+def _sum_rows(terms, arrays, small, flag, scalars, count):
     m, columns = arrays[0].shape
     blocks = min(m, BLOCKS)
     # The longest part that a row divides into.
@@ -142,11 +138,10 @@ def _sum_rows(terms, arrays, small, flag, scalars, count, interpret):
         grid=(blocks,),
         grid_names=("block",),
         kernel_name="unit_sums",
-        interpret=interpret,
     )(flag, scalars, *arrays, *small)
 
 
-def _sum_strips(terms, arrays, small, flag, scalars, count, by_column, interpret):
+def _sum_strips(terms, arrays, small, flag, scalars, count, by_column):
     """Sums for each column of a layer, or each layer, as ``small`` has them.
 
     Every block adds up its own rows of a strip of columns; there is no order among
@@ -208,6 +203,5 @@ def _sum_strips(terms, arrays, small, flag, scalars, count, by_column, interpret
         grid=(layers, blocks, strips),
         grid_names=("layer", "block", "strip"),
         kernel_name="unit_sums",
-        interpret=interpret,
     )(flag, scalars, *arrays, *small)
     return [jnp.sum(x, axis=1 if by_column else (1, 2)) for x in parts]

@@ -44,7 +44,6 @@ def update(
     axis: int | None,
     seeds: Array | None = None,
     index: Callable[..., Array] | None = None,
-    interpret: Any = None,
 ) -> dict[str, Array]:
     """Updates arrays of shape (layers, rows, columns) in place.
 
@@ -59,7 +58,6 @@ def update(
       seeds: two int32 words for stochastic rounding of ``w``, or None.
       index: gives the index in the leaf of layers, rows and columns, for its seeds;
         None where arrays lie like the leaf.
-      interpret: for :func:`plgpu.kernel`.
 
     Returns:
       The arrays that the program writes.
@@ -160,7 +158,6 @@ def update(
         grid=(layers, programs),
         grid_names=("layer", "program"),
         kernel_name=program.name,
-        interpret=interpret,
     )(scalars, *words, *map(flat, small), *(flat(arrays[n]) for n in read_only), *refs)
     return {
         name: jax.freeze(ref).reshape(shape)

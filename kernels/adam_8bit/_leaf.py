@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
 from gnomon.kernels._rounding import seeds_from
+from gnomon.kernels._shards import entries, mesh_axes
 from gnomon.kernels.adam.reference import Scalars
 from gnomon.kernels.adam_8bit.reference import Moved
 from gnomon.kernels.companding import Coded, folded, seeds
@@ -25,16 +26,16 @@ def cuts(
       sharding: how the leaf lies on a mesh.
       block: numbers that share one scale.
     """
-    entries = [*sharding.spec, *[None] * (len(shape) - len(sharding.spec))]
+    spec = entries(sharding, len(shape))
     kept = len(folded(shape, block)[0])
     local = sharding.shard_shape(shape)
-    first, *others = entries[kept:] or [None]
+    first, *others = spec[kept:] or [None]
     whole = local[kept:] == shape[kept:] or math.prod(local[kept:]) % block == 0
     if any(entry is not None for entry in others) or not whole:
         return None
     if len(folded(local, block)[0]) != kept:
         return None
-    return PartitionSpec(*entries), PartitionSpec(*entries[:kept], first)
+    return PartitionSpec(*spec), PartitionSpec(*spec[:kept], first)
 
 
 def step(
@@ -84,20 +85,15 @@ def step(
     if sharding is None:
         return update(w, g, m, v, s, seed, pull)
     leaf, scales = cast(Any, cuts(w.shape, sharding, block))
-    names = tuple(
-        name
-        for entry in leaf
-        if entry is not None
-        for name in (entry if isinstance(entry, tuple) else (entry,))
-    )
+    names = mesh_axes(leaf)
 
     def on_device(w, g, m, v, s, seed, pull):
         # Shards count their numbers from zero, so each needs words of its own.
         shard = jax.lax.axis_index(names) if names else 0
         return update(w, g, m, v, s, seed.at[1::2].add(shard), pull)
 
-    entries = zip(leaf, pull.shape if pull is not None else (), strict=False)
-    per_unit = PartitionSpec(*(None if n == 1 else entry for entry, n in entries))
+    cut = zip(leaf, pull.shape if pull is not None else (), strict=False)
+    per_unit = PartitionSpec(*(None if n == 1 else entry for entry, n in cut))
     coded = Coded(leaf, scales)
     return jax.shard_map(
         on_device,

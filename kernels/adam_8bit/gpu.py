@@ -43,7 +43,6 @@ def update(
     nesterov: bool,
     stochastic: bool,
     block: int,
-    interpret: Any = None,
 ) -> Moved:
     """Updates one leaf, or a shard of one, in place.
 
@@ -58,7 +57,6 @@ def update(
       nesterov: look ahead by one step of momentum.
       stochastic: round the moments at random.
       block: numbers that share one scale.
-      interpret: for :func:`plgpu.kernel`.
 
     Returns:
       The leaf after the step.
@@ -185,7 +183,6 @@ def update(
         # Square roots may be a bit off: edges between codes are no sharper.
         compiler_params=plgpu.CompilerParams(approx_math=True),
         kernel_name="adam_8bit" if pull is None else "adamp_8bit",
-        interpret=interpret,
     )(
         jnp.stack(s),
         seed,

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
+from gnomon.kernels._shards import spreads
 from gnomon.kernels.adam.reference import Moved, Scalars, compute_dtype, direction
 from gnomon.kernels.adamp.reference import Units, Views, unit_sum, views
 
@@ -21,12 +22,9 @@ def shard_shape(
     shape: tuple[int, ...], units: Units, sharding: NamedSharding | None
 ) -> tuple[int, ...] | None:
     """The shape that one chip has of a leaf; None where it spreads units over chips."""
-    if sharding is None:
-        return shape
-    spec = [*sharding.spec, *[None] * (len(shape) - len(sharding.spec))]
-    if any(spec[axis] is not None for axis in units.reduce):
+    if spreads(sharding, len(shape), units.reduce):
         return None
-    return sharding.shard_shape(shape)
+    return shape if sharding is None else sharding.shard_shape(shape)
 
 
 def coefficients(

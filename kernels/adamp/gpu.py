@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from jax.sharding import NamedSharding
 
-from gnomon.kernels._layout import Layout, fold, layout
+from gnomon.kernels._layout import fold, layout, unfold
 from gnomon.kernels._sums_gpu import takes, unit_sums
 from gnomon.kernels._sweeps import Sweep
 from gnomon.kernels._sweeps_gpu import on_chip
@@ -78,11 +78,12 @@ def step(
     if sharding is None and axis is not None and takes(where.shape[2]):
         arrays = {"w": w, "g": g, "m": m, "v": v}
         folded = {name: fold(x, where) for name, x in arrays.items()}
+        per_unit = [1 if a in units.reduce else n for a, n in enumerate(w.shape)]
         (products,) = program(nesterov=nesterov, units=True, whole=True).sweeps
 
         def sums(sweep: Sweep, needed: Any = None) -> list[jax.Array]:
             found = unit_sums(sweep, folded, {}, (), s, axis, needed=needed)
-            return [_unfold(x, where, w.shape, units) for x in found]
+            return [unfold(x, where, per_unit) for x in found]
 
         def inner(needed):
             return sums(products, needed)[0]
@@ -98,12 +99,3 @@ def step(
         key=key,
         sharding=sharding,
     )
-
-
-def _unfold(
-    sums: jax.Array, where: Layout, shape: tuple[int, ...], units: Units
-) -> jax.Array:
-    """Sums of folded units in the rank of the leaf."""
-    kept = [1 if axis in units.reduce else size for axis, size in enumerate(shape)]
-    moved = sums.reshape([kept[axis] for axis in where.order])
-    return moved.transpose(sorted(range(len(shape)), key=where.order.__getitem__))
