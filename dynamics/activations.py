@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from gnomon.dynamics.layers import Layers
-from gnomon.optimizers._tree import compute_dtype
+from gnomon.parameters.trees import compute_dtype
 
 
 class Activations(NamedTuple):

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from gnomon.optimizers._tree import compute_dtype
+from gnomon.parameters.trees import compute_dtype
 
 
 class Subject(NamedTuple):

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from gnomon.optimizers._tree import compute_dtype
+from gnomon.parameters.trees import compute_dtype
 
 Tree = Any
 Operator = Callable[[Tree], Tree]

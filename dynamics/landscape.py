@@ -9,7 +9,7 @@ from jax import Array
 
 from gnomon.dynamics.curvature import Loss
 from gnomon.dynamics.lanczos import Tree, random_like, widen
-from gnomon.optimizers.geometry import Rules, resolve_axes, unit_norm
+from gnomon.parameters.units import Rules, resolve_axes, unit_norm
 
 
 class Barrier(NamedTuple):
@@ -42,7 +42,7 @@ def filter_direction(
       key: seed of the Gaussian entries.
       params: the weights.
       rules: which axes make a filter, see
-        :func:`gnomon.optimizers.geometry.resolve_axes`.
+        :func:`gnomon.parameters.units.resolve_axes`.
       stacked: regex of the leaves that stack layers along axis 0.
 
     Returns:

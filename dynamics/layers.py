@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gnomon.optimizers.geometry import path_string
+from gnomon.parameters.paths import path_string
 
 ALL = "all"  # the name that stands for the whole model
 

@@ -14,7 +14,7 @@ import optax
 from jax import Array
 
 from gnomon.dynamics.lanczos import inner, widen
-from gnomon.optimizers.geometry import path_string
+from gnomon.parameters.paths import path_string
 
 Spec = Mapping[str, Mapping[int, str]]
 Permutations = dict[str, Array]

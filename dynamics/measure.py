@@ -8,7 +8,7 @@ import optax
 
 from gnomon.dynamics.layers import ALL, layers_of
 from gnomon.dynamics.motion import Motion, layer_motion
-from gnomon.optimizers._checks import ScalarOrSchedule, at_step, require_params
+from gnomon.parameters.checks import ScalarOrSchedule, at_step, require_params
 
 
 class MeasureState(NamedTuple):

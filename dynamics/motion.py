@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from gnomon.dynamics.layers import Layers, layers_of, pool
-from gnomon.optimizers._tree import compute_dtype
+from gnomon.parameters.trees import compute_dtype
 
 
 class Sums(NamedTuple):

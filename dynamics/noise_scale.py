@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from gnomon.dynamics.motion import divide
-from gnomon.optimizers._tree import compute_dtype
+from gnomon.parameters.trees import compute_dtype
 
 
 class GroupGradients(NamedTuple):

@@ -1,7 +1,7 @@
 """Singular values of layers: the largest of the weights, all of a small gradient's.
 
 A leaf of rank two or more is read as the matrix that maps its inputs to its outputs
-(`gnomon.optimizers.geometry.unit_axes`), and a layer as the block-diagonal matrix of
+(`gnomon.parameters.units.unit_axes`), and a layer as the block-diagonal matrix of
 its leaves: its spectral norm is the largest of theirs, and its singular values are
 theirs together.
 """
@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from gnomon.dynamics.layers import Layers
-from gnomon.optimizers._tree import compute_dtype
-from gnomon.optimizers.geometry import unit_axes
+from gnomon.parameters.trees import compute_dtype
+from gnomon.parameters.units import unit_axes
 
 
 def as_matrix(path: str, leaf: jax.Array) -> jax.Array | None:

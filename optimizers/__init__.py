@@ -1,11 +1,11 @@
 """optax transforms that act on what weights are: their norms, directions, variances.
 
 Each method is one file with its formula, references and the differences between the
-paper and its authors' code. ``geometry`` says which axes of a parameter form one output
-unit; ``projection`` removes the radial part of a direction.
+paper and its authors' code. ``projection`` removes the radial part of a direction;
+``geometry`` is ``gnomon.parameters.units``: which axes form one output unit.
 """
 
-from gnomon.optimizers import constraints, geometry
+from gnomon.optimizers import constraints
 from gnomon.optimizers.adamp import ScaleByAdamPState, adamp, scale_by_adamp
 from gnomon.optimizers.alig import AligState, alig
 from gnomon.optimizers.alr import (
@@ -40,15 +40,6 @@ from gnomon.optimizers.diagonal import (
 from gnomon.optimizers.eight_bit import adamp_8bit, adamw_8bit
 from gnomon.optimizers.fadam import ScaleByFAdamState, fadam, scale_by_fadam
 from gnomon.optimizers.fused import FusedTransformation, apply_fused
-from gnomon.optimizers.geometry import (
-    Axes,
-    cosine,
-    project_tangent,
-    resolve_axes,
-    retract,
-    unit_axes,
-    unit_norm,
-)
 from gnomon.optimizers.hyperball import HyperballState, hyperball
 from gnomon.optimizers.lawn import lawn, lawn_schedule
 from gnomon.optimizers.momo import MomoState, momo, momo_adam
@@ -77,6 +68,16 @@ from gnomon.optimizers.width import (
     mup_rule,
     standard_rule,
     width_growth,
+)
+from gnomon.parameters import units as geometry
+from gnomon.parameters.units import (
+    Axes,
+    cosine,
+    project_tangent,
+    resolve_axes,
+    retract,
+    unit_axes,
+    unit_norm,
 )
 
 __all__ = (

@@ -29,9 +29,9 @@ import jax
 import numpy as np
 import optax
 
-from gnomon.optimizers._checks import ScalarOrSchedule
-from gnomon.optimizers._tree import broadcast_mask
-from gnomon.optimizers.geometry import path_string
+from gnomon.parameters.checks import ScalarOrSchedule
+from gnomon.parameters.paths import path_string
+from gnomon.parameters.trees import broadcast_mask
 
 
 class Claim(NamedTuple):

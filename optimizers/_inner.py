@@ -5,8 +5,8 @@ from typing import Any, TypeAlias
 
 import optax
 
-from gnomon.optimizers._checks import ScalarOrSchedule
 from gnomon.optimizers._learning_rate import descend
+from gnomon.parameters.checks import ScalarOrSchedule
 
 Inner: TypeAlias = (
     optax.GradientTransformation | Callable[..., optax.GradientTransformation]

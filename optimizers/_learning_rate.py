@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gnomon.optimizers._checks import ScalarOrSchedule, at_step, require_scalar
-from gnomon.optimizers._tree import compute_dtype
+from gnomon.parameters.checks import ScalarOrSchedule, at_step, require_scalar
+from gnomon.parameters.trees import compute_dtype
 
 
 class DescendState(NamedTuple):

@@ -8,15 +8,8 @@ import optax
 
 from gnomon import kernels
 from gnomon.kernels.adamp import explain, step
-from gnomon.optimizers._checks import (
-    ScalarOrSchedule,
-    at_step,
-    require_params,
-    require_scalar,
-)
 from gnomon.optimizers._composition import refuse_decay
 from gnomon.optimizers._learning_rate import descend
-from gnomon.optimizers._tree import broadcast_mask, compute_dtype, map_leaves
 from gnomon.optimizers.fused import (
     FusedTransformation,
     kept,
@@ -24,8 +17,15 @@ from gnomon.optimizers.fused import (
     leaf_shardings,
     with_kernel,
 )
-from gnomon.optimizers.geometry import Rules, resolve_axes
 from gnomon.optimizers.projection import project_and_decay, radial_part
+from gnomon.parameters.checks import (
+    ScalarOrSchedule,
+    at_step,
+    require_params,
+    require_scalar,
+)
+from gnomon.parameters.trees import broadcast_mask, compute_dtype, map_leaves
+from gnomon.parameters.units import Rules, resolve_axes
 
 
 class ScaleByAdamPState(NamedTuple):
@@ -173,7 +173,7 @@ def adamp(
       wd_ratio: factor on weight decay where the test passed, default 0.1.
       nesterov: use :math:`\beta_1 m + (1 - \beta_1) g` in place of :math:`m`.
       rules: ordered ``(regex, axes)`` pairs that override which axes form a unit, see
-        :func:`gnomon.optimizers.geometry.resolve_axes`.
+        :func:`gnomon.parameters.units.resolve_axes`.
       stacked: regex of the leaves that stack layers along axis 0 (scanned layers); each
         layer is then tested on its own.
       mu_dtype: dtype of the first moment, default that of the parameters. The second

@@ -6,19 +6,19 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gnomon.optimizers._checks import (
-    ScalarOrSchedule,
-    at_step,
-    require_params,
-    require_scalar,
-)
-from gnomon.optimizers._tree import compute_dtype, map_leaves
 from gnomon.optimizers.polyak import (
     inner_product,
     polyak_step,
     require_value,
     scalar_dtype,
 )
+from gnomon.parameters.checks import (
+    ScalarOrSchedule,
+    at_step,
+    require_params,
+    require_scalar,
+)
+from gnomon.parameters.trees import compute_dtype, map_leaves
 
 
 class AligState(NamedTuple):

@@ -7,8 +7,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gnomon.optimizers._checks import ScalarOrSchedule, at_step, require_scalar
-from gnomon.optimizers._tree import compute_dtype, map_leaves
 from gnomon.optimizers.polyak import (
     against,
     heavy_ball,
@@ -17,6 +15,8 @@ from gnomon.optimizers.polyak import (
     require_value,
     scalar_dtype,
 )
+from gnomon.parameters.checks import ScalarOrSchedule, at_step, require_scalar
+from gnomon.parameters.trees import compute_dtype, map_leaves
 
 
 class AlrMagState(NamedTuple):

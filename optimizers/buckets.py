@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from gnomon.optimizers._checks import require_params
 from gnomon.optimizers.fused import FusedTransformation, apply_fused, leaf_shardings
+from gnomon.parameters.checks import require_params
 
 
 class Buckets(NamedTuple):

@@ -7,9 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gnomon.optimizers._checks import require_choice, require_params, require_scalar
 from gnomon.optimizers._composition import norm_control
-from gnomon.optimizers._tree import compute_dtype, map_leaves
 from gnomon.optimizers.fused import (
     FusedTransformation,
     add_updates,
@@ -17,6 +15,8 @@ from gnomon.optimizers.fused import (
     leaf_keys,
     leaf_shardings,
 )
+from gnomon.parameters.checks import require_choice, require_params, require_scalar
+from gnomon.parameters.trees import compute_dtype, map_leaves
 
 Tangent = Literal["none", "gradients", "updates", "both"]
 
@@ -66,7 +66,7 @@ def leafwise(
       name: its name, for messages.
       plan: maps parameters to a tree that holds None at the leaves left free and, at
         the others, what the rules need to know of the leaf, for example its
-        :class:`gnomon.optimizers.geometry.Axes`.
+        :class:`gnomon.parameters.units.Axes`.
       project: ``project(w, reference, info)`` is the weight on the set; ``reference``
         is None without ``capture``.
       capture: ``capture(w, info)`` is what to remember, default nothing.

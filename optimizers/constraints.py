@@ -2,7 +2,7 @@
 
 A constraint selects leaves by ``constrained``: a regex found in the path, a mask (a
 tree of bools, a prefix of one, or a function of the parameters), or None for every leaf
-that has units (see ``geometry``: kernels and embeddings, not biases and scales). Norms
+that has units (see ``units``: kernels and embeddings, not biases and scales). Norms
 are those of a whole layer (``view="layer"``, Frobenius) or of each output unit
 (``view="unit"``). Layers stacked along axis 0 are told by ``stacked`` and are
 constrained one by one.
@@ -18,14 +18,14 @@ import optax
 from gnomon.kernels import Implementation
 from gnomon.kernels import fixed_norm as fixed_norm_kernel
 from gnomon.kernels import variance as variance_kernel
-from gnomon.optimizers._checks import require_choice, require_scalar
-from gnomon.optimizers._select import LAYER, Where, layer_number, select
-from gnomon.optimizers._tree import compute_dtype, map_leaves
 from gnomon.optimizers.constrain import Constraint, leafwise
-from gnomon.optimizers.geometry import (
+from gnomon.parameters.checks import require_choice, require_scalar
+from gnomon.parameters.paths import path_string
+from gnomon.parameters.select import LAYER, Where, layer_number, select
+from gnomon.parameters.trees import compute_dtype, map_leaves
+from gnomon.parameters.units import (
     Axes,
     Rules,
-    path_string,
     project_tangent,
     resolve_axes,
     retract,
@@ -44,7 +44,7 @@ def norm_plan(
       constrained: the leaves, see the module.
       view: "layer" for one norm a layer, "unit" for one an output unit. A selected leaf
         without units, such as a bias, has one norm in either view.
-      rules: ordered ``(regex, axes)`` pairs, see :func:`geometry.resolve_axes`.
+      rules: ordered ``(regex, axes)`` pairs, see :func:`units.resolve_axes`.
       stacked: regex of the leaves that stack layers along axis 0.
 
     Returns:
@@ -95,7 +95,7 @@ def fixed_norm(
       constrained: the leaves, default all that have units.
       view: one norm a "layer", the default, or a "unit".
       floor: smallest norm :math:`c`, default 0.
-      rules: ordered ``(regex, axes)`` pairs, see :func:`geometry.resolve_axes`.
+      rules: ordered ``(regex, axes)`` pairs, see :func:`units.resolve_axes`.
       stacked: regex of the leaves that stack layers along axis 0.
       implementation: what moves the weights in :func:`gnomon.optimizers.apply_fused`,
         ``"xla"``, ``"tpu"`` or ``"gpu"``; default the kernel where it is known to be
@@ -164,7 +164,7 @@ def unit_sphere(
       norm: the norm, default 1.
       constrained: the leaves, default all that have units.
       view: one norm a "unit", the default, or a "layer".
-      rules: ordered ``(regex, axes)`` pairs, see :func:`geometry.resolve_axes`.
+      rules: ordered ``(regex, axes)`` pairs, see :func:`units.resolve_axes`.
       stacked: regex of the leaves that stack layers along axis 0.
 
     Returns:
@@ -204,7 +204,7 @@ def max_norm(
       bound: the largest norm, positive.
       constrained: the leaves, default all that have units.
       view: one norm a "unit", the default, or a "layer".
-      rules: ordered ``(regex, axes)`` pairs, see :func:`geometry.resolve_axes`.
+      rules: ordered ``(regex, axes)`` pairs, see :func:`units.resolve_axes`.
       stacked: regex of the leaves that stack layers along axis 0.
 
     Returns:
@@ -271,7 +271,7 @@ def target_std(
       constrained: the leaves, default all that have units and lie in a layer.
       layers: regex whose first group is a leaf's zero-based layer index; by default the
         first name of the path that is a number or ends in one, ``blocks/0``.
-      rules: ordered ``(regex, axes)`` pairs, see :func:`geometry.resolve_axes`.
+      rules: ordered ``(regex, axes)`` pairs, see :func:`units.resolve_axes`.
       stacked: regex of the leaves that stack layers along axis 0; each layer has its
         own statistics and number.
       implementation: what moves the weights in :func:`gnomon.optimizers.apply_fused`,

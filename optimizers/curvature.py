@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gnomon.optimizers._checks import require_params, require_scalar
-from gnomon.optimizers._tree import compute_dtype
 from gnomon.optimizers.polyak import inner_product
+from gnomon.parameters.checks import require_params, require_scalar
+from gnomon.parameters.trees import compute_dtype
 
 
 def hessian_product(

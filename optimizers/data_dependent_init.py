@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from gnomon.optimizers._tree import compute_dtype
-from gnomon.optimizers.geometry import Rules, path_string, resolve_axes
+from gnomon.parameters.paths import path_string
+from gnomon.parameters.trees import compute_dtype
+from gnomon.parameters.units import Rules, resolve_axes
 
 
 def data_dependent_init(
@@ -48,7 +49,7 @@ def data_dependent_init(
         ``jax.jit`` would sort by name: give it with a jitted function.
       std: :math:`\sigma`, default 1.
       eps: :math:`\epsilon`, default 1e-10.
-      rules: ordered ``(regex, axes)`` pairs, see :func:`geometry.resolve_axes`.
+      rules: ordered ``(regex, axes)`` pairs, see :func:`units.resolve_axes`.
 
     Returns:
       The parameters, with the structure and dtypes of ``params``.

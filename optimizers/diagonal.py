@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gnomon.optimizers._checks import require_params, require_scalar
-from gnomon.optimizers._tree import compute_dtype, map_leaves
 from gnomon.optimizers.curvature import hessian_product
+from gnomon.parameters.checks import require_params, require_scalar
+from gnomon.parameters.trees import compute_dtype, map_leaves
 
 
 class ScaleByDiagonalState(NamedTuple):

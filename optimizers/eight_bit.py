@@ -10,8 +10,6 @@ from gnomon.kernels import adamp as adamp_kernel
 from gnomon.kernels import adamp_8bit as adamp_8bit_kernel
 from gnomon.kernels.adam_8bit import explain
 from gnomon.kernels.companding import BLOCK, Coded
-from gnomon.optimizers._checks import ScalarOrSchedule, at_step, require_params
-from gnomon.optimizers._tree import broadcast_mask, map_leaves
 from gnomon.optimizers.adamp import ScaleByAdamPState, adamp
 from gnomon.optimizers.fused import (
     FusedTransformation,
@@ -19,8 +17,10 @@ from gnomon.optimizers.fused import (
     leaf_keys,
     leaf_shardings,
 )
-from gnomon.optimizers.geometry import Rules, resolve_axes
 from gnomon.optimizers.quantized import QuantizeMomentsState, quantize_moments
+from gnomon.parameters.checks import ScalarOrSchedule, at_step, require_params
+from gnomon.parameters.trees import broadcast_mask, map_leaves
+from gnomon.parameters.units import Rules, resolve_axes
 
 
 def adamp_8bit(

@@ -15,16 +15,8 @@ from gnomon.kernels.fadam.reference import (
     direction,
     scalars,
 )
-from gnomon.optimizers._checks import (
-    ScalarOrSchedule,
-    at_step,
-    require_choice,
-    require_params,
-    require_scalar,
-)
 from gnomon.optimizers._composition import refuse_decay
 from gnomon.optimizers._learning_rate import descend
-from gnomon.optimizers._tree import broadcast_mask, compute_dtype, map_leaves
 from gnomon.optimizers.fused import (
     FusedTransformation,
     kept,
@@ -32,7 +24,15 @@ from gnomon.optimizers.fused import (
     leaf_shardings,
     with_kernel,
 )
-from gnomon.optimizers.geometry import resolve_axes
+from gnomon.parameters.checks import (
+    ScalarOrSchedule,
+    at_step,
+    require_choice,
+    require_params,
+    require_scalar,
+)
+from gnomon.parameters.trees import broadcast_mask, compute_dtype, map_leaves
+from gnomon.parameters.units import resolve_axes
 
 
 class ScaleByFAdamState(NamedTuple):

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gnomon.optimizers._checks import require_params
+from gnomon.parameters.checks import require_params
 
 ApplyFn = Callable[..., tuple[optax.Params, optax.OptState]]
 

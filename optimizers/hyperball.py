@@ -8,15 +8,7 @@ import optax
 
 from gnomon.kernels import Implementation
 from gnomon.kernels import fixed_norm as kernel
-from gnomon.optimizers._checks import (
-    ScalarOrSchedule,
-    at_step,
-    require_params,
-    require_scalar,
-)
 from gnomon.optimizers._composition import norm_control
-from gnomon.optimizers._select import Where
-from gnomon.optimizers._tree import compute_dtype, map_leaves
 from gnomon.optimizers.constrain import blank_reference, when
 from gnomon.optimizers.constraints import View, fixed_norm, norm_plan
 from gnomon.optimizers.fused import (
@@ -26,13 +18,16 @@ from gnomon.optimizers.fused import (
     leaf_shardings,
     with_kernel,
 )
-from gnomon.optimizers.geometry import (
-    Axes,
-    Rules,
-    path_string,
-    resolve_axes,
-    retract,
+from gnomon.parameters.checks import (
+    ScalarOrSchedule,
+    at_step,
+    require_params,
+    require_scalar,
 )
+from gnomon.parameters.paths import path_string
+from gnomon.parameters.select import Where
+from gnomon.parameters.trees import compute_dtype, map_leaves
+from gnomon.parameters.units import Axes, Rules, resolve_axes, retract
 
 
 class HyperballState(NamedTuple):
@@ -82,7 +77,7 @@ def hyperball(
       view: one norm a "layer" (Frobenius), the default, or a "unit".
       floor: smallest radius :math:`R`, default 0. A leaf with :math:`R = 0` (an output
         layer that starts at zero) would stay zero; it is treated as one of the others.
-      rules: ordered ``(regex, axes)`` pairs, see :func:`geometry.resolve_axes`.
+      rules: ordered ``(regex, axes)`` pairs, see :func:`units.resolve_axes`.
       stacked: regex of the leaves that stack layers along axis 0.
       implementation: how ``apply`` runs, ``"xla"``, ``"tpu"`` or ``"gpu"``; default the
         kernel where it is known to be faster, see :mod:`gnomon.kernels`.

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import optax
 
 from gnomon.kernels import Implementation
-from gnomon.optimizers._checks import ScalarOrSchedule, require_scalar
 from gnomon.optimizers._inner import Inner, complete
-from gnomon.optimizers._select import Where
 from gnomon.optimizers.constrain import constrain
 from gnomon.optimizers.constraints import View, fixed_norm
-from gnomon.optimizers.geometry import Rules
+from gnomon.parameters.checks import ScalarOrSchedule, require_scalar
+from gnomon.parameters.select import Where
+from gnomon.parameters.units import Rules
 
 
 def lawn(
@@ -64,7 +64,7 @@ def lawn(
       view: one norm a "layer" (Frobenius), the default, or a "unit".
       floor: smallest norm :math:`c_l`, default 0; a leaf that is zero at the switch is
         left free.
-      rules: ordered ``(regex, axes)`` pairs, see :func:`geometry.resolve_axes`.
+      rules: ordered ``(regex, axes)`` pairs, see :func:`units.resolve_axes`.
       stacked: regex of the leaves that stack layers along axis 0.
       implementation: what moves constrained weights in
         :func:`gnomon.optimizers.apply_fused`, ``"xla"``, ``"tpu"`` or ``"gpu"``;

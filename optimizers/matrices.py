@@ -12,7 +12,8 @@ import jax
 import optax
 from optax.contrib import MuonDimensionNumbers
 
-from gnomon.optimizers.geometry import Axes, path_string, resolve_axes
+from gnomon.parameters.paths import path_string
+from gnomon.parameters.units import Axes, resolve_axes
 
 OUTER = r"(^|/)([^/]*_)?(embed|embeddings?|head|lm_head|logits|classifier)(/|$)"
 
@@ -20,7 +21,7 @@ OUTER = r"(^|/)([^/]*_)?(embed|embeddings?|head|lm_head|logits|classifier)(/|$)"
 def hidden_matrices(params: optax.Params, outer: str = OUTER) -> optax.Params:
     """Dimension numbers of the hidden matrices of a model.
 
-    The reduction axes are those inside one unit (`geometry.unit_axes`), the output
+    The reduction axes are those inside one unit (`units.unit_axes`), the output
     axes all others: a query kernel ``(in, heads, head_dim)`` is the matrix that maps
     ``in`` to all heads.
 

@@ -6,13 +6,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gnomon.optimizers._checks import (
-    ScalarOrSchedule,
-    at_step,
-    require_params,
-    require_scalar,
-)
-from gnomon.optimizers._tree import broadcast_mask, compute_dtype, map_leaves
 from gnomon.optimizers.polyak import (
     inner_product,
     leaf_products,
@@ -21,6 +14,13 @@ from gnomon.optimizers.polyak import (
     scalar_dtype,
     total,
 )
+from gnomon.parameters.checks import (
+    ScalarOrSchedule,
+    at_step,
+    require_params,
+    require_scalar,
+)
+from gnomon.parameters.trees import broadcast_mask, compute_dtype, map_leaves
 
 
 class MomoState(NamedTuple):

@@ -7,12 +7,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gnomon.optimizers._checks import (
-    ScalarOrSchedule,
-    at_step,
-    require_choice,
-    require_scalar,
-)
 from gnomon.optimizers.polyak import (
     grown,
     heavy_ball,
@@ -20,6 +14,12 @@ from gnomon.optimizers.polyak import (
     polyak_step,
     require_value,
     scalar_dtype,
+)
+from gnomon.parameters.checks import (
+    ScalarOrSchedule,
+    at_step,
+    require_choice,
+    require_scalar,
 )
 
 Variant = Literal["max", "smooth"]

@@ -6,18 +6,18 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gnomon.optimizers._checks import (
+from gnomon.optimizers._composition import norm_control
+from gnomon.optimizers._learning_rate import descend
+from gnomon.optimizers.constraints import View, norm_plan
+from gnomon.parameters.checks import (
     ScalarOrSchedule,
     at_step,
     require_params,
     require_scalar,
 )
-from gnomon.optimizers._composition import norm_control
-from gnomon.optimizers._learning_rate import descend
-from gnomon.optimizers._select import Where
-from gnomon.optimizers._tree import compute_dtype, map_leaves
-from gnomon.optimizers.constraints import View, norm_plan
-from gnomon.optimizers.geometry import Rules, unit_norm
+from gnomon.parameters.select import Where
+from gnomon.parameters.trees import compute_dtype, map_leaves
+from gnomon.parameters.units import Rules, unit_norm
 
 
 class AddNormLossState(NamedTuple):
@@ -58,7 +58,7 @@ def add_norm_loss(
       constrained: which leaves: a regex found in the path, or a mask (a tree of bools,
         a prefix, or a function of the parameters); default every leaf that has units.
       view: one norm a "unit", the default, or a "layer" (Frobenius).
-      rules: ordered ``(regex, axes)`` pairs, see :func:`geometry.resolve_axes`.
+      rules: ordered ``(regex, axes)`` pairs, see :func:`units.resolve_axes`.
       stacked: regex of the leaves that stack layers along axis 0.
 
     Returns:

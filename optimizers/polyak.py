@@ -33,7 +33,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from gnomon.optimizers._tree import compute_dtype, map_leaves
+from gnomon.parameters.trees import compute_dtype, map_leaves
 
 
 def require_value(value: Any, name: str) -> None:

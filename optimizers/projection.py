@@ -13,15 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from gnomon.optimizers._checks import (
+from gnomon.optimizers._composition import refuse_decay
+from gnomon.parameters.checks import (
     ScalarOrSchedule,
     at_step,
     require_params,
     require_scalar,
 )
-from gnomon.optimizers._composition import refuse_decay
-from gnomon.optimizers._tree import broadcast_mask, compute_dtype, map_leaves
-from gnomon.optimizers.geometry import Axes, Rules, resolve_axes
+from gnomon.parameters.trees import broadcast_mask, compute_dtype, map_leaves
+from gnomon.parameters.units import Axes, Rules, resolve_axes
 
 
 class Radial(NamedTuple):
@@ -140,7 +140,7 @@ def project_radial(
       weight_decay_mask: tree of bools (or a prefix, or a function of the parameters)
         saying which leaves decay; default all.
       eps: guard of the norms, default 1e-8.
-      rules: ordered ``(regex, axes)`` pairs, see :func:`geometry.resolve_axes`.
+      rules: ordered ``(regex, axes)`` pairs, see :func:`units.resolve_axes`.
       stacked: regex of the leaves that stack layers along axis 0.
 
     Returns:

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import optax
 
 from gnomon.kernels.companding import BLOCK, Coded, decode, dither, encode, noise
-from gnomon.optimizers._checks import ScalarOrSchedule
 from gnomon.optimizers._inner import Inner, complete
+from gnomon.parameters.checks import ScalarOrSchedule
 
 # Where optax and this package keep averages of gradients, and of their squares.
 SIGNED = ("mu", "trace")

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gnomon.optimizers._checks import require_params
-from gnomon.optimizers._tree import compute_dtype
+from gnomon.parameters.checks import require_params
+from gnomon.parameters.trees import compute_dtype
 
 
 class ReparameterizeState(NamedTuple):

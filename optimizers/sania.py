@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gnomon.optimizers._checks import ScalarOrSchedule, at_step, require_scalar
 from gnomon.optimizers.polyak import (
     against,
     inner_product,
@@ -14,6 +13,7 @@ from gnomon.optimizers.polyak import (
     require_value,
     scalar_dtype,
 )
+from gnomon.parameters.checks import ScalarOrSchedule, at_step, require_scalar
 
 
 class SaniaState(NamedTuple):

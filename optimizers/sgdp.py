@@ -6,17 +6,17 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gnomon.optimizers._checks import (
+from gnomon.optimizers._composition import refuse_decay
+from gnomon.optimizers._learning_rate import descend
+from gnomon.optimizers.projection import project_and_decay, radial_part
+from gnomon.parameters.checks import (
     ScalarOrSchedule,
     at_step,
     require_params,
     require_scalar,
 )
-from gnomon.optimizers._composition import refuse_decay
-from gnomon.optimizers._learning_rate import descend
-from gnomon.optimizers._tree import broadcast_mask, compute_dtype, map_leaves
-from gnomon.optimizers.geometry import Rules, resolve_axes
-from gnomon.optimizers.projection import project_and_decay, radial_part
+from gnomon.parameters.trees import broadcast_mask, compute_dtype, map_leaves
+from gnomon.parameters.units import Rules, resolve_axes
 
 
 class ScaleBySgdpState(NamedTuple):
@@ -160,7 +160,7 @@ def sgdp(
       wd_ratio: factor on weight decay where the test passed, default 0.1.
       project_buffer: store the projected direction as the momentum, see Differences.
       rules: ordered ``(regex, axes)`` pairs that override which axes form a unit, see
-        :func:`gnomon.optimizers.geometry.resolve_axes`.
+        :func:`gnomon.parameters.units.resolve_axes`.
       stacked: regex of the leaves that stack layers along axis 0 (scanned layers); each
         layer is then tested on its own.
       accumulator_dtype: dtype of the momentum, default that of the parameters.

@@ -11,17 +11,9 @@ from typing import Any
 import jax.numpy as jnp
 import optax
 
-from gnomon.optimizers._checks import (
-    ScalarOrSchedule,
-    at_step,
-    require_params,
-    require_scalar,
-)
 from gnomon.optimizers._composition import refuse_decay
 from gnomon.optimizers._inner import Inner, complete
 from gnomon.optimizers._learning_rate import DescendState
-from gnomon.optimizers._tree import broadcast_mask, compute_dtype, map_leaves
-from gnomon.optimizers.geometry import Rules
 from gnomon.optimizers.width import (
     Alignment,
     Base,
@@ -33,6 +25,14 @@ from gnomon.optimizers.width import (
     standard_rule,
     width_growth,
 )
+from gnomon.parameters.checks import (
+    ScalarOrSchedule,
+    at_step,
+    require_params,
+    require_scalar,
+)
+from gnomon.parameters.trees import broadcast_mask, compute_dtype, map_leaves
+from gnomon.parameters.units import Rules
 
 
 def scale_by_width(
@@ -51,7 +51,7 @@ def scale_by_width(
       base: the parameters of the base model as arrays or ``jax.ShapeDtypeStruct``, or
         a function of the parameters that returns them.
       rule: from :func:`mup_rule` or :func:`standard_rule`, or a function of one's own.
-      rules: ordered ``(regex, axes)`` pairs, see :func:`geometry.resolve_axes`.
+      rules: ordered ``(regex, axes)`` pairs, see :func:`units.resolve_axes`.
       stacked: regex of the leaves that stack layers along axis 0.
 
     Returns:
@@ -138,7 +138,7 @@ def mup(
       weight_decay: a scalar or a schedule; None, the default, adds none. Needs
         ``learning_rate``.
       weight_decay_mask: which leaves decay, as optax's argument of that name.
-      rules: ordered ``(regex, axes)`` pairs, see :func:`geometry.resolve_axes`.
+      rules: ordered ``(regex, axes)`` pairs, see :func:`units.resolve_axes`.
       stacked: regex of the leaves that stack layers along axis 0.
 
     Returns:
@@ -273,7 +273,7 @@ def mup_initialization(
       base: those of the base model, drawn in the same way: here values count, not
         only shapes. A small leaf has a noisy root mean square, of n numbers by
         :math:`1 / \sqrt{2n}`.
-      rules: ordered ``(regex, axes)`` pairs, see :func:`geometry.resolve_axes`.
+      rules: ordered ``(regex, axes)`` pairs, see :func:`units.resolve_axes`.
       stacked: regex of the leaves that stack layers along axis 0.
 
     Returns:

@@ -10,13 +10,14 @@ import jax.numpy as jnp
 import optax
 
 from gnomon.kernels import Implementation
-from gnomon.optimizers._checks import ScalarOrSchedule, require_scalar
 from gnomon.optimizers._inner import Inner, complete
-from gnomon.optimizers._select import LAYER, Where, layer_number
-from gnomon.optimizers._tree import compute_dtype
 from gnomon.optimizers.constrain import constrain
 from gnomon.optimizers.constraints import target_std as target_std_constraint
-from gnomon.optimizers.geometry import Rules, path_string, resolve_axes
+from gnomon.parameters.checks import ScalarOrSchedule, require_scalar
+from gnomon.parameters.paths import path_string
+from gnomon.parameters.select import LAYER, Where, layer_number
+from gnomon.parameters.trees import compute_dtype
+from gnomon.parameters.units import Rules, resolve_axes
 
 
 def target_variance_rescaling(
@@ -69,7 +70,7 @@ def target_variance_rescaling(
         and lies in a layer.
       layers: regex whose first group is a leaf's zero-based layer index; by default the
         first name of the path that is a number or ends in one, ``blocks/0``.
-      rules: ordered ``(regex, axes)`` pairs, see :func:`geometry.resolve_axes`.
+      rules: ordered ``(regex, axes)`` pairs, see :func:`units.resolve_axes`.
       stacked: regex of the leaves that stack layers along axis 0; each layer has its
         own statistics and number.
       implementation: what moves constrained weights in
@@ -162,7 +163,7 @@ def layer_index_rescaling(
       layers: regex whose first group is a leaf's zero-based layer index; by default the
         first name of the path that is a number or ends in one, ``blocks/0``.
       stacked: regex of the leaves that stack layers along axis 0.
-      rules: ordered ``(regex, axes)`` pairs, see :func:`geometry.resolve_axes`.
+      rules: ordered ``(regex, axes)`` pairs, see :func:`units.resolve_axes`.
 
     Returns:
       The parameters, with the structure and dtypes of ``params``.

@@ -9,13 +9,13 @@ import optax
 
 from gnomon.kernels import Implementation
 from gnomon.kernels import weight_norm as kernel
-from gnomon.optimizers._checks import ScalarOrSchedule, require_choice, require_scalar
 from gnomon.optimizers._composition import norm_control
 from gnomon.optimizers._inner import Inner, complete
-from gnomon.optimizers._select import Where, select
-from gnomon.optimizers._tree import map_leaves
-from gnomon.optimizers.geometry import Axes, Rules, resolve_axes
 from gnomon.optimizers.reparameterize import reparameterize
+from gnomon.parameters.checks import ScalarOrSchedule, require_choice, require_scalar
+from gnomon.parameters.select import Where, select
+from gnomon.parameters.trees import map_leaves
+from gnomon.parameters.units import Axes, Rules, resolve_axes
 
 Start = Literal["weight", "unit"]
 
@@ -85,7 +85,7 @@ def weight_norm(
       init: where :math:`v` starts, at the "weight", the default, or at the weight over
         its norm, "unit", so that all units turn at the same rate.
       eps: :math:`\epsilon`, default 1e-8.
-      rules: ordered ``(regex, axes)`` pairs, see :func:`geometry.resolve_axes`.
+      rules: ordered ``(regex, axes)`` pairs, see :func:`units.resolve_axes`.
       stacked: regex of the leaves that stack layers along axis 0.
       implementation: how weights are made of their directions and scales, and gradients
         taken back to these: ``"xla"``, ``"tpu"`` or ``"gpu"``; default the kernel where

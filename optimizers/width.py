@@ -13,14 +13,9 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import jax
 import optax
 
-from gnomon.optimizers._checks import require_choice
-from gnomon.optimizers.geometry import (
-    Axes,
-    Rules,
-    path_string,
-    resolve_axes,
-    unit_axes,
-)
+from gnomon.parameters.checks import require_choice
+from gnomon.parameters.paths import path_string
+from gnomon.parameters.units import Axes, Rules, resolve_axes, unit_axes
 
 Role = Literal["fixed", "vector", "input", "hidden", "output"]
 Kind = Literal["adam", "sgd"]
@@ -57,7 +52,7 @@ def width_growth(
 ) -> Any:
     """How much each leaf has grown from the base model.
 
-    Inputs of a kernel are the axes inside one unit (:func:`geometry.unit_axes`), its
+    Inputs of a kernel are the axes inside one unit (:func:`units.unit_axes`), its
     outputs all others. A row of an embedding is looked up by its number: its inputs
     are the rows, which do not grow, and its outputs the features.
 
@@ -65,7 +60,7 @@ def width_growth(
       params: a tree of arrays or ``jax.ShapeDtypeStruct``.
       base: the same for the base model, or a function of ``params`` that returns it;
         leaves are found by their paths.
-      rules: ordered ``(regex, axes)`` pairs, see :func:`geometry.resolve_axes`.
+      rules: ordered ``(regex, axes)`` pairs, see :func:`units.resolve_axes`.
       stacked: regex of the leaves whose axis 0 runs over layers.
 
     Returns:
@@ -262,7 +257,7 @@ def learning_rate_factors(
       params: a tree of arrays or ``jax.ShapeDtypeStruct``.
       base: the same for the base model, see :func:`width_growth`.
       rule: from :func:`mup_rule` or :func:`standard_rule`, or a function of one's own.
-      rules: ordered ``(regex, axes)`` pairs, see :func:`geometry.resolve_axes`.
+      rules: ordered ``(regex, axes)`` pairs, see :func:`units.resolve_axes`.
       stacked: regex of the leaves whose axis 0 runs over layers.
 
     Returns:

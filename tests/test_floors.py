@@ -8,9 +8,17 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
-FLOOR = {"kernels": 1, "optimizers": 2, "models": 2, "dynamics": 3, "experiments": 4}
+FLOOR = {
+    "parameters": 0,
+    "kernels": 1,
+    "optimizers": 2,
+    "models": 2,
+    "dynamics": 3,
+    "experiments": 4,
+}
 # Imports that belong to one room, or to the rooms from a floor up.
 ALLOWED = {
+    "parameters": {"jax", "numpy", "optax"},
     "kernels": {"jax", "numpy"},
     "optimizers": {"jax", "numpy", "optax"},
     "models": {"jax", "numpy", "flax"},

@@ -3,6 +3,7 @@
 The rooms are subpackages and nothing is imported from here, so that
 ``import gnomon.optimizers`` costs what ``import optax`` costs:
 
+* ``gnomon.parameters``: what a tree of parameters is: names, units, selections.
 * ``gnomon.optimizers``: optax transforms.
 * ``gnomon.models``: Flax models.
 * ``gnomon.kernels``: fused operations for TPU and GPU.

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gnomon.optimizers.geometry import (
+from gnomon.parameters.units import (
     Axes,
     cosine,
     project_tangent,

@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from gnomon.optimizers._tree import compute_dtype
+from gnomon.parameters.paths import BOXES, path_string
+from gnomon.parameters.trees import compute_dtype
 
 
 class Axes(NamedTuple):
@@ -86,8 +87,8 @@ def unit_axes(path: str, shape: Sequence[int]) -> tuple[int, ...]:
       ()
     """
     names = [name for name in path.split("/") if name]
-    # nnx.State and boxed parameters end in the attribute that holds the array.
-    if len(names) > 1 and names[-1] in ("value", "raw_value"):
+    # A path that was joined by hand may still end in a box's attribute.
+    if len(names) > 1 and names[-1] in BOXES:
         names.pop()
     leaf = names[-1] if names else ""
     module = names[-2] if len(names) > 1 else ""
@@ -99,18 +100,6 @@ def unit_axes(path: str, shape: Sequence[int]) -> tuple[int, ...]:
     if ndim > 2 and _INTO_HEADS.match(module):
         return (0,)
     return tuple(range(ndim - 1))
-
-
-def path_string(path: tuple[Any, ...]) -> str:
-    """A JAX key path as the names that rules match, joined by ``/``.
-
-    Args:
-      path: a key path, as ``jax.tree_util.tree_map_with_path`` hands out.
-
-    Returns:
-      For example ``"blocks/0/query/kernel"``.
-    """
-    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def resolve_axes(

@@ -8,8 +8,8 @@ import jax
 import numpy as np
 import optax
 
-from gnomon.optimizers._tree import broadcast_mask
-from gnomon.optimizers.geometry import path_string
+from gnomon.parameters.paths import path_string
+from gnomon.parameters.trees import broadcast_mask
 
 # A regex found in the path, a tree of bools (or a prefix of one), or a function of the
 # parameters that returns such a tree.
