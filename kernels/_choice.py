@@ -5,11 +5,13 @@ Pallas kernel for ``tpu`` and for ``gpu``. A kernel is the default only where it
 been measured to beat what XLA makes of the definition.
 """
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding
 
 Implementation = Literal["xla", "tpu", "gpu"]
 
@@ -34,6 +36,8 @@ def choose(
     refusal: Callable[[str], str | None],
     *,
     platform: str | None = None,
+    fall_back: bool = False,
+    empty: bool = False,
 ) -> Choice:
     """Picks the implementation of one call.
 
@@ -43,6 +47,9 @@ def choose(
       refusal: given ``"tpu"`` or ``"gpu"``, why that kernel cannot take the call's
         shapes and dtypes, or None when it can.
       platform: ``"cpu"``, ``"gpu"`` or ``"tpu"``; default JAX's default backend.
+      fall_back: whether a call that the named kernel does not support is XLA's, as for
+        the leaves of an optimizer, and no error. Default False.
+      empty: whether the call has no numbers: there is nothing for a kernel to do.
 
     Returns:
       The choice. ``None`` gives a kernel where it is known to be faster and supports
@@ -50,7 +57,7 @@ def choose(
 
     Raises:
       ValueError: if ``implementation`` is not a known name, or names a kernel that
-        does not support the call.
+        does not support the call and ``fall_back`` is False.
 
     Example:
       >>> choose("adam", None, lambda kernel: None, platform="tpu")
@@ -62,7 +69,13 @@ def choose(
     if implementation == "xla":
         return Choice("xla", "asked for")
     if implementation in ("tpu", "gpu"):
+        if empty:
+            return Choice("xla", "there is nothing to do")
         reason = _refusal(implementation, refusal)
+        if reason is not None and fall_back:
+            return Choice(
+                "xla", f"the {implementation} kernel of {op} does not take it: {reason}"
+            )
         if reason is not None:
             raise ValueError(
                 f"the {implementation} kernel of {op} does not support this call: "
@@ -74,6 +87,8 @@ def choose(
             f"implementation must be None, 'xla', 'tpu' or 'gpu', not "
             f"{implementation!r}."
         )
+    if empty:
+        return Choice("xla", "there is nothing to do")
     platform = jax.default_backend() if platform is None else platform
     if platform not in ("tpu", "gpu"):
         return Choice("xla", f"{op} has no kernel for {platform}")
@@ -89,6 +104,59 @@ def choose(
         )
     kernel: Implementation = "tpu" if platform == "tpu" else "gpu"
     return Choice(kernel, f"measured faster than XLA on {platform}")
+
+
+def choose_leaf(
+    op: str,
+    dtypes: Sequence[jax.typing.DTypeLike],
+    *,
+    shape: Sequence[int] | None = None,
+    sharding: NamedSharding | None = None,
+    implementation: Implementation | None = None,
+    platform: str | None = None,
+    fall_back: bool = False,
+) -> Choice:
+    """Picks the implementation of a step whose kernels take leaves of any shape.
+
+    Args:
+      op: name of the operation.
+      dtypes: of the parameter, of what moves it, and of its state.
+      shape: of the leaf; None where it is not known.
+      sharding: how the leaf lies on a mesh.
+      implementation: as in :func:`choose`, as the two below.
+      platform: where it would run.
+      fall_back: whether XLA takes what the named kernel does not.
+
+    Returns:
+      The choice and its reason.
+
+    Raises:
+      ValueError: as :func:`choose`.
+
+    Example:
+      >>> choose_leaf("adam", ["float16"], implementation="tpu", fall_back=True)
+      Choice(implementation='xla', reason='the tpu kernel of adam does not take it: it
+      has no arithmetic for float16')
+    """
+    local = local_shape(shape, sharding)
+    size = None if local is None else math.prod(local)
+    return choose(
+        op,
+        implementation,
+        lambda kernel: refusal(kernel, *dtypes, size=size or 0),
+        platform=platform,
+        fall_back=fall_back,
+        empty=size == 0,
+    )
+
+
+def local_shape(
+    shape: Sequence[int] | None, sharding: NamedSharding | None
+) -> tuple[int, ...] | None:
+    """The shape that one device has of a leaf; None where the leaf's is not known."""
+    if shape is None or sharding is None:
+        return None if shape is None else tuple(shape)
+    return sharding.shard_shape(tuple(shape))
 
 
 def _refusal(kernel: str, refusal: Callable[[str], str | None]) -> str | None:

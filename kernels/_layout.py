@@ -94,10 +94,17 @@ def layout(
       Layout(order=(0, 1, 2), shape=(12, 50, 64), axis=2)
       >>> layout((2048, 1000), reduce=(0,), stored=(1, 0))
       Layout(order=(1, 0), shape=(1, 1000, 2048), axis=2)
+      >>> layout((5000, 1), reduce=(0,))
+      Layout(order=(1, 0), shape=(1, 1, 5000), axis=2)
     """
     memory = tuple(range(len(shape)) if stored is None else stored)
     if not reduce:
         return layer_layout(shape, (), memory)
+    if math.prod(shape[axis] for axis in reduce) == 1:
+        # Units of one number, side by side: a row of one would be padded to 128.
+        return Layout(memory, (1, 1, math.prod(shape)), 1)
+    if all(n == 1 for a, n in enumerate(shape) if a not in (*stack, *reduce)):
+        stack = ()  # a layer is one unit
     outer = tuple(axis for axis in memory if axis in stack)
     inside = tuple(axis for axis in memory if axis in reduce)
     kept = tuple(axis for axis in memory if axis not in (*stack, *reduce))
@@ -107,7 +114,8 @@ def layout(
     def long(order: Sequence[int]) -> list[int]:
         return [axis for axis in order if shape[axis] != 1]
 
-    if kept and long(columns) == long(memory):
+    # A unit that is all there is lies in one row, and not in a column of width one.
+    if sizes[2] != 1 and long(columns) == long(memory):
         return Layout(columns, (sizes[0], sizes[1], sizes[2]), 1)
     return Layout(outer + kept + inside, (sizes[0], sizes[2], sizes[1]), 2)
 

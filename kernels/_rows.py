@@ -1,6 +1,5 @@
 """What the norms over rows share: accumulation, safe roots and their limits."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -21,9 +20,47 @@ def wide(dtype: Any) -> Any:
 
 
 def inverse_root(power: Array) -> Array:
-    """`1 / sqrt(power)`, and zero, with zero derivative, where it is not positive."""
-    positive = power > 0
-    return jnp.where(positive, jax.lax.rsqrt(jnp.where(positive, power, 1)), 0)
+    """`1 / sqrt(power)`, and zero, with zero derivative, where that is not positive."""
+    zero = power <= 0
+    return jnp.where(zero, 0, jax.lax.rsqrt(jnp.where(zero, 1, power)))
+
+
+def normalized(x: Array, scale: Array, eps: Array, mean: Mean) -> Array:
+    r"""`scale x / sqrt(mean(x**2) + eps)`, differentiated as the kernels do it.
+
+    $$\dot y = \dot z - n \operatorname{mean}(n \dot z) + n \dot s
+      - \tfrac12 r^2 s n \dot\epsilon, \qquad \dot z = s r \dot x, \qquad n = r x$$
+
+    for a scale $s$ and $r = 1 / \sqrt{\operatorname{mean}(x^2) + \epsilon}$ has no
+    factor that overflows before $r$ has made it small, as the derivative of the root
+    has, so that it is finite, or NaN, where theirs is.
+
+    Args:
+      x: numbers of some rows or units.
+      scale: one number a row or unit, of size one along it.
+      eps: added to the mean of squares.
+      mean: over a row, which is kept with size one; a sum will do as well.
+    """
+
+    @jax.custom_jvp
+    def divided(x, scale, eps):
+        return x * inverse_root(mean(x * x) + eps) * scale
+
+    @divided.defjvp
+    def tangent(primals, tangents):
+        (x, scale, eps), (dx, dscale, deps) = primals, tangents
+        inverse = inverse_root(mean(x * x) + eps)
+        n = x * inverse
+        dz = (scale * inverse) * dx
+        dy = dz - n * mean(n * dz) + n * dscale
+        return n * scale, dy - n * (scale * (inverse * inverse / 2) * deps)
+
+    return divided(x, scale, eps)
+
+
+def mean_last(x: Array) -> Array:
+    """The mean over the last axis, kept with size one."""
+    return jnp.mean(x, axis=-1, keepdims=True)
 
 
 def along_last(vector: Array, like: Array) -> Array:
@@ -33,6 +70,8 @@ def along_last(vector: Array, like: Array) -> Array:
 
 def check_vector(name: str, vector: Array, x: Array) -> None:
     """Refuses a scale or a bias that does not fit the last axis."""
+    if not x.ndim:
+        raise ValueError("x has no axis to normalize over; its shape is ()")
     if vector.shape != x.shape[-1:]:
         raise ValueError(
             f"{name} has shape {vector.shape}; the last axis of x asks for "
@@ -41,11 +80,9 @@ def check_vector(name: str, vector: Array, x: Array) -> None:
 
 
 def dtype_refusal(x: Array | jax.ShapeDtypeStruct) -> str | None:
-    """Why no kernel takes the dtype or the size of `x`; None if they do."""
+    """Why no kernel takes the dtype of `x`; None if they do."""
     if x.dtype not in (jnp.float32, jnp.bfloat16):
         return f"{x.dtype} is neither float32 nor bfloat16"
-    if not math.prod(x.shape):
-        return "there is nothing to do"
     return None
 
 

@@ -64,7 +64,8 @@ def on_shards(
     def on_device(arrays, units, numbers, seeds):
         if seeds is not None and names:
             shard = jax.lax.axis_index(names).astype(jnp.int32)
-            seeds = seeds + jnp.stack([shard, jnp.zeros_like(shard)])
+            # The first word would only put the same words in another order.
+            seeds = seeds + jnp.stack([jnp.zeros_like(shard), shard])
         return run(arrays, units, numbers, seeds)
 
     leaf = PartitionSpec(*spec)

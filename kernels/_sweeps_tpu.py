@@ -31,6 +31,9 @@ from gnomon.kernels._update_tpu import update
 from gnomon.kernels._walks_tpu import walk
 from gnomon.kernels.adam.reference import compute_dtype
 
+# Numbers of a layer that is a row or a column, of which a block holds some.
+SHORT = 2**12
+
 
 def step(
     program: Program,
@@ -108,9 +111,22 @@ def step(
 def folded(
     shape: Sequence[int], reduce: Sequence[int], stack: Sequence[int] = ()
 ) -> Layout:
-    """The layout of a leaf as it is stored; a unit that is a layer keeps two axes."""
+    """The layout of a leaf as it is stored; a unit that is a layer keeps two axes.
+
+    Short layers of one axis, in a row or column of them, are rows or columns instead:
+    a grid of as many steps, each on a tile that is mostly padding, is slow.
+    """
     order = tpu_order(shape)
-    if len(reduce) + len(stack) < len(shape):
+    kept, inside, layers = (
+        [n for axis, n in enumerate(shape) if n != 1 and where(axis)]
+        for where in (
+            lambda axis: axis not in (*reduce, *stack),
+            lambda axis: axis in reduce,
+            lambda axis: axis in stack,
+        )
+    )
+    short = len(layers) == 1 and len(inside) <= 1 and math.prod(inside) <= SHORT
+    if kept or (reduce and short):
         return layout(shape, reduce, stack, order)
     return layer_layout(shape, stack, order)
 

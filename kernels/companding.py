@@ -108,6 +108,13 @@ def compress(x: jax.Array, noise: jax.typing.ArrayLike, dtype: str) -> jax.Array
     return jnp.where(x < 0, -code, code)
 
 
+def share(x: jax.Array, scale: jax.Array) -> jax.Array:
+    """``x / scale``, or ``x`` where that is zero, by no inverse that underflows."""
+    scale = jnp.where(scale == 0, 1, scale)
+    down = jnp.where(scale > 2.0**64, 2.0**-64, 1)
+    return (x * down) / (scale * down)
+
+
 def noise(words: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Two uniform numbers in [0, 1), independent of each other, from 32-bit words."""
     halves = words & jnp.uint32(0xFFFF), words >> jnp.uint32(16)
@@ -168,8 +175,8 @@ def encode(
     x = x.astype(jnp.float32)
     kept = len(folded(x.shape, block)[0])
     scales = _automatic(functools.partial(_largest, block=block), x, _spec(x)[:kept])
-    divisor = _spread(jnp.where(scales == 0, 1, scales), x, block)
-    return Coded(compress(x / divisor, noise, dtype).astype(dtype), scales)
+    part = share(x, _spread(scales, x, block))
+    return Coded(compress(part, noise, dtype).astype(dtype), scales)
 
 
 def decode(coded: Coded, *, block: int = BLOCK) -> jax.Array:
@@ -185,7 +192,9 @@ def _largest(x: jax.Array, block: int) -> jax.Array:
     if count > 1 and inner % block:
         x = jnp.pad(x, [(0, 0)] * len(lead) + [(0, count * block - inner)])
     x = x.reshape(*lead, count, min(block, inner))
-    return jnp.max(x, axis=-1, initial=0.0)
+    # As integers, of which NaN is the largest: XLA's maximum on CPU may lose it.
+    bits = jnp.max(jax.lax.bitcast_convert_type(x, jnp.int32), axis=-1, initial=0)
+    return jax.lax.bitcast_convert_type(bits, jnp.float32)
 
 
 def _spread(scales: jax.Array, like: jax.Array, block: int) -> jax.Array:

@@ -26,7 +26,7 @@ class RMSNorm(nnx.Module):
       epsilon: added to the mean of squares. Default 1e-6.
       param_dtype: dtype of `scale`, which starts at one. Default float32.
       implementation: "xla", "tpu", "gpu", or None, the default, for what
-        `gnomon.kernels.rms_norm.explain` says.
+        `gnomon.kernels.rms_norm.explain` says. XLA takes rows that a kernel does not.
       rngs: unused; here so that every layer is built alike.
 
     Example:
@@ -60,6 +60,7 @@ class RMSNorm(nnx.Module):
             self.scale[...],
             eps=self.epsilon,
             implementation=self.implementation,
+            fall_back=True,
         )
 
 
@@ -78,7 +79,7 @@ class LayerNorm(nnx.Module):
       param_dtype: dtype of `scale`, which starts at one, and of `bias`, which starts
         at zero. Default float32.
       implementation: "xla", "tpu", "gpu", or None, the default, for what
-        `gnomon.kernels.layer_norm.explain` says.
+        `gnomon.kernels.layer_norm.explain` says. XLA takes rows that a kernel does not.
       rngs: unused; here so that every layer is built alike.
 
     Example:
@@ -113,6 +114,7 @@ class LayerNorm(nnx.Module):
             self.bias[...],
             eps=self.epsilon,
             implementation=self.implementation,
+            fall_back=True,
         )
 
 

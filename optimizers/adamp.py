@@ -241,7 +241,11 @@ def adamp(
     def implementations(state, params):
         def taken(param, mu):
             return explain(
-                param.dtype, moment_dtype=mu.dtype, implementation=implementation
+                param.dtype,
+                moment_dtype=mu.dtype,
+                shape=param.shape,
+                implementation=implementation,
+                fall_back=True,
             ).implementation
 
         return jax.tree.map(taken, params, state[0].mu)
@@ -273,6 +277,7 @@ def adamp(
                 key=key,
                 sharding=sharding,
                 implementation=implementation,
+                fall_back=True,
             )
 
         moved, mu, nu = map_leaves(

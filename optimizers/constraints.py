@@ -134,6 +134,7 @@ def fixed_norm(
             reduce=axes.reduce,
             stack=axes.stack,
             implementation=implementation,
+            fall_back=True,
             **how,
         )
 
@@ -356,6 +357,7 @@ def target_std(
             ratio=ratio,
             stack=info.axes.stack,
             implementation=implementation,
+            fall_back=True,
             **how,
         )
 

@@ -129,6 +129,7 @@ def adamp_8bit(
                 key=key,
                 sharding=sharding,
                 implementation=implementation,
+                fall_back=True,
             )
             if mu.dtype != "int8":
                 moved = adamp_kernel.step(param, grad, mu, nu, **kwargs)

@@ -273,7 +273,11 @@ def fadam(
     def implementations(state, params):
         def taken(param, mu):
             return explain(
-                param.dtype, moment_dtype=mu.dtype, implementation=implementation
+                param.dtype,
+                moment_dtype=mu.dtype,
+                shape=param.shape,
+                implementation=implementation,
+                fall_back=True,
             ).implementation
 
         return jax.tree.map(taken, params, state[0].mu)
@@ -307,6 +311,7 @@ def fadam(
                 key=key,
                 sharding=sharding,
                 implementation=implementation,
+                fall_back=True,
             )
 
         moved, mu, root = map_leaves(

@@ -179,7 +179,10 @@ def hyperball(
     def implementations(state, params):
         def taken(param):
             return kernel.explain(
-                param.dtype, implementation=implementation
+                param.dtype,
+                shape=param.shape,
+                implementation=implementation,
+                fall_back=True,
             ).implementation
 
         return jax.tree.map(taken, params)
@@ -202,6 +205,7 @@ def hyperball(
                 key=key,
                 sharding=sharding,
                 implementation=implementation,
+                fall_back=True,
             )
             return (moved,)
 

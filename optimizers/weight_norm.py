@@ -177,7 +177,7 @@ def weight_norm(
         def merge(v, g, axes):
             if g is None:
                 return (v,)
-            choice = kernel.explain(v, axes.reduce, implementation)
+            choice = kernel.explain(v, axes.reduce, implementation, fall_back=True)
             if choice.implementation != "xla":
                 w = kernel.weight_norm(
                     v, g, axis=axes.reduce, eps=eps, implementation=implementation

@@ -1,5 +1,7 @@
 """Adam's step, and AdamP's last pass, as an update of what a block holds."""
 
+import jax.numpy as jnp
+
 from gnomon.kernels._sweeps import Program, Sweep
 from gnomon.kernels.adam.reference import direction
 
@@ -29,7 +31,10 @@ def program(*, nesterov: bool, units: bool = False, whole: bool = False) -> Prog
         p, m, v = moved(blocks, s)
         decay = blocks["decay"] if units else s.weight_decay
         if whole:
-            decay = decay - blocks["factor"] * totals[0]
+            factor = blocks["factor"]
+            # A unit that is not projected has nothing to do with its inner product,
+            # which need not be finite.
+            decay = decay - jnp.where(factor == 0, 0, factor * totals[0])
         w = blocks["w"]
         return {"w": w - s.learning_rate * (p + decay * w), "m": m, "v": v}
 

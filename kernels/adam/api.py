@@ -1,11 +1,12 @@
 """Adam's step on one leaf, by whichever implementation is asked for."""
 
 import importlib
+from collections.abc import Sequence
 
 import jax
 from jax.sharding import NamedSharding
 
-from gnomon.kernels._choice import Choice, Implementation, choose, refusal
+from gnomon.kernels._choice import Choice, Implementation, choose_leaf
 from gnomon.kernels.adam import reference
 from gnomon.kernels.adam.reference import Moved
 
@@ -14,16 +15,24 @@ def explain(
     dtype: jax.typing.DTypeLike = "float32",
     *,
     moment_dtype: jax.typing.DTypeLike = "float32",
+    gradient_dtype: jax.typing.DTypeLike | None = None,
+    shape: Sequence[int] | None = None,
+    sharding: NamedSharding | None = None,
     implementation: Implementation | None = None,
     platform: str | None = None,
+    fall_back: bool = False,
 ) -> Choice:
     """Which implementation :func:`step` takes, and why.
 
     Args:
-      dtype: dtype of the parameter and the gradient.
+      dtype: dtype of the parameter.
       moment_dtype: dtype of the first moment.
+      gradient_dtype: dtype of the gradient, default the parameter's.
+      shape: of the parameter; without it the answer is that for most shapes.
+      sharding: how it lies on a mesh.
       implementation: as in :func:`step`.
       platform: ``"cpu"``, ``"gpu"`` or ``"tpu"``; default JAX's default backend.
+      fall_back: as in :func:`step`.
 
     Returns:
       The choice and its reason.
@@ -37,9 +46,14 @@ def explain(
       >>> explain(implementation="tpu")
       Choice(implementation='tpu', reason='asked for')
     """
-    dtypes = (dtype, moment_dtype)
-    return choose(
-        "adam", implementation, lambda k: refusal(k, *dtypes), platform=platform
+    return choose_leaf(
+        "adam",
+        (dtype, gradient_dtype or dtype, moment_dtype),
+        shape=shape,
+        sharding=sharding,
+        implementation=implementation,
+        platform=platform,
+        fall_back=fall_back,
     )
 
 
@@ -59,6 +73,7 @@ def step(
     key: jax.Array | None = None,
     sharding: NamedSharding | None = None,
     implementation: Implementation | None = None,
+    fall_back: bool = False,
 ) -> Moved:
     r"""One step of Adam with decoupled weight decay, in place under donation.
 
@@ -88,6 +103,8 @@ def step(
         own.
       sharding: how the four arrays lie on a mesh, for kernels; XLA needs no telling.
       implementation: ``"xla"``, ``"tpu"``, ``"gpu"``, or None to pick.
+      fall_back: whether XLA takes what the named kernel does not support, in place of
+        an error. Default False.
 
     Returns:
       The new parameter and moments, in the dtypes they came in.
@@ -101,8 +118,14 @@ def step(
       >>> step(one, one, 0 * one, 0 * one, learning_rate=0.1, count=1).w
       Array([0.9, 0.9], dtype=float32)
     """
-    dtypes = (w.dtype, g.dtype, m.dtype, v.dtype)
-    chosen = choose("adam", implementation, lambda k: refusal(k, *dtypes, size=w.size))
+    chosen = choose_leaf(
+        "adam",
+        (w.dtype, g.dtype, m.dtype, v.dtype),
+        shape=w.shape,
+        sharding=sharding,
+        implementation=implementation,
+        fall_back=fall_back,
+    )
     s = reference.scalars(
         reference.compute_dtype(w.dtype),
         learning_rate=learning_rate,
@@ -112,7 +135,7 @@ def step(
         weight_decay=weight_decay,
         count=count,
     )
-    if chosen.implementation == "xla" or not w.size:
+    if chosen.implementation == "xla":
         return reference.step(w, g, m, v, s, nesterov=nesterov, key=key)
     # Pallas takes as long to import as JAX itself; only those who use it pay.
     kernel = importlib.import_module(f"gnomon.kernels.adam.{chosen.implementation}")

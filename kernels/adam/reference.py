@@ -24,8 +24,8 @@ class Scalars(NamedTuple):
     one_minus_b1: Any
     b2: Any
     one_minus_b2: Any
-    correction1: Any  # 1 - b1**count
-    correction2: Any  # 1 - b2**count
+    correction: Any  # (1 - b1**count) / sqrt(1 - b2**count)
+    floor: Any  # eps, of the root before its correction
     eps: Any
     weight_decay: Any
 
@@ -54,14 +54,15 @@ def scalars(dtype, *, learning_rate, b1, b2, eps, weight_decay, count) -> Scalar
         jnp.asarray(x).astype(dtype)
         for x in (learning_rate, b1, b2, eps, weight_decay, count)
     )
+    root = jnp.sqrt(1 - beta2**t)
     return Scalars(
         rate,
         beta1,
         1 - beta1,
         beta2,
         1 - beta2,
-        1 - beta1**t,
-        1 - beta2**t,
+        (1 - beta1**t) / jnp.where(root > 0, root, 1),
+        epsilon * root,
         epsilon,
         decay,
     )
@@ -70,11 +71,17 @@ def scalars(dtype, *, learning_rate, b1, b2, eps, weight_decay, count) -> Scalar
 def direction(
     g: jax.Array, m: jax.Array, v: jax.Array, s: Scalars, nesterov: bool
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Adam's direction and the new moments, all in one dtype."""
+    """Adam's direction and the new moments, all in one dtype.
+
+    Both corrections are factors of the whole denominator, which saves every number a
+    division and its overflow. Where the denominator is zero there is no direction.
+    """
     m = s.b1 * m + s.one_minus_b1 * g
-    v = s.b2 * v + s.one_minus_b2 * g * g
+    v = s.b2 * v + s.one_minus_b2 * (g * g)
     first = s.b1 * m + s.one_minus_b1 * g if nesterov else m
-    return first / (s.correction1 * (jnp.sqrt(v / s.correction2) + s.eps)), m, v
+    denominator = s.correction * (jnp.sqrt(v) + s.floor)
+    zero = denominator == 0
+    return jnp.where(zero, 0, first / jnp.where(zero, 1, denominator)), m, v
 
 
 def store(w: jax.Array, dtype: Any, key: jax.Array | None) -> jax.Array:

@@ -1,6 +1,7 @@
 """Adam's step on one leaf with moments in eight bits, by whichever implementation."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -12,10 +13,12 @@ from gnomon.kernels._choice import (
     Implementation,
     choose,
     foreign_dtypes,
+    local_shape,
     too_large,
 )
 from gnomon.kernels.adam.reference import scalars
 from gnomon.kernels.adam_8bit import _leaf, reference
+from gnomon.kernels.adam_8bit._tiles import too_wide
 from gnomon.kernels.adam_8bit.reference import Moved
 from gnomon.kernels.companding import BLOCK, Coded, folded
 
@@ -27,7 +30,8 @@ def refusal(
     kernel: str,
     *dtypes: jax.typing.DTypeLike,
     block: int,
-    shape: tuple[int, ...] | None = None,
+    shape: Sequence[int] | None = None,
+    sharding: NamedSharding | None = None,
 ) -> str | None:
     """Why a kernel cannot update a leaf, or None.
 
@@ -35,7 +39,8 @@ def refusal(
       kernel: ``"tpu"`` or ``"gpu"``.
       *dtypes: of the parameter and the gradient.
       block: numbers that share one scale.
-      shape: of the leaf, or of a shard of it, where it is known.
+      shape: of the leaf, where it is known.
+      sharding: how it lies on a mesh.
 
     Returns:
       The reason.
@@ -44,25 +49,41 @@ def refusal(
         return f"blocks of {block} are not multiples of the 128 lanes of a register"
     if kernel == "gpu" and block > LONGEST:
         return f"blocks of {block} are longer than {LONGEST}"
-    if kernel == "gpu" and shape is not None and folded(shape, block)[1] % block == 1:
+    local = local_shape(shape, sharding)
+    if kernel == "gpu" and local is not None and folded(local, block)[1] % block == 1:
         return "the last block is a single number"
-    return too_large(kernel, math.prod(shape or ())) or foreign_dtypes(*dtypes)
+    reason = too_large(kernel, math.prod(local or ())) or foreign_dtypes(*dtypes)
+    if reason is None and kernel == "tpu":
+        reason = too_wide(local, *dtypes, block=block)
+    if reason is not None or sharding is None or shape is None:
+        return reason
+    if _leaf.cuts(tuple(shape), sharding, block) is None:
+        return f"{sharding.spec} cuts through blocks of {block}"
+    return None
 
 
 def explain(
     dtype: jax.typing.DTypeLike = "float32",
     *,
     block: int = BLOCK,
+    gradient_dtype: jax.typing.DTypeLike | None = None,
+    shape: Sequence[int] | None = None,
+    sharding: NamedSharding | None = None,
     implementation: Implementation | None = None,
     platform: str | None = None,
+    fall_back: bool = False,
 ) -> Choice:
     """Which implementation :func:`step` takes, and why.
 
     Args:
-      dtype: dtype of the parameter and the gradient.
+      dtype: dtype of the parameter.
       block: numbers that share one scale.
+      gradient_dtype: dtype of the gradient, default the parameter's.
+      shape: of the parameter; without it the answer is that for most shapes.
+      sharding: how it lies on a mesh.
       implementation: as in :func:`step`.
       platform: ``"cpu"``, ``"gpu"`` or ``"tpu"``; default JAX's default backend.
+      fall_back: as in :func:`step`.
 
     Returns:
       The choice and its reason.
@@ -79,11 +100,15 @@ def explain(
       are not multiples of the 128 lanes of a register. Pass implementation=None to fall
       back to XLA, or 'xla'.
     """
+    dtypes = (dtype, gradient_dtype or dtype)
+    local = local_shape(shape, sharding)
     return choose(
         "adam_8bit",
         implementation,
-        lambda kernel: refusal(kernel, dtype, block=block),
+        lambda k: refusal(k, *dtypes, block=block, shape=shape, sharding=sharding),
         platform=platform,
+        fall_back=fall_back,
+        empty=local is not None and math.prod(local) == 0,
     )
 
 
@@ -106,6 +131,7 @@ def step(
     key: jax.Array | None = None,
     sharding: NamedSharding | None = None,
     implementation: Implementation | None = None,
+    fall_back: bool = False,
 ) -> Moved:
     """One step of :func:`gnomon.kernels.adam.step` on coded moments.
 
@@ -114,9 +140,11 @@ def step(
     parameters and gradients.
 
     Both kernels do so in one launch a leaf, of any shape, in place where the caller
-    donates it, and ask for blocks of a multiple of 128. That for GPUs (Hopper, jax >=
-    0.11) asks for blocks of at most 512, fewer than 2**31 numbers, and more than one
-    number in the last block. A leaf that is sharded must be cut between blocks.
+    donates it, and ask for blocks of a multiple of 128. That for TPUs takes 128 rows
+    of eight blocks at a time, which must fit 48 MiB of VMEM; blocks of 1024 do. That
+    for GPUs (Hopper, jax >= 0.11) asks for blocks of at most 512, fewer than 2**31
+    numbers, and more than one number in the last block. A leaf that is sharded must be
+    cut between blocks.
 
     Args:
       w: the parameter, of any shape; float32 or bfloat16.
@@ -139,6 +167,8 @@ def step(
         :func:`gnomon.kernels.adam.step`.
       sharding: how the leaf lies on a mesh, for kernels; XLA needs no telling.
       implementation: ``"xla"``, ``"tpu"``, ``"gpu"``, or None to pick.
+      fall_back: whether XLA takes what the named kernel does not support, in place of
+        an error. Default False.
 
     Returns:
       The new parameter and the coded moments.
@@ -154,17 +184,15 @@ def step(
       >>> print(moved.w, moved.m.codes)
       [0.9 0.9 0.9 0.9] [127 127 127 127]
     """
-
-    def refuses(kernel: str) -> str | None:
-        local = w.shape if sharding is None else sharding.shard_shape(w.shape)
-        reason = refusal(kernel, w.dtype, g.dtype, block=block, shape=local)
-        if reason is not None or sharding is None:
-            return reason
-        if _leaf.cuts(w.shape, sharding, block) is None:
-            return f"{sharding.spec} cuts through blocks of {block}"
-        return None
-
-    chosen = choose("adam_8bit", implementation, refuses)
+    chosen = explain(
+        w.dtype,
+        block=block,
+        gradient_dtype=g.dtype,
+        shape=w.shape,
+        sharding=sharding,
+        implementation=implementation,
+        fall_back=fall_back,
+    )
     s = scalars(
         jnp.float32,
         learning_rate=learning_rate,
@@ -178,7 +206,7 @@ def step(
         pull=pull, nesterov=nesterov, stochastic=stochastic, block=block, key=key
     )
     steps = jnp.asarray(count)
-    if chosen.implementation == "xla" or not w.size:
+    if chosen.implementation == "xla":
         return reference.step(w, g, m, v, s, steps, **kwargs)
     # Pallas takes as long to import as JAX itself; only those who use it pay.
     if chosen.implementation == "gpu":

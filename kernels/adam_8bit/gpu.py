@@ -81,7 +81,6 @@ def update(
     def body(scalars_ref, seed_ref, g_ref, *refs):
         *pull_ref, w_ref, m_ref, sm_ref, v_ref, sv_ref = refs
         s = Scalars(*(scalars_ref[i] for i in range(len(Scalars._fields))))
-        s = s._replace(correction2=1.0)
         seeds = [seed_ref[i].astype(jnp.uint32) for i in range(seed.size)]
         program = lax.axis_index("program")
 
@@ -127,7 +126,7 @@ def update(
             _, firsts, seconds = zip(*moved, strict=True)
             new_m = _largest([jnp.abs(x) for x in firsts])
             new_v = _largest(seconds)
-            inverse_m, inverse_v = _inverse(new_m), _inverse(new_v)
+            factors_m, factors_v = _inverse(new_m), _inverse(new_v)
             for piece, (wide, first, second) in zip(pieces, moved, strict=True):
                 low: Any = 0.5
                 high: Any = 0.5
@@ -135,8 +134,12 @@ def update(
                     low, high = noise(words(piece, *seeds[:2]))
                 if seeds[2:]:
                     wide = stochastic_round(wide, words(piece, *seeds[2:]))
-                first = compress(first * along(inverse_m, piece), low, "int8")
-                second = compress(second * along(inverse_v, piece), high, "uint8")
+                for factor in factors_m:
+                    first = first * along(factor, piece)
+                for factor in factors_v:
+                    second = second * along(factor, piece)
+                first = compress(first, low, "int8")
+                second = compress(second, high, "uint8")
                 for ref, x in ((w_ref, wide), (m_ref, first), (v_ref, second)):
                     _store(ref.at[where(piece)], x.astype(ref.dtype))
             _store(sm_ref.at[down, k], new_m)
@@ -163,9 +166,6 @@ def update(
             if rest:
                 sweep(count, functools.partial(last_block, first, height))
 
-    # sqrt(v / c) is sqrt(v) / sqrt(c), which saves every number a division.
-    root = jnp.sqrt(s.correction2)
-    s = s._replace(correction1=s.correction1 / root, eps=s.eps * root)
     refs = [
         jax.new_ref(x.reshape(shape))
         for x, shape in (
@@ -220,8 +220,10 @@ def _largest(pieces: Sequence[jax.Array]) -> jax.Array:
     return jnp.where(largest == 0, largest, jnp.maximum(largest, smallest))
 
 
-def _inverse(largest: jax.Array) -> jax.Array:
-    return 1 / jnp.where(largest == 0, 1.0, largest)
+def _inverse(largest: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Two factors that divide by the largest; one would underflow at 2**126."""
+    down = jnp.where(largest > 2.0**64, 2.0**-64, 1.0)
+    return down, 1 / (jnp.where(largest == 0, 1.0, largest) * down)
 
 
 step = functools.partial(_leaf.step, update)

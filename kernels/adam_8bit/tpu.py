@@ -17,12 +17,9 @@ from jax.experimental.pallas import tpu as pltpu
 
 from gnomon.kernels._rounding import random_bits, stochastic_round
 from gnomon.kernels.adam.reference import Scalars, direction
-from gnomon.kernels.adam_8bit import _leaf
+from gnomon.kernels.adam_8bit import _leaf, _tiles
 from gnomon.kernels.adam_8bit.reference import Moved
-from gnomon.kernels.companding import Coded, compress, expand, folded, noise
-
-ROWS = 128  # whose scales fill one register
-BLOCKS = 8  # of a row, in one grid step; the rows of the smallest tile of scales
+from gnomon.kernels.companding import Coded, compress, expand, folded, noise, share
 
 
 def _body(scalars_ref, seed_ref, *refs, nesterov, stochastic, block, columns, has_pull):
@@ -42,8 +39,8 @@ def _body(scalars_ref, seed_ref, *refs, nesterov, stochastic, block, columns, ha
     def below(column):  # [rows, 1] to [1, rows]
         return jnp.sum(jnp.where(diagonal, column, 0.0), axis=0, keepdims=True)
 
-    def code(x, scale, share, dtype):
-        return compress(x / jnp.where(scale == 0, 1.0, scale), share, dtype)
+    def code(x, scale, noise, dtype):
+        return compress(share(x, scale), noise, dtype)
 
     def one_block(k, size):
         start, line = k * block, pl.ds(k, 1)
@@ -98,17 +95,11 @@ def _body(scalars_ref, seed_ref, *refs, nesterov, stochastic, block, columns, ha
 
 def _update(w, g, m, v, s, seed, pull, *, nesterov, stochastic, block):
     """One leaf, or a shard of one."""
-    lead, columns = folded(w.shape, block)
-    rows, blocks = math.prod(lead), pl.cdiv(columns, block)
-    # A few long rows leave registers empty; their blocks can as well be rows.
-    split = rows < BLOCKS and columns % block == 0
+    lead, _ = folded(w.shape, block)
+    rows, columns, blocks, height, width, split = _tiles.tiles(w.shape, block)
     if pull is not None:
         pull = _fold_pull(pull, w.shape, len(lead), spread=split)
-    if split:
-        rows, columns, blocks = rows * blocks, block, 1
-    height = min(rows, ROWS)
-    count = min(blocks, BLOCKS)
-    width = columns if blocks <= BLOCKS else BLOCKS * block
+    count = min(blocks, _tiles.BLOCKS)
     leaf = pl.BlockSpec((height, width), lambda i, j: (i, j))
     small = pl.BlockSpec(memory_space=pltpu.SMEM)
     scale = pl.BlockSpec((count, height), lambda i, j: (j, i))
@@ -128,6 +119,7 @@ def _update(w, g, m, v, s, seed, pull, *, nesterov, stochastic, block):
         one_row = along_rows if pull.shape[0] == 1 else along_columns
         arrays.append(pull)
         specs.append(leaf if pull.shape == (rows, columns) else one_row)
+    needed = _tiles.vmem_bytes(w.shape, w.dtype, g.dtype, block=block)
     results = pl.pallas_call(
         functools.partial(
             _body,
@@ -145,7 +137,10 @@ def _update(w, g, m, v, s, seed, pull, *, nesterov, stochastic, block):
         in_specs=[small, small, *specs],
         out_specs=[leaf, leaf, scale, leaf, scale],
         input_output_aliases={2: 0, 4: 1, 5: 2, 6: 3, 7: 4},
-        compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel",) * 2),
+        compiler_params=pltpu.CompilerParams(
+            dimension_semantics=("parallel",) * 2,
+            vmem_limit_bytes=max(needed * 5 // 4, 16 * 2**20),
+        ),
         name="adam_8bit" if pull is None else "adamp_8bit",
     )(jnp.stack(s)[None], seed[None], *arrays)
     w_new, m_codes, m_scales, v_codes, v_scales = results

@@ -15,7 +15,7 @@ from jax.sharding import NamedSharding
 
 from gnomon.kernels._shards import spreads
 from gnomon.kernels.adam.reference import Moved, Scalars, compute_dtype, direction
-from gnomon.kernels.adamp.reference import Units, Views, unit_sum, views
+from gnomon.kernels.adamp.reference import Units, Views, radial, unit_sum, views
 
 
 def shard_shape(
@@ -59,9 +59,9 @@ def coefficients(
     factor = jnp.where(found.by_unit, found.unit_inverse, 0)
     ratio = jnp.where(found.by_unit | found.by_layer, wd_ratio, 1)
     coefficient = weight_decay * ratio + jnp.zeros_like(factor)
-    coefficient -= jnp.where(found.by_layer, total * found.layer_inverse, 0)
+    coefficient -= radial(found.by_layer, total, found.layer_inverse)
     if not whole:
-        coefficient -= factor * inner
+        coefficient -= radial(found.by_unit, inner, found.unit_inverse)
     return coefficient, factor
 
 

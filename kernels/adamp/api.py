@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
-from gnomon.kernels._choice import Choice, Implementation, choose, refusal
+from gnomon.kernels._choice import Choice, Implementation, choose_leaf
 from gnomon.kernels.adam import api as adam
 from gnomon.kernels.adam.reference import Moved, compute_dtype, scalars
 from gnomon.kernels.adamp import reference
@@ -18,16 +18,24 @@ def explain(
     dtype: jax.typing.DTypeLike = "float32",
     *,
     moment_dtype: jax.typing.DTypeLike = "float32",
+    gradient_dtype: jax.typing.DTypeLike | None = None,
+    shape: Sequence[int] | None = None,
+    sharding: NamedSharding | None = None,
     implementation: Implementation | None = None,
     platform: str | None = None,
+    fall_back: bool = False,
 ) -> Choice:
     """Which implementation :func:`step` takes, and why.
 
     Args:
-      dtype: dtype of the parameter and the gradient.
+      dtype: dtype of the parameter.
       moment_dtype: dtype of the first moment.
+      gradient_dtype: dtype of the gradient, default the parameter's.
+      shape: of the parameter; without it the answer is that for most shapes.
+      sharding: how it lies on a mesh.
       implementation: as in :func:`step`.
       platform: ``"cpu"``, ``"gpu"`` or ``"tpu"``; default JAX's default backend.
+      fall_back: as in :func:`step`.
 
     Returns:
       The choice and its reason.
@@ -39,9 +47,14 @@ def explain(
       >>> explain(platform="cpu")
       Choice(implementation='xla', reason='adamp has no kernel for cpu')
     """
-    dtypes = (dtype, moment_dtype)
-    return choose(
-        "adamp", implementation, lambda k: refusal(k, *dtypes), platform=platform
+    return choose_leaf(
+        "adamp",
+        (dtype, gradient_dtype or dtype, moment_dtype),
+        shape=shape,
+        sharding=sharding,
+        implementation=implementation,
+        platform=platform,
+        fall_back=fall_back,
     )
 
 
@@ -65,6 +78,7 @@ def step(
     key: jax.Array | None = None,
     sharding: NamedSharding | None = None,
     implementation: Implementation | None = None,
+    fall_back: bool = False,
 ) -> Moved:
     r"""One step of AdamP, in place under donation.
 
@@ -107,6 +121,8 @@ def step(
         :func:`gnomon.kernels.adam.step`.
       sharding: how the four arrays lie on a mesh, for kernels; XLA needs no telling.
       implementation: ``"xla"``, ``"tpu"``, ``"gpu"``, or None to pick.
+      fall_back: whether XLA takes what the named kernel does not support, in place of
+        an error. Default False.
 
     Returns:
       The new parameter and moments, in the dtypes they came in.
@@ -125,8 +141,14 @@ def step(
       4.85
       5.00
     """
-    dtypes = (w.dtype, g.dtype, m.dtype, v.dtype)
-    chosen = choose("adamp", implementation, lambda k: refusal(k, *dtypes, size=w.size))
+    chosen = choose_leaf(
+        "adamp",
+        (w.dtype, g.dtype, m.dtype, v.dtype),
+        shape=w.shape,
+        sharding=sharding,
+        implementation=implementation,
+        fall_back=fall_back,
+    )
     units = reference.Units(*(_positive(axes, w.ndim) for axes in (reduce, stack)))
     if not units.reduce:
         return adam.step(
@@ -155,7 +177,7 @@ def step(
         weight_decay=weight_decay,
         count=count,
     )
-    if chosen.implementation == "xla" or not w.size:
+    if chosen.implementation == "xla":
         run: Callable[..., Moved] = reference.step
     else:
         # Pallas takes as long to import as JAX itself; only those who use it pay.

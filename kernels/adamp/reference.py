@@ -102,6 +102,20 @@ def views_of(
     return Views(by_unit, by_layer & ~by_unit, unit_inverse, layer_inverse)
 
 
+def radial(projects: jax.Array, inner: jax.Array, inverse: jax.Array) -> jax.Array:
+    """What a projection takes off the coefficient of ``w``.
+
+    Args:
+      projects: which layers are projected.
+      inner: ``<p, w>``, anything, NaN too, where nothing is projected.
+      inverse: from :class:`Views`; where it is zero there is nothing to take off.
+
+    Returns:
+      The coefficients, zero where nothing is projected.
+    """
+    return jnp.where(projects & (inverse != 0), inner * inverse, 0)
+
+
 def step(
     w: jax.Array,
     g: jax.Array,
@@ -122,11 +136,10 @@ def step(
     found = views(grad, wide, units, delta, s.eps)
     inner = unit_sum(p, wide, units)
     total = jnp.sum(inner, axis=units.layer(w.ndim), keepdims=True)
-    radial = jnp.where(found.by_unit, inner * found.unit_inverse, 0)
-    radial = jnp.where(found.by_layer, total * found.layer_inverse, radial)
     ratio = jnp.where(found.by_unit | found.by_layer, wd_ratio, 1)
-    q = p - radial * wide + s.weight_decay * ratio * wide
-    moved = wide - s.learning_rate * q
+    pull = s.weight_decay * ratio - radial(found.by_layer, total, found.layer_inverse)
+    pull = pull - radial(found.by_unit, inner, found.unit_inverse)
+    moved = wide - s.learning_rate * (p + pull * wide)
     return Moved(
         store(moved, w.dtype, key), m_new.astype(m.dtype), v_new.astype(v.dtype)
     )

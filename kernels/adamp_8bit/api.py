@@ -10,7 +10,7 @@ from gnomon.kernels._choice import Implementation
 from gnomon.kernels.adam.reference import direction, scalars
 from gnomon.kernels.adam_8bit import api as adam_8bit
 from gnomon.kernels.adam_8bit.reference import Moved
-from gnomon.kernels.adamp.reference import Units, unit_sum, views
+from gnomon.kernels.adamp.reference import Units, radial, unit_sum, views
 from gnomon.kernels.companding import BLOCK, Coded, decode
 
 
@@ -36,6 +36,7 @@ def step(
     key: jax.Array | None = None,
     sharding: NamedSharding | None = None,
     implementation: Implementation | None = None,
+    fall_back: bool = False,
 ) -> Moved:
     """One step of :func:`gnomon.kernels.adamp.step` on coded moments.
 
@@ -69,6 +70,8 @@ def step(
         :func:`gnomon.kernels.adam.step`.
       sharding: how the leaf lies on a mesh, for kernels; XLA needs no telling.
       implementation: ``"xla"``, ``"tpu"``, ``"gpu"``, or None to pick.
+      fall_back: whether XLA takes what the named kernel does not support, in place of
+        an error. Default False.
 
     Returns:
       The new parameter and the coded moments.
@@ -103,10 +106,10 @@ def step(
             lambda: jnp.zeros_like(found.unit_inverse),
         )
         total = jnp.sum(inner, axis=units.layer(w.ndim), keepdims=True)
-        radial = jnp.where(found.by_unit, inner * found.unit_inverse, 0)
-        radial = jnp.where(found.by_layer, total * found.layer_inverse, radial)
         ratio = jnp.where(found.by_unit | found.by_layer, ratio, 1)
-        pull = s.weight_decay * ratio - radial
+        pull = s.weight_decay * ratio
+        pull = pull - radial(found.by_layer, total, found.layer_inverse)
+        pull = pull - radial(found.by_unit, inner, found.unit_inverse)
     return adam_8bit.step(
         w,
         g,
@@ -125,4 +128,5 @@ def step(
         key=key,
         sharding=sharding,
         implementation=implementation,
+        fall_back=fall_back,
     )

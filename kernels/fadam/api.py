@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import jax
 from jax.sharding import NamedSharding
 
-from gnomon.kernels._choice import Choice, Implementation, choose, refusal
+from gnomon.kernels._choice import Choice, Implementation, choose_leaf
 from gnomon.kernels._sweeps import positive_axes
 from gnomon.kernels.adam.reference import compute_dtype
 from gnomon.kernels.fadam import reference
@@ -18,16 +18,24 @@ def explain(
     dtype: jax.typing.DTypeLike = "float32",
     *,
     moment_dtype: jax.typing.DTypeLike = "float32",
+    gradient_dtype: jax.typing.DTypeLike | None = None,
+    shape: Sequence[int] | None = None,
+    sharding: NamedSharding | None = None,
     implementation: Implementation | None = None,
     platform: str | None = None,
+    fall_back: bool = False,
 ) -> Choice:
     """Which implementation :func:`step` takes, and why.
 
     Args:
-      dtype: dtype of the parameter and the gradient.
+      dtype: dtype of the parameter.
       moment_dtype: dtype of the momentum.
+      gradient_dtype: dtype of the gradient, default the parameter's.
+      shape: of the parameter; without it the answer is that for most shapes.
+      sharding: how it lies on a mesh.
       implementation: as in :func:`step`.
       platform: ``"cpu"``, ``"gpu"`` or ``"tpu"``; default JAX's default backend.
+      fall_back: as in :func:`step`.
 
     Returns:
       The choice and its reason.
@@ -39,9 +47,14 @@ def explain(
       >>> explain(platform="cpu")
       Choice(implementation='xla', reason='fadam has no kernel for cpu')
     """
-    dtypes = (dtype, moment_dtype)
-    return choose(
-        "fadam", implementation, lambda k: refusal(k, *dtypes), platform=platform
+    return choose_leaf(
+        "fadam",
+        (dtype, gradient_dtype or dtype, moment_dtype),
+        shape=shape,
+        sharding=sharding,
+        implementation=implementation,
+        platform=platform,
+        fall_back=fall_back,
     )
 
 
@@ -67,6 +80,7 @@ def step(
     key: jax.Array | None = None,
     sharding: NamedSharding | None = None,
     implementation: Implementation | None = None,
+    fall_back: bool = False,
 ) -> Moved:
     r"""One step of FAdam, in place under donation.
 
@@ -106,6 +120,8 @@ def step(
         :func:`gnomon.kernels.adam.step`.
       sharding: how the four arrays lie on a mesh, for kernels; XLA needs no telling.
       implementation: ``"xla"``, ``"tpu"``, ``"gpu"``, or None to pick.
+      fall_back: whether XLA takes what the named kernel does not support, in place of
+        an error. Default False.
 
     Returns:
       The new parameter, momentum and root, in the dtypes they came in.
@@ -120,8 +136,14 @@ def step(
       >>> print(moved.w, moved.root)
       [0.9875 0.9875] [4. 4.]
     """
-    dtypes = (w.dtype, g.dtype, m.dtype, root.dtype)
-    chosen = choose("fadam", implementation, lambda k: refusal(k, *dtypes, size=w.size))
+    chosen = choose_leaf(
+        "fadam",
+        (w.dtype, g.dtype, m.dtype, root.dtype),
+        shape=w.shape,
+        sharding=sharding,
+        implementation=implementation,
+        fall_back=fall_back,
+    )
     layers = positive_axes(stack, w.ndim)
     s = reference.scalars(
         compute_dtype(w.dtype),
@@ -135,7 +157,7 @@ def step(
         count=count,
     )
     run: Callable[..., Moved] = reference.step
-    if chosen.implementation != "xla" and w.size:
+    if chosen.implementation != "xla":
         # Pallas takes as long to import as JAX itself; only those who use it pay.
         kernel = importlib.import_module(
             f"gnomon.kernels.fadam.{chosen.implementation}"

@@ -159,7 +159,7 @@ def direction(
     first = again(size)
     sizes = _rms(tuple(x * first for x in vectors), axes)
     natural, *shrinking = (
-        x * again(rms) / DIVISOR[options.clip_rule](of.unit, rms, s.clip)
+        x * (again(rms) / DIVISOR[options.clip_rule](of.unit, rms, s.clip))
         for x, rms in zip(vectors, sizes, strict=True)
     )
     m = s.b1 * m + s.one_minus_b1 * natural

@@ -11,9 +11,14 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
-from gnomon.kernels._rows import inverse_root
 from gnomon.kernels._sweeps import Program, Sweep
-from gnomon.kernels.fixed_norm.reference import Options, Scalars, factor
+from gnomon.kernels.fixed_norm.reference import (
+    Options,
+    Scalars,
+    factor,
+    radial,
+    to_norm,
+)
 
 
 def program(options: Options) -> Program:
@@ -21,24 +26,30 @@ def program(options: Options) -> Program:
 
     def products(blocks, totals, s):
         w, u = blocks["w"], blocks["u"]
-        return w * w, w * u, u * u
+        # The last tells an update that is not finite from one whose square overflows.
+        return w * w, w * u, u * u, u * 0
 
     def update(blocks, totals, s):
-        ww, wu, uu = totals
+        ww, wu, uu, nothing = totals
         norm = blocks["norm"]
         rate = factor(uu, norm, s, options)
-        dot = rate * wu
+        still = rate == 0
+        dot = jnp.where(still, nothing, rate * wu)
+        # Of what is added, by a root that does not overflow where the rate is large.
+        added = jnp.square(rate * jnp.sqrt(uu))
+        both = ww + jnp.where(still, nothing, added)
         if options.tangent:
-            radial = dot * jnp.where(ww > 0, 1 / jnp.where(ww > 0, ww, 1), 0)
-            square = ww + rate * rate * uu - radial * dot
+            along = radial(dot, ww)
+            square = both - along * dot
         else:
-            radial = jnp.zeros_like(ww)
-            square = ww + 2 * dot + rate * rate * uu
-        to = jnp.where(norm > 0, norm * inverse_root(square), 1)
-        return {"w": to * (1 - radial) * blocks["w"] + to * rate * blocks["u"]}
+            along = jnp.zeros_like(ww)
+            square = both + 2 * dot
+        # Infinite it is, whatever the sign of an infinite product.
+        to = to_norm(jnp.where(both == jnp.inf, both, square), norm)
+        return {"w": to * (1 - along) * blocks["w"] + to * rate * blocks["u"]}
 
     return Program(
-        "fixed_norm", (Sweep(("w", "u"), 3, products),), update, writes=("w",)
+        "fixed_norm", (Sweep(("w", "u"), 4, products),), update, writes=("w",)
     )
 
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
-from gnomon.kernels._choice import Choice, Implementation, choose, refusal
+from gnomon.kernels._choice import Choice, Implementation, choose_leaf
 from gnomon.kernels._sweeps import positive_axes
 from gnomon.kernels.adam.reference import compute_dtype
 from gnomon.kernels.fixed_norm import reference
@@ -19,16 +19,22 @@ def explain(
     dtype: jax.typing.DTypeLike = "float32",
     *,
     update_dtype: jax.typing.DTypeLike = "float32",
+    shape: Sequence[int] | None = None,
+    sharding: NamedSharding | None = None,
     implementation: Implementation | None = None,
     platform: str | None = None,
+    fall_back: bool = False,
 ) -> Choice:
     """Which implementation :func:`step` takes, and why.
 
     Args:
       dtype: dtype of the parameter.
       update_dtype: dtype of the update.
+      shape: of the parameter; without it the answer is that for most shapes.
+      sharding: how it lies on a mesh.
       implementation: as in :func:`step`.
       platform: ``"cpu"``, ``"gpu"`` or ``"tpu"``; default JAX's default backend.
+      fall_back: as in :func:`step`.
 
     Returns:
       The choice and its reason.
@@ -40,9 +46,14 @@ def explain(
       >>> explain(platform="cpu")
       Choice(implementation='xla', reason='fixed_norm has no kernel for cpu')
     """
-    dtypes = (dtype, update_dtype)
-    return choose(
-        "fixed_norm", implementation, lambda k: refusal(k, *dtypes), platform=platform
+    return choose_leaf(
+        "fixed_norm",
+        (dtype, update_dtype),
+        shape=shape,
+        sharding=sharding,
+        implementation=implementation,
+        platform=platform,
+        fall_back=fall_back,
     )
 
 
@@ -59,6 +70,7 @@ def step(
     key: jax.Array | None = None,
     sharding: NamedSharding | None = None,
     implementation: Implementation | None = None,
+    fall_back: bool = False,
 ) -> jax.Array:
     r"""One step on spheres of given norms, in place under donation.
 
@@ -69,9 +81,10 @@ def step(
       v \leftarrow \Pi_w(v) \text{ if tangent}, \qquad
       w \leftarrow R\, \frac{w + v}{\|w + v\|}
 
-    and where :math:`R = 0` the plain step :math:`w + \rho u` (its tangent part, if that
-    is asked for). A kernel moves 12 bytes a parameter in float32, 6 in bfloat16, and 20
-    and 10 where a unit is a layer that does not fit the chip.
+    and where :math:`R = 0`, or a squared norm overflows, the plain step
+    :math:`w + \rho u` (its tangent part, if that is asked for); an update whose own
+    square overflows turns nothing. A kernel moves 12 bytes a parameter in float32, 6 in
+    bfloat16, and 20 and 10 where a unit is a layer that does not fit the chip.
 
     A kernel finds :math:`\|w + v\|^2` from :math:`\|w\|^2`, :math:`\langle w, u
     \rangle` and :math:`\|u\|^2`, so a step that nearly annihilates the weight loses
@@ -92,6 +105,8 @@ def step(
         :func:`gnomon.kernels.adam.step`.
       sharding: how ``w`` and ``u`` lie on a mesh, for kernels; XLA needs no telling.
       implementation: ``"xla"``, ``"tpu"``, ``"gpu"``, or None to pick.
+      fall_back: whether XLA takes what the named kernel does not support, in place of
+        an error. Default False.
 
     Returns:
       The new parameter, in the dtype it came in.
@@ -105,10 +120,13 @@ def step(
       >>> print(step(w, u, jnp.array([5.0]), angle=0.1, tangent=True).round(2))
       [3.34 3.72]
     """
-    chosen = choose(
+    chosen = choose_leaf(
         "fixed_norm",
-        implementation,
-        lambda k: refusal(k, w.dtype, u.dtype, size=w.size),
+        (w.dtype, u.dtype),
+        shape=w.shape,
+        sharding=sharding,
+        implementation=implementation,
+        fall_back=fall_back,
     )
     layers = positive_axes(stack, w.ndim)
     axes = tuple(axis for axis in range(w.ndim) if axis not in layers)
@@ -124,7 +142,7 @@ def step(
     numbers = (rate, 0.0 if angle is None else angle)
     s = Scalars(*(jnp.asarray(x).astype(dtype) for x in numbers))
     run: Callable[..., jax.Array] = reference.step
-    if chosen.implementation != "xla" and w.size:
+    if chosen.implementation != "xla":
         # Pallas takes as long to import as JAX itself; only those who use it pay.
         kernel = importlib.import_module(
             f"gnomon.kernels.fixed_norm.{chosen.implementation}"

@@ -23,11 +23,35 @@ class Options(NamedTuple):
     tangent: bool  # whether the update loses its part along the weight
 
 
+def has_norm(norm: jax.Array) -> jax.Array:
+    """Whether a norm is one that a unit can be given: not 0, its square finite."""
+    return (norm > 0) & (norm * norm < jnp.inf)
+
+
 def factor(uu: jax.Array, norm: jax.Array, s: Scalars, options: Options) -> jax.Array:
     """What to scale an update of squared norm ``uu`` by; the rate where norm is 0."""
     if not options.turns:
         return s.rate + jnp.zeros_like(uu)
-    return jnp.where(norm > 0, s.angle * norm * inverse_root(uu), s.rate)
+    return jnp.where(has_norm(norm), s.angle * norm * inverse_root(uu), s.rate)
+
+
+def radial(dot: jax.Array, square: jax.Array) -> jax.Array:
+    """The part of ``w`` in an update, from ``<w, v>`` and ``|w|^2``.
+
+    Nothing of a unit that is zero, or whose square overflows and the product may too.
+    """
+    divides = (square > 0) & (square < jnp.inf)
+    return jnp.where(divides, dot * (1 / jnp.where(divides, square, 1)), 0)
+
+
+def to_norm(square: jax.Array, norm: jax.Array) -> jax.Array:
+    """What to scale a unit of squared norm ``square`` by.
+
+    It is 1, and the norm is not restored, where there is none to restore: where
+    ``norm`` is 0, and where its square or the unit's overflows.
+    """
+    restores = has_norm(norm) & (square != jnp.inf)
+    return jnp.where(restores, norm * inverse_root(square), 1)
 
 
 def step(
@@ -48,10 +72,8 @@ def step(
         return jnp.sum(x * y, axis=axes, keepdims=True)
 
     moving = moving * factor(dot(moving, moving), norm, s, options)
+    along = jnp.zeros([], dtype)
     if options.tangent:
-        square = dot(wide, wide)
-        inverse = jnp.where(square > 0, 1 / jnp.where(square > 0, square, 1), 0)
-        moving = moving - wide * (dot(wide, moving) * inverse)
-    moved = wide + moving
-    to = norm * inverse_root(dot(moved, moved))
-    return store(moved * jnp.where(norm > 0, to, 1), w.dtype, key)
+        along = radial(dot(wide, moving), dot(wide, wide))
+    moved = wide * (1 - along) + moving
+    return store(moved * to_norm(dot(moved, moved), norm), w.dtype, key)

@@ -20,5 +20,5 @@ def backward(
     x = x - mean(x)
     inverse = inverse_root(mean(x * x) + eps)
     normalized, dn = x * inverse, dy * scale
-    dx = inverse * (dn - mean(dn) - normalized * mean(dn * normalized))
-    return dx, dy * normalized, dy
+    dx = inverse * (dn - normalized * mean(dn * normalized))
+    return dx - mean(dx), dy * normalized, dy

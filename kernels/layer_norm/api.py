@@ -1,6 +1,7 @@
 """LayerNorm by XLA or by a kernel."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,7 @@ def layer_norm(
     *,
     eps: jax.typing.ArrayLike = 1e-6,
     implementation: _choice.Implementation | None = None,
+    fall_back: bool = False,
 ) -> Array:
     r"""Normalization of mean and variance over the last axis.
 
@@ -39,6 +41,8 @@ def layer_norm(
       eps: added to the variance. Default 1e-6.
       implementation: "xla", "tpu", "gpu", or None, the default, for what
         :func:`explain` says. Sharded arrays need `jax.shard_map` around a kernel.
+      fall_back: whether XLA takes what the named kernel does not support, in place of
+        an error. Default False.
 
     Raises:
       ValueError: if `scale` or `bias` does not fit `x`, or a kernel that is asked for
@@ -55,18 +59,22 @@ def layer_norm(
     """
     check_vector("scale", scale, x)
     check_vector("bias", bias, x)
-    choice = explain(x, implementation)
+    choice = explain(x, implementation, fall_back=fall_back)
     if choice.implementation == "xla":
         return reference.layer_norm(x, scale, bias, eps)
     module = f"gnomon.kernels.layer_norm.{choice.implementation}"
     rows = x.reshape(-1, x.shape[-1])
-    y = fused(module, jnp.asarray(eps, jnp.float32), rows, scale, bias)
+    # Of any dtype: a kernel reads them in float32.
+    vectors = [v.astype(jnp.float32) for v in (scale, bias)]
+    y = fused(module, jnp.asarray(eps, jnp.float32), rows, *vectors)
     return y.reshape(x.shape)
 
 
 def explain(
     x: Array | jax.ShapeDtypeStruct,
     implementation: _choice.Implementation | None = None,
+    *,
+    fall_back: bool = False,
 ) -> _choice.Choice:
     """What `layer_norm` runs for such an `x`, and why.
 
@@ -76,4 +84,10 @@ def explain(
       Choice(implementation='tpu', reason='asked for')
     """
     refusal = functools.partial(rows_refusal, x=x)
-    return _choice.choose("layer_norm", implementation, refusal)
+    return _choice.choose(
+        "layer_norm",
+        implementation,
+        refusal,
+        fall_back=fall_back,
+        empty=not math.prod(x.shape),
+    )

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from gnomon.kernels._rows import along_last, inverse_root, wide
+from gnomon.kernels._rows import along_last, mean_last, normalized, wide
 
 
 def layer_norm(
@@ -12,7 +12,6 @@ def layer_norm(
 ) -> Array:
     """Normalization of mean and variance over the last axis, see `api.layer_norm`."""
     y = x.astype(wide(x.dtype))
-    y = y - jnp.mean(y, axis=-1, keepdims=True)
-    variance = jnp.mean(jnp.square(y), axis=-1, keepdims=True)
-    y = y * inverse_root(variance + jnp.asarray(eps, y.dtype))
+    one = jnp.ones((1,) * y.ndim, y.dtype)
+    y = normalized(y - mean_last(y), one, jnp.asarray(eps, y.dtype), mean_last)
     return (y * along_last(scale, y) + along_last(bias, y)).astype(x.dtype)

@@ -1,6 +1,7 @@
 """RMSNorm by XLA or by a kernel."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ def rms_norm(
     *,
     eps: jax.typing.ArrayLike = 1e-6,
     implementation: _choice.Implementation | None = None,
+    fall_back: bool = False,
 ) -> Array:
     r"""Root-mean-square normalization over the last axis.
 
@@ -34,6 +36,8 @@ def rms_norm(
       eps: added to the mean of squares. Default 1e-6.
       implementation: "xla", "tpu", "gpu", or None, the default, for what
         :func:`explain` says. Sharded arrays need `jax.shard_map` around a kernel.
+      fall_back: whether XLA takes what the named kernel does not support, in place of
+        an error. Default False.
 
     Raises:
       ValueError: if `scale` does not fit `x`, or a kernel that is asked for does not
@@ -49,18 +53,22 @@ def rms_norm(
       (https://arxiv.org/abs/1910.07467).
     """
     check_vector("scale", scale, x)
-    choice = explain(x, implementation)
+    choice = explain(x, implementation, fall_back=fall_back)
     if choice.implementation == "xla":
         return reference.rms_norm(x, scale, eps)
     module = f"gnomon.kernels.rms_norm.{choice.implementation}"
     rows = x.reshape(-1, x.shape[-1])
-    y = fused(module, jnp.asarray(eps, jnp.float32), rows, scale)
+    # Of any dtype: a kernel reads them in float32.
+    vectors = [v.astype(jnp.float32) for v in (scale,)]
+    y = fused(module, jnp.asarray(eps, jnp.float32), rows, *vectors)
     return y.reshape(x.shape)
 
 
 def explain(
     x: Array | jax.ShapeDtypeStruct,
     implementation: _choice.Implementation | None = None,
+    *,
+    fall_back: bool = False,
 ) -> _choice.Choice:
     """What `rms_norm` runs for such an `x`, and why.
 
@@ -70,4 +78,10 @@ def explain(
       Choice(implementation='tpu', reason='asked for')
     """
     refusal = functools.partial(rows_refusal, x=x)
-    return _choice.choose("rms_norm", implementation, refusal)
+    return _choice.choose(
+        "rms_norm",
+        implementation,
+        refusal,
+        fall_back=fall_back,
+        empty=not math.prod(x.shape),
+    )

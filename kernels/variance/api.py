@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
-from gnomon.kernels._choice import Choice, Implementation, choose, refusal
+from gnomon.kernels._choice import Choice, Implementation, choose_leaf
 from gnomon.kernels._sweeps import positive_axes
 from gnomon.kernels.adam.reference import compute_dtype
 from gnomon.kernels.variance import reference
@@ -19,16 +19,22 @@ def explain(
     dtype: jax.typing.DTypeLike = "float32",
     *,
     update_dtype: jax.typing.DTypeLike = "float32",
+    shape: Sequence[int] | None = None,
+    sharding: NamedSharding | None = None,
     implementation: Implementation | None = None,
     platform: str | None = None,
+    fall_back: bool = False,
 ) -> Choice:
     """Which implementation :func:`step` takes, and why.
 
     Args:
       dtype: dtype of the parameter.
       update_dtype: dtype of the update.
+      shape: of the parameter; without it the answer is that for most shapes.
+      sharding: how it lies on a mesh.
       implementation: as in :func:`step`.
       platform: ``"cpu"``, ``"gpu"`` or ``"tpu"``; default JAX's default backend.
+      fall_back: as in :func:`step`.
 
     Returns:
       The choice and its reason.
@@ -40,9 +46,14 @@ def explain(
       >>> explain(platform="cpu")
       Choice(implementation='xla', reason='variance has no kernel for cpu')
     """
-    dtypes = (dtype, update_dtype)
-    return choose(
-        "variance", implementation, lambda k: refusal(k, *dtypes), platform=platform
+    return choose_leaf(
+        "variance",
+        (dtype, update_dtype),
+        shape=shape,
+        sharding=sharding,
+        implementation=implementation,
+        platform=platform,
+        fall_back=fall_back,
     )
 
 
@@ -56,6 +67,7 @@ def step(
     key: jax.Array | None = None,
     sharding: NamedSharding | None = None,
     implementation: Implementation | None = None,
+    fall_back: bool = False,
 ) -> jax.Array:
     r"""One step, and back to the target for layers grown too wide, in place if donated.
 
@@ -81,6 +93,8 @@ def step(
         :func:`gnomon.kernels.adam.step`.
       sharding: how ``w`` and ``u`` lie on a mesh, for kernels; XLA needs no telling.
       implementation: ``"xla"``, ``"tpu"``, ``"gpu"``, or None to pick.
+      fall_back: whether XLA takes what the named kernel does not support, in place of
+        an error. Default False.
 
     Returns:
       The new parameter, in the dtype it came in.
@@ -95,8 +109,13 @@ def step(
       >>> print(f"mean {moved.mean():.3f}, std {moved.std(ddof=1):.3f}")
       mean 3.000, std 0.500
     """
-    chosen = choose(
-        "variance", implementation, lambda k: refusal(k, w.dtype, u.dtype, size=w.size)
+    chosen = choose_leaf(
+        "variance",
+        (w.dtype, u.dtype),
+        shape=w.shape,
+        sharding=sharding,
+        implementation=implementation,
+        fall_back=fall_back,
     )
     layers = positive_axes(stack, w.ndim)
     axes = tuple(axis for axis in range(w.ndim) if axis not in layers)
@@ -106,7 +125,7 @@ def step(
         tuple(1 if axis in axes else n for axis, n in enumerate(w.shape)),
     )
     run: Callable[..., jax.Array] = reference.step
-    if chosen.implementation != "xla" and w.size:
+    if chosen.implementation != "xla":
         # Pallas takes as long to import as JAX itself; only those who use it pay.
         kernel = importlib.import_module(
             f"gnomon.kernels.variance.{chosen.implementation}"

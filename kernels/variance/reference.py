@@ -21,7 +21,8 @@ def rescaled(
     """``x``, with the deviation ``target`` in place of ``spread`` if that is wide."""
     wide = spread > s.ratio * target
     factor = jnp.where(wide, target / jnp.where(spread > 0, spread, 1), 1)
-    return x * factor + mean * (1 - factor)
+    # A layer that is not wide stays as it is, even where its mean is no number.
+    return x * factor + jnp.where(wide, mean * (1 - factor), 0)
 
 
 def step(

@@ -11,7 +11,7 @@ Total = Callable[[Array], Array]
 
 def forward(v: Array, g: Array, eps: Array, total: Total) -> tuple[Array]:
     """The weights."""
-    return (v * (g * inverse_root(total(v * v) + eps)),)
+    return (v * inverse_root(total(v * v) + eps) * g,)
 
 
 def backward(

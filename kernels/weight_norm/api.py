@@ -21,6 +21,7 @@ def weight_norm(
     axis: int | tuple[int, ...],
     eps: jax.typing.ArrayLike = 1e-8,
     implementation: _choice.Implementation | None = None,
+    fall_back: bool = False,
 ) -> Array:
     r"""A weight of which the length and the direction of each unit are given apart.
 
@@ -45,6 +46,8 @@ def weight_norm(
       eps: added to the squared length. Default 1e-8.
       implementation: "xla", "tpu", "gpu", or None, the default, for what
         :func:`explain` says. Sharded arrays need `jax.shard_map` around a kernel.
+      fall_back: whether XLA takes what the named kernel does not support, in place of
+        an error. Default False.
 
     Raises:
       ValueError: if `axis` or the size of `g` does not fit `v`, or a kernel that is
@@ -67,7 +70,7 @@ def weight_norm(
             f"g has {g.size} numbers; v of shape {v.shape} has {units} units over "
             f"axis={axis}"
         )
-    choice = explain(v, axes, implementation)
+    choice = explain(v, axes, implementation, fall_back=fall_back)
     if choice.implementation == "xla":
         return reference.weight_norm(v, g, axes, eps)
     seen = folded(choice.implementation, v.shape, axes)
@@ -76,7 +79,7 @@ def weight_norm(
         f"gnomon.kernels.weight_norm.{choice.implementation}",
         jnp.asarray(eps, jnp.float32),
         fold(v, seen),
-        fold(g.reshape(per_unit), seen),
+        fold(g.astype(jnp.float32).reshape(per_unit), seen),
     )
     return unfold(w, seen, v.shape)
 
@@ -85,6 +88,8 @@ def explain(
     v: Array | jax.ShapeDtypeStruct,
     axis: int | tuple[int, ...],
     implementation: _choice.Implementation | None = None,
+    *,
+    fall_back: bool = False,
 ) -> _choice.Choice:
     """What `weight_norm` runs for such a `v`, and why.
 
@@ -95,4 +100,10 @@ def explain(
     """
     axes = normalize_axes(axis, v.ndim)
     check = functools.partial(refusal, v=v, axes=axes)
-    return _choice.choose("weight_norm", implementation, check)
+    return _choice.choose(
+        "weight_norm",
+        implementation,
+        check,
+        fall_back=fall_back,
+        empty=not math.prod(v.shape),
+    )

@@ -105,21 +105,25 @@ def _map_rows(
 
 
 def _forward_columns(
-    g: Array, eps: Array, square: Array
+    g: Array, eps: Array, square: Array, nothing: Array
 ) -> tuple[Callable[..., Array], tuple[Array, ...]]:
     """The weights, as a function of `v`, from sums over columns."""
-    factor = g * inverse_root(square + eps)
-    return lambda along, v: v * along(factor), ()
+    del nothing
+    inverse = inverse_root(square + eps)
+    return lambda along, v: v * along(inverse) * along(g), ()
 
 
 def _backward_columns(
-    g: Array, eps: Array, square: Array, product: Array
+    g: Array, eps: Array, square: Array, product: Array, nothing: Array
 ) -> tuple[Callable[..., Array], tuple[Array, ...]]:
     """The cotangent of `v`, as a function of `v` and `dw`, and that of `g`."""
     inverse = inverse_root(square + eps)
-    dg = inverse * product
-    factor, pull = g * inverse, inverse * dg
-    return lambda along, v, dw: along(factor) * (dw - v * along(pull)), (dg,)
+    # Where the square overflows the product may too.
+    dg = jnp.where(inverse == 0, nothing, inverse * product)
+    return (
+        lambda along, v, dw: along(g * inverse) * (dw - v * along(inverse) * along(dg)),
+        (dg,),
+    )
 
 
 def _map_columns(
@@ -166,11 +170,13 @@ def _map_columns(
 
         def add(i, totals):
             v, *others = (tile(strip, i) for strip in strips)
-            pairs = zip(totals, (v, *others), strict=True)
+            # The last tells units that are not finite from those whose square is not.
+            factors = (v, *others, 0.0)
+            pairs = zip(totals, factors, strict=True)
             return tuple(total + v * x for total, x in pairs)
 
         zero = plgpu.layout_cast(jnp.zeros((TILE_ROWS, width), jnp.float32), layout)
-        totals = lax.fori_loop(0, m // TILE_ROWS, add, (zero,) * len(weights))
+        totals = lax.fori_loop(0, m // TILE_ROWS, add, (zero,) * (len(weights) + 1))
         sums = [jnp.sum(total, axis=0) for total in totals]
         scale = read(g_ref.at[layer, columns], layout=layout.reduce(0), optimized=False)
         finish, answers = body(scale, eps_ref[0], *sums)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from gnomon.kernels._rows import inverse_root, wide
+from gnomon.kernels._rows import normalized, wide
 
 
 def weight_norm(
@@ -15,7 +15,12 @@ def weight_norm(
 ) -> Array:
     """`g v / sqrt(|v|^2 + eps)` by unit, see `api.weight_norm`."""
     wider = v.astype(wide(v.dtype))
-    squared = jnp.sum(jnp.square(wider), axis=axis, keepdims=True)
-    inverse = inverse_root(squared + jnp.asarray(eps, wider.dtype))
-    g = g.astype(wider.dtype).reshape(inverse.shape)
-    return (wider * (g * inverse)).astype(v.dtype)
+    axes = (axis,) if isinstance(axis, int) else tuple(axis)
+    inside = {a % v.ndim for a in axes}
+
+    def total(x):
+        return jnp.sum(x, axis=axes, keepdims=True)
+
+    per_unit = [1 if a in inside else n for a, n in enumerate(v.shape)]
+    g = g.astype(wider.dtype).reshape(per_unit)
+    return normalized(wider, g, jnp.asarray(eps, wider.dtype), total).astype(v.dtype)

@@ -1,6 +1,5 @@
 """What the tests of kernels share."""
 
-import functools
 from collections.abc import Callable
 
 import jax
@@ -14,11 +13,17 @@ def interpreted(monkeypatch):
     """Runs Pallas kernels on CPU, with NaN in what a ragged block reads past the edge.
 
     The simulator of a TPU, ``pltpu.InterpretParams``, cannot alias an output to an
-    input whose edge is ragged.
+    input whose edge is ragged. Gives a list to which every call is added.
     """
-    monkeypatch.setattr(
-        pl, "pallas_call", functools.partial(pl.pallas_call, interpret=True)
-    )
+    calls = []
+    kernel = pl.pallas_call
+
+    def interpret(*args, **kwargs):
+        calls.append(kwargs.get("name"))
+        return kernel(*args, **kwargs | {"interpret": True})
+
+    monkeypatch.setattr(pl, "pallas_call", interpret)
+    return calls
 
 
 @pytest.fixture
@@ -49,7 +54,10 @@ def cuda_text() -> Callable[..., str]:
 
 @pytest.fixture
 def simulated(monkeypatch):
-    """Simulates a GPU, with NaN in what was never written, and few blocks."""
+    """Simulates a GPU, with NaN in what was never written, and few blocks.
+
+    Gives a list to which every call is added.
+    """
     from jax.experimental.pallas import mosaic_gpu as plgpu
 
     monkeypatch.setattr("gnomon.kernels._update_gpu.BLOCKS", 2)
@@ -59,11 +67,14 @@ def simulated(monkeypatch):
     monkeypatch.setattr("gnomon.kernels.adam_8bit.gpu.BLOCKS", 2)
     simulator = plgpu.InterpretGPUParams(uninitialized_memory="nan")
     kernel = plgpu.kernel
+    calls = []
 
     def simulate(*args, interpret=None, **kwargs):
+        calls.append(kwargs.get("kernel_name"))
         return kernel(*args, interpret=simulator, **kwargs)
 
     monkeypatch.setattr(plgpu, "kernel", simulate)
+    return calls
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from gnomon.kernels import adam, adam_8bit, shapes
-from gnomon.kernels.adam_8bit import _leaf, tpu
+from gnomon.kernels.adam_8bit import _leaf, _tiles
 from gnomon.kernels.companding import BLOCK, decode, encode
 
 HYPERS = dict(learning_rate=0.1, count=3, b1=0.9, b2=0.99, eps=1e-8, weight_decay=0.1)
@@ -52,8 +52,8 @@ CASES = {
 @pytest.mark.parametrize(("shape", "dtype"), CASES.values(), ids=CASES)
 def test_the_kernel_is_its_definition(shape, dtype, interpreted, monkeypatch):
     """To the code, with the same draws; what lies past an edge is NaN or anything."""
-    monkeypatch.setattr(tpu, "ROWS", 16)
-    monkeypatch.setattr(tpu, "BLOCKS", 2)
+    monkeypatch.setattr(_tiles, "ROWS", 16)
+    monkeypatch.setattr(_tiles, "BLOCKS", 2)
     arrays = leaf(shape, dtype)
     step = functools.partial(adam_8bit.step, **HYPERS, key=jax.random.key(0))
     want = jax.jit(step)(*arrays)
