@@ -56,7 +56,8 @@ class Checkpoints:
     - A save copies the tree to the host before it returns, so that the caller may
       donate its buffers to the next step; one thread writes in the background.
     - A kill during a save leaves the earlier checkpoints as they were. What the
-      killed process had begun to write is removed by the next one's first save.
+      killed process had begun to write is removed by the next one's first save, or by
+      `clean`.
     - A checkpoint that is not whole is passed over for the one before it.
     - A checkpoint that was renamed, or copied from another run, is refused.
     - `restore` writes and removes nothing: beside the process that saves, others may
@@ -153,6 +154,12 @@ class Checkpoints:
         self.wait()
         self._pending = self._writer.submit(self._write, step, manifest, arrays, before)
         self._saved = {step}
+
+    def clean(self) -> None:
+        """Removes what killed saves left; for the one who may save, as `save` does."""
+        for unfinished in self._folder.glob("*.tmp"):
+            shutil.rmtree(unfinished, ignore_errors=True)
+        self._cleaned = True
 
     def restore(
         self,
@@ -265,9 +272,7 @@ class Checkpoints:
     ) -> None:
         make_folder(self._folder)
         if not self._cleaned:
-            for unfinished in self._folder.glob("*.tmp"):
-                shutil.rmtree(unfinished, ignore_errors=True)
-            self._cleaned = True
+            self.clean()
         # First, so that they neither count among those kept nor stand in the way; and
         # forgotten only when they are gone, for `latest` looks at the folder.
         for old in sorted(self._damaged):

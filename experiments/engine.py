@@ -114,6 +114,7 @@ def run(
         return None
 
     keeper = Checkpoints(chunk.checkpoints, identity=chunk.identity)
+    keeper.clean()
     restored = keeper.restore(
         _first_lanes(lanes.state, count), refuse=lost, optional=("probes",)
     )
@@ -143,7 +144,7 @@ def run(
         return meta["seconds"] + time.monotonic() - started
 
     def positions() -> list[Position | None]:
-        return [writer and writer.position for writer in writers]
+        return [None if w is None else w.position for w in writers]
 
     def sync() -> None:
         for writer in writers:

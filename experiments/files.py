@@ -315,7 +315,7 @@ def _acquire(
             waiting(_owner(descriptor))
             begun = time.monotonic()
         time.sleep(pause)
-        pause = min(2 * pause, 0.05)
+        pause = min(2 * pause, 0.005)  # for it is free but for moments
 
 
 def _owner(descriptor: int) -> str:

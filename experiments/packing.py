@@ -106,7 +106,7 @@ def unpack(
     return jax.tree.unflatten(structure, restored)
 
 
-def _place(record: dict[str, Any], array: np.ndarray, leaf: Any) -> Any:
+def _place(record: Mapping[str, Any], array: np.ndarray, leaf: Any) -> Any:
     if isinstance(leaf, np.ndarray):
         return array
     if isinstance(leaf, np.generic):
