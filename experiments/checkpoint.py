@@ -5,31 +5,34 @@ import json
 import os
 import shutil
 import zlib
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 
-from gnomon.experiments.files import read_json, sync_folder, write_text
-from gnomon.experiments.signature import (
-    first_difference,
-    leaf_type,
-    path_name,
-    signature,
+from gnomon.experiments.files import (
+    make_folder,
+    read_json,
+    sync_folder,
+    sync_tree,
+    write_text,
 )
+from gnomon.experiments.packing import array_crc, pack, unpack, within
+from gnomon.experiments.resolve import ConfigError
+from gnomon.experiments.signature import first_difference, signature
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 
 
-class CheckpointMismatchError(ValueError):
-    """A good checkpoint that belongs to another model or optimizer."""
+class CheckpointMismatchError(ConfigError):
+    """A good checkpoint of another model or optimizer, or of another place."""
 
 
 class DamagedCheckpointError(Exception):
@@ -41,9 +44,9 @@ class Checkpoints:
 
     A checkpoint is the folder `<step>` with two entries: `arrays`, an Orbax
     checkpoint of a flat dictionary of the tree's leaves, and `manifest.json`, with
-    the tree's signature, the caller's `meta`, and a CRC-32 of every leaf, of every
-    file below `arrays`, and of the manifest itself. It is written to `<step>.tmp`
-    and renamed when it is whole.
+    the step, whose checkpoint it is, the tree's signature, the caller's `meta`, and a
+    CRC-32 of every leaf, of every file below `arrays`, and of the manifest itself. It
+    is written to `<step>.tmp`, synced, and renamed when it is whole.
 
     Orbax's own `CheckpointManager` commits a step as soon as Orbax has written it,
     which leaves no moment to add up its files. Those sums are what allow damage to
@@ -53,22 +56,29 @@ class Checkpoints:
     - A save copies the tree to the host before it returns, so that the caller may
       donate its buffers to the next step; one thread writes in the background.
     - A kill during a save leaves the earlier checkpoints as they were. What the
-      killed process had begun to write is removed when the folder is next opened.
+      killed process had begun to write is removed by the next one's first save, or by
+      `clean`.
     - A checkpoint that is not whole is passed over for the one before it.
+    - A checkpoint that was renamed, or copied from another run, is refused.
+    - `restore` writes and removes nothing: beside the process that saves, others may
+      read. What is removed while they read it, they pass over for what is newer.
 
-    Hold a `gnomon.experiments.files.lock` for the folder: two processes would
+    To save, hold a `gnomon.experiments.files.lock` for the folder: two writers would
     remove each other's unfinished writes. Leaves must be addressable by this
     process. A weakly typed leaf comes back strongly typed.
 
     Args:
-      directory: The folder; created when missing.
+      directory: The folder; created by the first save.
       keep: How many checkpoints stay; a fallback needs at least two.
+      identity: Whose checkpoints they are, in JSON's types, such as
+        ``{"trial": id, "run": id}``. Each field is written into the manifests and,
+        unless it is None, compared by `restore`.
 
     Attributes:
       notes: What the last `restore` passed over and why, one line each.
 
     Example:
-      >>> import tempfile
+      >>> import tempfile, jax
       >>> tree = {"w": jnp.arange(3.0), "key": jax.random.key(1), "count": 7}
       >>> with Checkpoints(tempfile.mkdtemp()) as checkpoints:
       ...     checkpoints.save(20, tree, {"position": 640})
@@ -77,14 +87,18 @@ class Checkpoints:
       (20, [0.0, 1.0, 2.0], 7, {'position': 640})
     """
 
-    def __init__(self, directory: str | os.PathLike[str], keep: int = 2):
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        keep: int = 2,
+        identity: Mapping[str, Any] | None = None,
+    ):
         if keep < 1:
             raise ValueError(f"keep={keep} keeps no checkpoint; it must be at least 1")
         self._folder = Path(directory).resolve()
-        self._folder.mkdir(parents=True, exist_ok=True)
-        for unfinished in self._folder.glob("*.tmp"):
-            shutil.rmtree(unfinished, ignore_errors=True)
         self._keep = keep
+        self._identity = dict(identity or {})
+        self._cleaned = False
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
         self._damaged: set[int] = set()
@@ -97,7 +111,13 @@ class Checkpoints:
         known = self._saved.union(self._steps()) - self._damaged
         return max(known, default=None)
 
-    def save(self, step: int, tree: Any, meta: dict[str, Any]) -> None:
+    def save(
+        self,
+        step: int,
+        tree: Any,
+        meta: dict[str, Any],
+        before: Callable[[], None] = lambda: None,
+    ) -> None:
         """Saves a tree; returns when it is copied, before it is written.
 
         A save that is still being written is waited for, and what went wrong in it
@@ -109,6 +129,8 @@ class Checkpoints:
             Python bools, ints and floats.
           meta: What else the run needs to go on, in JSON's types and NaN and
             infinity. A tuple comes back as a list.
+          before: Called, in the background, before the checkpoint counts: to sync
+            what `meta` says is on the disk.
 
         Raises:
           ValueError: If `step` is not newer than the newest checkpoint.
@@ -120,7 +142,7 @@ class Checkpoints:
                 f"step={step} is not after checkpoint {newest} in {self._folder}; "
                 "restore that first, or use another --workdir"
             )
-        manifest, arrays = _pack(tree)
+        manifest, arrays = pack(tree)
         try:
             # There and back: JSON turns tuples to lists and all keys to strings, and
             # the checksum must be of what a reader will see.
@@ -128,19 +150,34 @@ class Checkpoints:
         except TypeError as error:
             raise TypeError(f"meta cannot be stored as JSON: {error}") from error
         manifest |= {"format": FORMAT, "step": step, "meta": meta}
+        manifest["identity"] = self._identity
         self.wait()
-        damaged, self._damaged = self._damaged, set()
-        self._pending = self._writer.submit(
-            self._write, step, manifest, arrays, damaged
-        )
+        self._pending = self._writer.submit(self._write, step, manifest, arrays, before)
         self._saved = {step}
 
-    def restore(self, target: Any) -> tuple[int, Any, dict[str, Any]] | None:
+    def clean(self) -> None:
+        """Removes what killed saves left; for the one who may save, as `save` does."""
+        for unfinished in self._folder.glob("*.tmp"):
+            shutil.rmtree(unfinished, ignore_errors=True)
+        self._cleaned = True
+
+    def restore(
+        self,
+        target: Any,
+        *,
+        refuse: Callable[[dict[str, Any]], str | None] = lambda meta: None,
+        optional: Sequence[str] = (),
+    ) -> tuple[int, Any, dict[str, Any]] | None:
         """Restores the newest checkpoint whose every byte is good.
 
         Args:
           target: A pytree of the structure to restore: `ShapeDtypeStruct`s or arrays.
             A leaf with a sharding gets that sharding; a NumPy array stays NumPy.
+          refuse: Given a checkpoint's ``meta``, says why it is of no use, such as
+            that what belongs to it is lost; it is then passed over like a damaged
+            one.
+          optional: Fields at the top of the tree that may differ from what was saved.
+            If they do, their leaves come back as they are in the target.
 
         Returns:
           (step, tree, meta), or `None` when there is no good checkpoint: none was
@@ -149,30 +186,48 @@ class Checkpoints:
           checkpoints stay until the next save replaces them.
 
         Raises:
-          CheckpointMismatchError: If the checkpoint's tree is not the target's. The
-            message names the first path that differs. Nothing is restored then.
+          CheckpointMismatchError: If the checkpoint's tree is not the target's, which
+            the message tells by the first path that differs, or if it was saved as
+            another step or for another identity. Nothing is restored then.
         """
         self.wait()
         self.notes = []
-        for step in reversed(self._steps()):
+        seen: set[int] = set()
+        # Looked up anew each time: the folder's owner may have saved another since.
+        while steps := [step for step in self._steps() if step not in seen]:
+            step = steps[-1]
+            seen.add(step)
             folder = self._folder / str(step)
             try:
                 manifest = _read_manifest(folder)
-                _check_fit(folder, manifest, target)
+                _check_place(folder, manifest)
+                holes = _check_fit(folder, manifest, target, optional)
+                _check_identity(folder, manifest, self._identity)
                 _check_files(folder, manifest)
-                arrays = _read_arrays(folder, manifest)
+                if problem := refuse(manifest["meta"]):
+                    raise DamagedCheckpointError(problem)
+                records = [
+                    record
+                    for record in manifest["leaves"]
+                    if not within(record["path"], holes)
+                ]
+                arrays = _read_arrays(folder, records)
             except (CheckpointMismatchError, MemoryError):
                 raise
             # Past the checksums Orbax may still fail, with errors of many types;
             # each of them means that this checkpoint cannot be had.
             except Exception as error:
+                if not folder.exists():  # removed by its owner, for newer ones
+                    continue
                 reason = str(error).strip().partition("\n")[0]
                 note = f"checkpoint {folder} is damaged: {reason}"
                 logging.warning("%s; trying the one before it", note)
                 self.notes.append(note)
                 self._damaged.add(step)
                 continue
-            return step, _unpack(manifest, arrays, target), manifest["meta"]
+            if self.notes:
+                logging.warning("going on from checkpoint %s", folder)
+            return step, unpack(records, arrays, target, holes), manifest["meta"]
         if self.notes:
             logging.error("no checkpoint in %s is readable", self._folder)
         return None
@@ -202,7 +257,10 @@ class Checkpoints:
         self.close()
 
     def _steps(self) -> list[int]:
-        names = (entry.name for entry in self._folder.iterdir())
+        try:
+            names = os.listdir(self._folder)
+        except FileNotFoundError:
+            return []
         return sorted(int(name) for name in names if name.isdecimal())
 
     def _write(
@@ -210,11 +268,16 @@ class Checkpoints:
         step: int,
         manifest: dict[str, Any],
         arrays: dict[str, np.ndarray],
-        damaged: set[int],
+        before: Callable[[], None],
     ) -> None:
-        # First, so that they neither count among those kept nor stand in the way.
-        for old in damaged:
+        make_folder(self._folder)
+        if not self._cleaned:
+            self.clean()
+        # First, so that they neither count among those kept nor stand in the way; and
+        # forgotten only when they are gone, for `latest` looks at the folder.
+        for old in sorted(self._damaged):
             self._remove(old)
+            self._damaged.discard(old)
         folder = self._folder / f"{step}.tmp"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
@@ -228,6 +291,8 @@ class Checkpoints:
         }
         sealed = {"crc32": _text_crc(manifest), "manifest": manifest}
         write_text(folder / MANIFEST, json.dumps(sealed, indent=1) + "\n")
+        sync_tree(folder)
+        before()
         os.rename(folder, self._folder / str(step))
         sync_folder(self._folder)
         for old in self._steps()[: -self._keep]:
@@ -242,26 +307,58 @@ class Checkpoints:
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
-    sealed = read_json(folder / MANIFEST)
+    try:
+        sealed = read_json(folder / MANIFEST)
+    except ConfigError as error:
+        raise DamagedCheckpointError(f"{MANIFEST} is not valid JSON") from error
     manifest = sealed["manifest"]
     if _text_crc(manifest) != sealed["crc32"]:
         raise DamagedCheckpointError(f"{MANIFEST} has changed")
     return manifest
 
 
-def _check_fit(folder: Path, manifest: dict[str, Any], target: Any) -> None:
+def _check_place(folder: Path, manifest: dict[str, Any]) -> None:
     if manifest["format"] != FORMAT:
         raise CheckpointMismatchError(
             f"checkpoint {folder} has format {manifest['format']}; this version of "
             f"gnomon reads format {FORMAT}; use another --workdir"
         )
+    if manifest["step"] != int(folder.name):
+        raise CheckpointMismatchError(
+            f"checkpoint {folder} was saved as step {manifest['step']}, and renamed or"
+            f" copied since; remove {folder} and run the same command again"
+        )
+
+
+def _check_identity(
+    folder: Path, manifest: dict[str, Any], identity: Mapping[str, Any]
+) -> None:
+    for name, mine in identity.items():
+        theirs = manifest["identity"].get(name)
+        if mine is not None and theirs != mine:
+            raise CheckpointMismatchError(
+                f"checkpoint {folder} belongs elsewhere: its {name} is {theirs}, and"
+                f" here it is {mine}; remove {folder} and run the same command again"
+            )
+
+
+def _check_fit(
+    folder: Path, manifest: dict[str, Any], target: Any, optional: Sequence[str]
+) -> Sequence[str]:
+    """Compares the trees; returns the fields to leave out, if that makes them equal."""
     saved = [(path, kind) for path, kind in manifest["signature"]]
-    difference = first_difference(saved, signature(target))
+    wanted = signature(target)
+    if first_difference(saved, wanted) is None:
+        return ()
+    difference = first_difference(
+        *([(p, k) for p, k in s if not within(p, optional)] for s in (saved, wanted))
+    )
     if difference is not None:
         raise CheckpointMismatchError(
             f"checkpoint {folder} does not fit: {difference}. "
             "It was made with another model or optimizer; use another --workdir"
         )
+    return optional
 
 
 def _check_files(folder: Path, manifest: dict[str, Any]) -> None:
@@ -272,15 +369,17 @@ def _check_files(folder: Path, manifest: dict[str, Any]) -> None:
             raise DamagedCheckpointError(f"{name} has changed")
 
 
-def _read_arrays(folder: Path, manifest: dict[str, Any]) -> list[np.ndarray | None]:
+def _read_arrays(
+    folder: Path, records: Sequence[Mapping[str, Any]]
+) -> list[np.ndarray | None]:
     stored: dict[str, Any] = {}
-    if manifest["files"]:
+    if any("name" in record for record in records):
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
             stored = checkpointer.restore(
                 folder / "arrays", args=ocp.args.PyTreeRestore()
             )
     arrays: list[np.ndarray | None] = []
-    for leaf in manifest["leaves"]:
+    for leaf in records:
         if "value" in leaf:
             arrays.append(None)
             continue
@@ -290,7 +389,7 @@ def _read_arrays(folder: Path, manifest: dict[str, Any]) -> list[np.ndarray | No
             continue
         array = np.asarray(stored[leaf["name"]])
         same = array.shape == shape and array.dtype == dtype
-        if not same or _crc(array) != leaf["crc32"]:
+        if not same or array_crc(array) != leaf["crc32"]:
             raise DamagedCheckpointError(f"the bytes of {leaf['path']} have changed")
         arrays.append(array)
     return arrays
@@ -306,83 +405,3 @@ def _file_crc(path: Path) -> int:
         while block := file.read(1 << 20):
             crc = zlib.crc32(block, crc)
     return crc
-
-
-def _crc(array: np.ndarray) -> int:
-    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-
-
-def _is_key(leaf: Any) -> bool:
-    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _pack(tree: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    for _, leaf in leaves:
-        if isinstance(leaf, jax.Array):
-            leaf.copy_to_host_async()
-    records: list[dict[str, Any]] = []
-    arrays: dict[str, np.ndarray] = {}
-    for index, (path, leaf) in enumerate(leaves):
-        record: dict[str, Any] = {"path": path_name(path)}
-        records.append(record)
-        # By type, not isinstance: a NumPy float64 is a float too.
-        if type(leaf) in (bool, int, float):
-            record["value"] = leaf
-            continue
-        if not isinstance(leaf, jax.Array | np.ndarray | np.generic):
-            raise TypeError(f"{record['path']} is a {leaf_type(leaf)}, not an array")
-        if isinstance(leaf, jax.Array):
-            if not leaf.is_fully_addressable:
-                raise TypeError(f"{record['path']} lies partly in other processes")
-            if _is_key(leaf):
-                record["impl"] = str(jax.random.key_impl(leaf))
-                leaf = jax.random.key_data(leaf)
-        # A copy always: on a CPU NumPy would get a view of the buffer, and as long as
-        # that lives, JAX would not reuse the buffer that the caller donates.
-        array = np.array(leaf, copy=True, order="C")
-        record |= {
-            "shape": array.shape,
-            "dtype": str(array.dtype),
-            "crc32": _crc(array),
-        }
-        # Storage has no chunk for nothing: an empty array is its shape.
-        if array.size:
-            # The key "a/b" and the key "b" under "a" have one and the same path.
-            taken = record["path"] in arrays
-            name = f"{record['path']}#{index}" if taken else record["path"]
-            record["name"] = name
-            arrays[name] = array
-    return {"signature": signature(tree), "leaves": records}, arrays
-
-
-def _unpack(
-    manifest: dict[str, Any], arrays: list[np.ndarray | None], target: Any
-) -> Any:
-    leaves, structure = jax.tree.flatten(target)
-    restored = [
-        record["value"] if array is None else _place(record, array, leaf)
-        for record, array, leaf in zip(manifest["leaves"], arrays, leaves, strict=True)
-    ]
-    return jax.tree.unflatten(structure, restored)
-
-
-def _place(record: dict[str, Any], array: np.ndarray, leaf: Any) -> Any:
-    if isinstance(leaf, np.ndarray):
-        return array
-    if isinstance(leaf, np.generic):
-        return array[()]
-    value: Any = array
-    if "impl" in record:
-        value = jax.random.wrap_key_data(jnp.asarray(array), impl=record["impl"])
-    # An array that was never bound to a device must not come back bound to one:
-    # it could not meet arrays of another device in the same program.
-    committed = getattr(leaf, "committed", True)
-    sharding = getattr(leaf, "sharding", None) if committed else None
-    placed = jax.device_put(value, sharding)
-    if placed.dtype != leaf.dtype:
-        raise TypeError(
-            f"{record['path']} is {leaf.dtype} but came back as {placed.dtype}; "
-            "enable jax_enable_x64 as in the run that saved it"
-        )
-    return placed

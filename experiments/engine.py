@@ -15,12 +15,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging as log
 
 from gnomon.experiments.checkpoint import Checkpoints
 from gnomon.experiments.data import Dataset, Order
+from gnomon.experiments.done import read_result
 from gnomon.experiments.group import Lanes, hypers_of, padded, seeds_of
 from gnomon.experiments.interrupt import Interrupted
-from gnomon.experiments.metrics import MetricsWriter
+from gnomon.experiments.metrics import MetricsWriter, Position, missing_rows
 from gnomon.experiments.probes import columns, due, settings_of
 from gnomon.experiments.program import NEVER, TrainState
 from gnomon.experiments.results import make_result
@@ -53,11 +55,13 @@ class Chunk(NamedTuple):
       trials: the lanes, in order.
       folders: each trial's own folder.
       checkpoints: the folder of the chunk's checkpoints, shared by its lanes.
+      identity: whose checkpoints they are, as `Checkpoints` compares it.
     """
 
     trials: Sequence[Trial]
     folders: Sequence[Path]
     checkpoints: Path
+    identity: Mapping[str, Any] = {}
 
 
 def run(
@@ -96,24 +100,56 @@ def run(
     which = jnp.asarray(index)
     examples = len(next(iter(dataset.train.values())))
     orders = [Order(examples, config["batch"], seed) for seed in distinct]
-    keeper = Checkpoints(chunk.checkpoints)
-    restored = keeper.restore(_first_lanes(lanes.state, count))
+    # A trial that is done, beside one that is not, keeps its files as they are.
+    done = [read_result(folder) is not None for folder in chunk.folders]
+
+    def lost(meta: Mapping[str, Any]) -> str | None:
+        for folder, past, written in zip(
+            chunk.folders, done, meta["metrics"], strict=True
+        ):
+            if past or written is None:
+                continue
+            if problem := missing_rows(folder, Position(*written)):
+                return problem
+        return None
+
+    keeper = Checkpoints(chunk.checkpoints, identity=chunk.identity)
+    keeper.clean()
+    restored = keeper.restore(
+        _first_lanes(lanes.state, count), refuse=lost, optional=("probes",)
+    )
     if restored is None:
+        if keeper.notes:
+            log.warning("training starts anew, from step 0")
         step, meta = 0, START
         state = lanes.init(jnp.asarray(seeds), hypers)
     else:
         step, state, meta = restored
+        if has_holes(state.probes):
+            # Probes were turned on or off since: what they carry begins as at step 0.
+            anew = lanes.init(jnp.asarray(seeds), hypers)
+            state = state._replace(probes=_first_lanes(anew, count).probes)
         state = _pad_lanes(state, count, lanes.state)
         for order, position in zip(orders, meta["orders"], strict=True):
             order.set_state(position)
     row: dict[str, list] = dict(meta["row"])
     writers = [
-        MetricsWriter(folder, resume_step=step, tensorboard=config["tensorboard"])
-        for folder in chunk.folders
+        None
+        if past
+        else MetricsWriter(folder, resume_step=step, tensorboard=config["tensorboard"])
+        for folder, past in zip(chunk.folders, done, strict=True)
     ]
 
     def seconds() -> float:
         return meta["seconds"] + time.monotonic() - started
+
+    def positions() -> list[Position | None]:
+        return [None if w is None else w.position for w in writers]
+
+    def sync() -> None:
+        for writer in writers:
+            if writer is not None:
+                writer.sync()
 
     try:
         while step < steps:
@@ -139,15 +175,22 @@ def run(
                 _write(writers, step, seen, np.asarray(state.diverged_at))
             stopping = step < steps and stop()
             if step == steps or stopping or _every(step, config["checkpoint_every"]):
-                positions = [order.get_state() for order in orders]
-                about = {"orders": positions, "seconds": seconds(), "row": row}
-                keeper.save(step, _first_lanes(state, count), about)
+                about = {
+                    "orders": [order.get_state() for order in orders],
+                    "seconds": seconds(),
+                    "row": row,
+                    "metrics": positions(),
+                }
+                keeper.save(step, _first_lanes(state, count), about, before=sync)
             if stopping:
                 raise Interrupted(f"stopped at step {step} of {steps}")
     finally:
-        for writer in writers:
-            writer.close()
-        keeper.close()
+        try:
+            keeper.close()  # first: it syncs what the writers have written
+        finally:
+            for writer in writers:
+                if writer is not None:
+                    writer.close()
     diverged_at = np.asarray(state.diverged_at)
     return [
         make_result(
@@ -158,9 +201,18 @@ def run(
             parameters=parameter_count(state.params) // len(everyone),
             flops_per_step=flops_per_step,
             seconds=seconds() / count,
+            metrics=written,
         )
-        for lane, trial in enumerate(chunk.trials)
+        for lane, (trial, written) in enumerate(
+            zip(chunk.trials, positions(), strict=True)
+        )
     ]
+
+
+def has_holes(tree: Any) -> bool:
+    """Whether leaves are shapes alone: a checkpoint did not hold them."""
+    leaves = jax.tree.leaves(tree)
+    return any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in leaves)
 
 
 def _every(step: int, period: int) -> bool:
@@ -231,12 +283,14 @@ def evaluate(
 
 
 def _write(
-    writers: Sequence[MetricsWriter],
+    writers: Sequence[MetricsWriter | None],
     step: int,
     seen: Mapping[str, np.ndarray],
     diverged_at: np.ndarray,
 ) -> None:
     for lane, writer in enumerate(writers):
+        if writer is None:
+            continue
         row = {name: float(values[lane]) for name, values in seen.items()}
         if diverged_at[lane] != NEVER:
             row["diverged_at"] = int(diverged_at[lane])

@@ -1,18 +1,26 @@
 """Files that are whole or absent, and locks that die with their owner."""
 
+import contextlib
 import dataclasses
+import datetime
 import fcntl
+import glob
 import json
 import math
 import os
 import socket
+import time
 import uuid
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
+
+from gnomon.experiments.resolve import ConfigError
+
+WAIT_SECONDS = 1.0  # of silence before a wait for a lock is said
 
 PathLike = str | os.PathLike[str]
 
@@ -84,7 +92,7 @@ def write_text(path: PathLike, text: str) -> None:
       text: The whole content, written as UTF-8.
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     # Unique for each writer, so that two of them never share a half-written file.
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
     try:
@@ -94,18 +102,55 @@ def write_text(path: PathLike, text: str) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, target)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        # On a disk that fails, the first error is the one to tell.
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise
     sync_folder(target.parent)
 
 
+def make_folder(folder: PathLike) -> None:
+    """Creates a folder and those above it that are missing; their names are synced."""
+    folder = Path(folder)
+    missing = []
+    while not folder.is_dir():
+        missing.append(folder)
+        folder = folder.parent
+    for new in reversed(missing):
+        new.mkdir(exist_ok=True)
+        sync_folder(new.parent)
+
+
+def clean(path: PathLike) -> None:
+    """Removes what writers of a file that were killed in `write_text` left behind.
+
+    Call it only with a lock that every writer of the file holds: a living writer's
+    temporary file looks the same.
+    """
+    target = Path(path)
+    for left in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):
+        left.unlink(missing_ok=True)
+
+
 def sync_folder(folder: PathLike) -> None:
     """Brings the names in a folder to the disk, such as that of a renamed file."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    _sync(folder)
+
+
+def _sync(path: PathLike) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync_tree(folder: PathLike) -> None:
+    """Brings every file and every name below a folder to the disk."""
+    for parent, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            _sync(os.path.join(parent, name))
+        _sync(parent)
 
 
 def write_json(path: PathLike, obj: Any) -> None:
@@ -130,13 +175,39 @@ def read_json(path: PathLike) -> Any:
 
     Raises:
       FileNotFoundError: If there is no such file.
-      ValueError: If the file is not JSON. The message names the file.
+      ConfigError: If the file is not JSON. The message names the file and the fix.
     """
     text = Path(path).read_bytes()
     try:
         return json.loads(text)
-    except ValueError as error:
-        raise ValueError(f"{os.fspath(path)} is not valid JSON: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, f"is not valid JSON: {error}") from error
+
+
+def read_object(path: PathLike, **kinds: type) -> dict[str, Any]:
+    """Reads a JSON file that must hold an object with certain fields.
+
+    Args:
+      path: What to read.
+      **kinds: The type of each field that must be there.
+
+    Raises:
+      FileNotFoundError: If there is no such file.
+      ConfigError: If it holds anything else. The message names the file and the fix.
+    """
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise _damaged(path, "is not valid: it must hold a JSON object")
+    for name, kind in kinds.items():
+        if not isinstance(found.get(name), kind):
+            raise _damaged(path, f"is not valid: its field {name!r} is not as written")
+    return found
+
+
+def _damaged(path: PathLike, what: str) -> ConfigError:
+    return ConfigError(
+        f"{os.fspath(path)} {what}; delete the file and run the same command again"
+    )
 
 
 @dataclasses.dataclass
@@ -146,8 +217,8 @@ class Lock:
     Attributes:
       path: The lock file.
       acquired: Whether this handle holds the lock now.
-      owner: Who holds it, for a message: this process when `acquired`, else the
-        last process that wrote its name into the file.
+      owner: Who holds it, for a message, as "process 7 on host since TIME": this
+        process when `acquired`, else the last that wrote its name into the file.
     """
 
     path: Path
@@ -174,7 +245,12 @@ class Lock:
         self.release()
 
 
-def lock(path: PathLike, *, blocking: bool = False) -> Lock:
+def lock(
+    path: PathLike,
+    *,
+    blocking: bool = False,
+    waiting: Callable[[str], None] | None = None,
+) -> Lock:
     """Takes an exclusive lock between processes, which ends with its owner.
 
     It is `flock` on an open file: the kernel drops it when the process ends in any
@@ -186,6 +262,8 @@ def lock(path: PathLike, *, blocking: bool = False) -> Lock:
       path: The lock file; created, with its folders, when missing.
       blocking: Whether to wait for the lock. By default the call returns at once
         and `acquired` says whether the lock was free.
+      waiting: While it waits for longer than a second, called about once a second
+        with the owner's name; what it raises ends the wait.
 
     Returns:
       A `Lock`, to use in a `with` statement or to `release`.
@@ -201,18 +279,45 @@ def lock(path: PathLike, *, blocking: bool = False) -> Lock:
       True
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     descriptor = os.open(target, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if blocking else fcntl.LOCK_NB))
-    except BlockingIOError:
-        owner = os.pread(descriptor, 1024, 0).decode(errors="replace").strip()
-        os.close(descriptor)
-        return Lock(target, False, owner or "another process", None)
+        if not _acquire(descriptor, blocking, waiting):
+            owner = _owner(descriptor)
+            os.close(descriptor)
+            return Lock(target, False, owner, None)
+        since = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+        owner = f"process {os.getpid()} on {socket.gethostname()} since {since}"
+        # The name is for people: a full disk, which cannot hold it, holds the lock.
+        with contextlib.suppress(OSError):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{owner}\n".encode(), 0)
+        return Lock(target, True, owner, descriptor)
     except BaseException:
         os.close(descriptor)
         raise
-    owner = f"process {os.getpid()} on {socket.gethostname()}"
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{owner}\n".encode(), 0)
-    return Lock(target, True, owner, descriptor)
+
+
+def _acquire(
+    descriptor: int, blocking: bool, waiting: Callable[[str], None] | None
+) -> bool:
+    begun, pause = time.monotonic(), 0.001
+    while True:
+        # The kernel's own wait cannot tell anyone whom it waits for.
+        ask = blocking and waiting is None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if ask else fcntl.LOCK_NB))
+            return True
+        except BlockingIOError:
+            if not blocking:
+                return False
+        if waiting is not None and time.monotonic() - begun > WAIT_SECONDS:
+            waiting(_owner(descriptor))
+            begun = time.monotonic()
+        time.sleep(pause)
+        pause = min(2 * pause, 0.005)  # for it is free but for moments
+
+
+def _owner(descriptor: int) -> str:
+    owner = os.pread(descriptor, 1024, 0).decode(errors="replace").strip()
+    return owner or "another process"

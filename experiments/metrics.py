@@ -2,24 +2,46 @@
 
 import json
 import os
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
-from gnomon.experiments.files import PathLike, jsonable, write_text
+from gnomon.experiments.files import (
+    PathLike,
+    clean,
+    jsonable,
+    make_folder,
+    sync_folder,
+    write_text,
+)
 
 FILE = "metrics.jsonl"
 _EVENTS = "events.out.tfevents.*"
+
+
+class Position(NamedTuple):
+    """How far a file of metrics is written.
+
+    Attributes:
+      bytes: The length of its rows.
+      crc32: Their CRC-32.
+    """
+
+    bytes: int
+    crc32: int
 
 
 class MetricsWriter:
     """Appends rows to `metrics.jsonl`, and goes on where a killed run left off.
 
     A row is written in one call to the system and is then safe from `kill -9`; a
-    kill inside that call can tear the last line and no other. When a run resumes from
-    a checkpoint, the rows after the checkpoint are dropped, for they will be written
-    again: the file of a run that was killed equals that of one that was not.
+    kill inside that call can tear the last line and no other. `sync` makes the rows
+    safe from a power failure too: a checkpoint or a result that says that rows exist
+    must be written after it. When a run resumes from a checkpoint, the rows after the
+    checkpoint are dropped, for they will be written again: the file of a run that was
+    killed equals that of one that was not. One process at a time may have a writer.
 
     Args:
       folder: The run's folder; created when missing.
@@ -47,13 +69,28 @@ class MetricsWriter:
         tensorboard: bool = True,
     ):
         self._folder = Path(folder)
-        self._folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self._folder)
         path = self._folder / FILE
-        if path.exists():
-            _drop_after(path, resume_step)
+        clean(path)
+        kept = _drop_after(path, resume_step) if path.exists() else b""
+        self._position = Position(len(kept), zlib.crc32(kept))
         self._events = self._open_events(resume_step) if tensorboard else None
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         self._descriptor: int | None = os.open(path, flags, 0o666)
+        self._named = False
+
+    @property
+    def position(self) -> Position:
+        """How far the file is written."""
+        return self._position
+
+    def sync(self) -> None:
+        """Brings the rows written so far to the disk, and the file's name."""
+        if self._descriptor is not None:
+            os.fsync(self._descriptor)
+        if not self._named:
+            sync_folder(self._folder)
+            self._named = True
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
         """Appends one row.
@@ -70,7 +107,12 @@ class MetricsWriter:
             raise ValueError(f"the metrics of {self._folder} are closed")
         row = jsonable({"step": step, **values})
         line = json.dumps(row, allow_nan=False) + "\n"
-        os.write(self._descriptor, line.encode())
+        text = line.encode()
+        written = os.write(self._descriptor, text)
+        while written < len(text):  # a full disk takes a part, and then refuses
+            written += os.write(self._descriptor, text[written:])
+        size, crc = self._position
+        self._position = Position(size + len(text), zlib.crc32(text, crc))
         if self._events is not None:
             for name, value in row.items():
                 # null is a number that was not finite; TensorBoard marks those.
@@ -135,10 +177,40 @@ def read_metrics(path: PathLike) -> list[dict[str, Any]]:
     return rows
 
 
-def _drop_after(path: Path, step: int | None) -> None:
-    rows = [] if step is None else read_metrics(path)
-    kept = [row for row in rows if step is not None and row["step"] <= step]
-    text = "".join(json.dumps(row) + "\n" for row in kept)
+def missing_rows(folder: PathLike, position: Position) -> str | None:
+    """Says when a folder's metrics do not begin with the rows that were there before.
+
+    Args:
+      folder: The run's folder.
+      position: What `MetricsWriter.position` was.
+    """
+    path = Path(folder, FILE)
+    text = b""
+    if path.exists():
+        with open(path, "rb") as file:
+            text = file.read(position.bytes)
+    if len(text) < position.bytes:
+        return f"{path} has lost rows: {len(text)} of {position.bytes} bytes are there"
+    if zlib.crc32(text) != position.crc32:
+        return f"the rows of {path} have changed"
+    return None
+
+
+def _drop_after(path: Path, step: int | None) -> bytes:
+    content = path.read_bytes()
+    kept: list[bytes] = []
+    for line in content.split(b"\n")[:-1] if step is not None else []:
+        # Past a row that is broken or of a later step nothing is a row: a power
+        # failure may leave anything after what was synced.
+        try:
+            late = json.loads(line)["step"] > step
+        except (ValueError, KeyError, TypeError):
+            break
+        if late:
+            break
+        kept.append(line + b"\n")
+    text = b"".join(kept)
     # Syncing a file costs as much as many steps of a small model: only when needed.
-    if text.encode() != path.read_bytes():
-        write_text(path, text)
+    if text != content:
+        write_text(path, text.decode())
+    return text

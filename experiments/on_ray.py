@@ -14,6 +14,7 @@ task is the next to look goes on from the chunk's last checkpoint. The process t
 given the command shows progress, and trains nothing.
 """
 
+import contextlib
 import io
 import json
 import time
@@ -23,7 +24,7 @@ from typing import Any
 
 import jax
 
-from gnomon.experiments.chunks import is_done, trial_folder
+from gnomon.experiments.chunks import is_done, running, trial_folder
 from gnomon.experiments.cli import configure_jax
 from gnomon.experiments.interrupt import Interrupted, Interruption
 from gnomon.experiments.mesh import size_of
@@ -103,7 +104,11 @@ def steps_taken(workdir: Path, trial: Trial) -> int:
         file.seek(max(0, path.stat().st_size - TAIL_BYTES))
         # A row is whole once its newline is written.
         rows = file.read().split(b"\n")[:-1]
-    return json.loads(rows[-1])["step"] if rows else 0
+    for row in reversed(rows):
+        # Only shown: what is no row is the trainer's to find.
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            return int(json.loads(row)["step"])
+    return 0
 
 
 def run_sweep(
@@ -163,6 +168,8 @@ def run_sweep(
             if all(not is_done(folder, trial) for trial in left):
                 # All are claimed: by other processes, or by a machine that is gone and
                 # whose locks its file server has yet to drop.
+                if owners := ", ".join(sorted(set(running(folder, left).values()))):
+                    progress.message(f"waiting for {len(left)} trials, run by {owners}")
                 time.sleep(POLL_SECONDS)
 
 

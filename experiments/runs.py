@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gnomon.experiments.files import read_json
+from gnomon.experiments.done import read_result
+from gnomon.experiments.files import read_object
 
 
 class Run(NamedTuple):
@@ -90,16 +91,8 @@ def load_runs(workdir: str | os.PathLike[str]) -> list[Run]:
 
 
 def _load(folder: Path) -> Run:
-    config = read_json(folder / "config.json")
-    try:
-        result = read_json(folder / "result.json")
-    except FileNotFoundError:
-        result = None
-    if result is not None and result.get("status") not in ("finished", "diverged"):
-        raise ValueError(
-            f"{folder / 'result.json'}: status is {result.get('status')!r}, not"
-            " 'finished' or 'diverged'; delete the file and run the sweep again"
-        )
+    config = read_object(folder / "config.json")
+    result = read_result(folder)
     try:
         label = config.get("label") or config["optimizer"]["name"].split(".")[-1]
         return Run(folder.name, label, int(config["seed"]), config, result, folder)

@@ -7,6 +7,7 @@ done and goes on with the rest; several processes may work on one folder. With
 ``--engine=ray`` they are tasks of a Ray cluster (`gnomon.experiments.on_ray`).
 """
 
+import contextlib
 import inspect
 import sys
 import time
@@ -24,10 +25,12 @@ from gnomon.experiments.chunks import claim, finish, is_done, trial_folder
 from gnomon.experiments.cli import launch
 from gnomon.experiments.config import load_module, plain
 from gnomon.experiments.data import Dataset, load
-from gnomon.experiments.files import read_json, write_json
+from gnomon.experiments.done import lost_rows, read_result
+from gnomon.experiments.files import clean, lock, read_object, write_json
 from gnomon.experiments.group import Lanes, compile_lanes, flops_per_step, trace
-from gnomon.experiments.interrupt import Interruption
+from gnomon.experiments.interrupt import Interrupted, Interruption
 from gnomon.experiments.mesh import device_mesh
+from gnomon.experiments.origin import check_data, fingerprints
 from gnomon.experiments.plan import fit_lanes, group_names, plan_group, plan_table
 from gnomon.experiments.progress import Progress
 from gnomon.experiments.resolve import ConfigError
@@ -107,26 +110,59 @@ def prepare(
     """Writes what the folder says of the sweep, after checking it is the same data.
 
     ``earlier`` are the trials that the sweep's own were added to.
+
+    Raises:
+      ConfigError: other data, or a file of the folder that is damaged.
     """
-    fingerprints = {
-        trial.config["data"]["name"]: sweep.data(trial).fingerprint
-        for trial in sweep.trials
-    }
+    trials = [*earlier, *sweep.trials]
+    data = fingerprints((t.config["data"], sweep.data(t)) for t in trials)
     path = workdir / "sweep.json"
-    if path.exists():
-        for name, old in read_json(path)["data"].items():
-            if fingerprints.get(name, old) != old:
-                raise ConfigError(
-                    f"--workdir={workdir} was made with other data: the fingerprint of"
-                    f" {name} was {old[:12]} and is {fingerprints[name][:12]}; results"
-                    " would not compare; use another --workdir"
-                )
-    for trial in sweep.trials:
-        folder = trial_folder(workdir, trial.id)
-        if not (folder / "result.json").exists():
-            write_json(folder / "config.json", trial.config | {"label": trial.label})
-    trials = [trial.id for trial in [*earlier, *sweep.trials]]
-    write_json(path, about | {"trials": trials, "data": fingerprints})
+    with lock(workdir / "lock", blocking=True, waiting=_announce(workdir, _tell)):
+        if path.exists():
+            old = read_object(path, data=dict)["data"]
+            check_data(workdir, old, data)
+            data = old | data
+        for trial in sweep.trials:
+            _describe(trial_folder(workdir, trial.id), trial)
+        clean(path)
+        ids = [trial.id for trial in trials]
+        write_json(path, about | {"trials": ids, "data": data})
+
+
+def _describe(folder: Path, trial: Trial) -> None:
+    """Writes a trial's config; that of a trial that is done stays as it was."""
+    path = folder / "config.json"
+    clean(path)
+    result = read_result(folder, trial.id)
+    if result is not None:
+        if lost := lost_rows(folder, result):
+            _tell(lost)
+        with contextlib.suppress(FileNotFoundError, ConfigError):
+            read_object(path)
+            return
+    write_json(path, trial.config | {"label": trial.label})
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _announce(
+    workdir: Path,
+    say: Callable[[str], None],
+    stop: Callable[[], bool] = lambda: False,
+) -> Callable[[str], None]:
+    """What to do while the folder's lock is held elsewhere: say by whom, once."""
+    told: set[str] = set()
+
+    def waiting(owner: str) -> None:
+        if stop():
+            raise Interrupted(f"stopped while waiting for {owner}")
+        if owner not in told:
+            told.add(owner)
+            say(f"waiting for {workdir / 'lock'}, which is held by {owner}")
+
+    return waiting
 
 
 def run_sweep(
@@ -160,14 +196,23 @@ def run_sweep(
             stream=stream,
         ) as progress,
     ):
+        announce = _announce(workdir, progress.message, lambda: interruption.requested)
+        told: tuple[str, ...] = ()
         while True:
-            claimed, busy = claim(workdir, sweep.trials, sweep.size)
+            claimed, busy, owners = claim(workdir, sweep.trials, sweep.size, announce)
             done = [t for t in sweep.trials if is_done(workdir, t)]
             before = sum(steps[trial.id] for trial in done)
             progress.update(before, trials=len(done))
             if claimed is None:
-                if not busy or not wait or interruption.requested:
+                if busy and interruption.requested:
+                    count = f"{len(done)} of {len(sweep.trials)}"
+                    raise Interrupted(f"stopped: {count} trials done")
+                if not busy or not wait:
                     break
+                if owners != told:
+                    told = owners
+                    who = ", ".join(owners)
+                    progress.message(f"waiting for {busy} trials, run by {who}")
                 # Another process runs them. If it dies, its lock is free and its
                 # chunk is claimed here.
                 time.sleep(POLL_SECONDS)
@@ -186,6 +231,7 @@ def run_sweep(
                     claimed.trials,
                     [trial_folder(workdir, trial.id) for trial in claimed.trials],
                     claimed.checkpoints,
+                    claimed.identity,
                 )
                 results = engine.run(
                     chunk,

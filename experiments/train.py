@@ -5,6 +5,8 @@ done. Interrupted or killed and run again, it ends with the parameters, to the b
 that an uninterrupted run ends with.
 """
 
+import sys
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,14 @@ from gnomon.experiments import engine
 from gnomon.experiments.checkpoint import Checkpoints
 from gnomon.experiments.cli import launch
 from gnomon.experiments.config import plain, validate
-from gnomon.experiments.data import load
-from gnomon.experiments.fields import OPERATIONAL, PLACEMENT
-from gnomon.experiments.files import lock, read_json, write_json
+from gnomon.experiments.data import Dataset, load
+from gnomon.experiments.done import lost_rows, read_result
+from gnomon.experiments.fields import OBSERVING, OPERATIONAL, PLACEMENT
+from gnomon.experiments.files import clean, lock, read_json, read_object, write_json
 from gnomon.experiments.group import compile_lanes, flops_per_step, trace
 from gnomon.experiments.interrupt import Interruption
 from gnomon.experiments.mesh import device_mesh
+from gnomon.experiments.origin import check_data, fingerprints
 from gnomon.experiments.overview import parameter_table
 from gnomon.experiments.program import TrainState
 from gnomon.experiments.progress import Progress
@@ -39,10 +43,10 @@ def same_run(workdir: Path, trial: Trial) -> None:
     path = workdir / "config.json"
     if not path.exists():
         return
-    old, new = flatten(read_json(path)), flatten(plain(trial.config))
+    old, new = flatten(read_object(path)), flatten(plain(trial.config))
     # A component's name first: its keywords differ because it does.
     fields = sorted(old.keys() | new.keys(), key=lambda f: (not f.endswith(".name"), f))
-    free = (*OPERATIONAL, *PLACEMENT)
+    free = (*OPERATIONAL, *OBSERVING, *PLACEMENT)
     for field in fields:
         if field.split(".")[0] not in free and old.get(field) != new.get(field):
             raise ConfigError(
@@ -52,13 +56,31 @@ def same_run(workdir: Path, trial: Trial) -> None:
             )
 
 
+def same_data(
+    workdir: Path, trial: Trial, dataset: Dataset
+) -> dict[str, str | dict[str, str]]:
+    """Refuses to go on with other data; returns what ``run.json`` is to hold.
+
+    Raises:
+      ConfigError: names the data set.
+    """
+    path = workdir / "run.json"
+    data = fingerprints([(trial.config["data"], dataset)])
+    if path.exists():
+        old = read_object(path, run=str, trial=str, data=dict)
+        check_data(workdir, old["data"], data)
+        return old | {"trial": trial.id}
+    return {"run": uuid.uuid4().hex, "trial": trial.id, "data": data}
+
+
 def train(config: dict[str, Any], workdir: Path) -> dict:
     """Trains one config in a folder, from its last checkpoint if it has one.
 
     Args:
       config: a plain config (`gnomon.experiments.config.load`).
-      workdir: its folder; gets ``config.json``, ``metrics.jsonl``, TensorBoard
-        events, ``checkpoints/`` and, last, ``result.json``.
+      workdir: its folder; gets ``config.json``, ``run.json`` (an id of this run, and
+        its data's fingerprint), ``metrics.jsonl``, TensorBoard events,
+        ``checkpoints/`` and, last, ``result.json``.
 
     Returns:
       The result.
@@ -73,14 +95,20 @@ def train(config: dict[str, Any], workdir: Path) -> dict:
         if not held.acquired:
             raise ConfigError(f"--workdir={workdir} is in use by {held.owner}")
         same_run(workdir, trial)
-        if (workdir / "result.json").exists():
+        if (result := read_result(workdir, trial.id)) is not None:
             print(f"{workdir} is done; its result is in result.json")
-            return read_json(workdir / "result.json")
+            if lost := lost_rows(workdir, result):
+                print(lost, file=sys.stderr)
+            return result
         dataset = load(config["data"])
+        about = same_data(workdir, trial, dataset)
         state = trace(config, dataset)
         device_mesh(config)
         print(parameter_table(state.params))
-        write_json(workdir / "config.json", trial.config)
+        for name, content in (("config", trial.config), ("run", about)):
+            clean(workdir / f"{name}.json")
+            write_json(workdir / f"{name}.json", content)
+        clean(workdir / "result.json")
         lanes = compile_lanes([trial], dataset)
         units = units_per_step(config, dataset)
         with (
@@ -89,7 +117,8 @@ def train(config: dict[str, Any], workdir: Path) -> dict:
                 config["steps"], unit=f"{dataset.unit}s", units_per_step=units
             ) as progress,
         ):
-            chunk = engine.Chunk([trial], [workdir], workdir / "checkpoints")
+            identity = {"trial": trial.id, "run": about["run"]}
+            chunk = engine.Chunk([trial], [workdir], workdir / "checkpoints", identity)
             (result,) = engine.run(
                 chunk,
                 lanes,
@@ -107,22 +136,32 @@ def train(config: dict[str, Any], workdir: Path) -> dict:
 def load_state(workdir: Path) -> TrainState:
     """The newest saved state of a run: parameters, optimizer state, statistics.
 
+    It only reads, and may do so while the run is under way.
+
     Args:
       workdir: the folder of a run that `train` made, finished or not.
 
     Raises:
       FileNotFoundError: the folder holds no run, or no good checkpoint.
+      ConfigError: a checkpoint that belongs to another run, or was renamed.
     """
     config = read_json(workdir / "config.json")
     state = trace(config, load(config["data"]))
     target = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape), leaf.dtype), state
     )
-    with Checkpoints(workdir / "checkpoints") as checkpoints:
-        restored = checkpoints.restore(target)
+    about: dict[str, Any] = {}
+    if (workdir / "run.json").exists():
+        about = read_object(workdir / "run.json", run=str, trial=str)
+    identity = {"trial": about.get("trial"), "run": about.get("run")}
+    with Checkpoints(workdir / "checkpoints", identity=identity) as checkpoints:
+        restored = checkpoints.restore(target, optional=("probes",))
     if restored is None:
         raise FileNotFoundError(f"{workdir} holds no checkpoint that can be read")
-    return jax.tree.map(lambda leaf: leaf[0], restored[1])
+    saved = restored[1]
+    if engine.has_holes(saved.probes):  # the config now asks for other probes
+        saved = saved._replace(probes={})
+    return jax.tree.map(lambda leaf: leaf[0], saved)
 
 
 def main() -> None:

@@ -357,10 +357,10 @@ def test_a_changed_manifest_is_seen(two_steps, tmp_path):
 def test_a_checkpoint_of_another_format_is_refused(two_steps, tmp_path):
     folder = _copy(two_steps, tmp_path)
     path = folder / "20" / "manifest.json"
-    _reseal(path, lambda manifest: manifest.update(format=2))
+    _reseal(path, lambda manifest: manifest.update(format=1))
     with (
         Checkpoints(folder) as checkpoints,
-        pytest.raises(CheckpointMismatchError, match="has format 2"),
+        pytest.raises(CheckpointMismatchError, match="has format 1"),
     ):
         checkpoints.restore(_tree(0))
 

@@ -114,7 +114,7 @@ def test_each_row_is_one_write_to_the_system(tmp_path, monkeypatch):
     writes = []
     write = os.write
     with MetricsWriter(tmp_path, tensorboard=False) as writer:
-        monkeypatch.setattr(os, "write", lambda fd, b: (writes.append(b), write(fd, b)))
+        monkeypatch.setattr(os, "write", lambda fd, b: writes.append(b) or write(fd, b))
         writer.write(1, {"a": 1.0, "b": 2.0})
     assert [json.loads(line) for line in writes] == [{"step": 1, "a": 1.0, "b": 2.0}]
 

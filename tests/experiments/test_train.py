@@ -93,7 +93,7 @@ def test_a_run_leaves_all_that_it_promises(tiny, tmp_path, capsys):
     result = train(tiny(tensorboard=True), tmp_path)
     assert "embed/embedding" in capsys.readouterr().out
     assert {path.name.split(".")[0] for path in tmp_path.iterdir()} == {
-        *("config", "metrics", "result", "checkpoints", "events", "lock")
+        *("config", "run", "metrics", "result", "checkpoints", "events", "lock")
     }
     assert result == json.loads((tmp_path / "result.json").read_text())
     assert result["status"] == "finished"
