@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from gnomon.experiments.files import PathLike, jsonable, write_text
+from gnomon.experiments.files import PathLike, from_json, jsonable, write_text
 
 FILE = "metrics.jsonl"
 _EVENTS = "events.out.tfevents.*"
@@ -36,7 +36,7 @@ class MetricsWriter:
       ...     writer.write(20, {"train_loss": float("nan")})
       >>> print(Path(folder, "metrics.jsonl").read_text(), end="")
       {"step": 10, "train_loss": 2.5}
-      {"step": 20, "train_loss": null}
+      {"step": 20, "train_loss": "NaN"}
     """
 
     def __init__(
@@ -61,7 +61,8 @@ class MetricsWriter:
         Args:
           step: The number of steps taken.
           values: Numbers by name, as Python, NumPy or JAX scalars; non-finite ones
-            are written as null. Other JSON values are kept from TensorBoard.
+            are written as ``"NaN"``, ``"Infinity"``, ``"-Infinity"``. Other JSON values
+            are kept from TensorBoard.
 
         Raises:
           ValueError: If the writer is closed.
@@ -72,8 +73,8 @@ class MetricsWriter:
         line = json.dumps(row, allow_nan=False) + "\n"
         os.write(self._descriptor, line.encode())
         if self._events is not None:
-            for name, value in row.items():
-                # null is a number that was not finite; TensorBoard marks those.
+            for name, value in from_json(row).items():
+                # TensorBoard marks a number that is not finite, or is not there.
                 number = float("nan") if value is None else value
                 if name != "step" and isinstance(number, int | float):
                     self._events.add_scalar(name, number, step)
@@ -129,7 +130,7 @@ def read_metrics(path: PathLike) -> list[dict[str, Any]]:
     rows = []
     for number, line in enumerate(lines, 1):
         try:
-            rows.append(json.loads(line))
+            rows.append(from_json(json.loads(line)))
         except ValueError as error:
             raise ValueError(f"{path}, line {number} is not JSON: {error}") from error
     return rows
@@ -138,7 +139,7 @@ def read_metrics(path: PathLike) -> list[dict[str, Any]]:
 def _drop_after(path: Path, step: int | None) -> None:
     rows = [] if step is None else read_metrics(path)
     kept = [row for row in rows if step is not None and row["step"] <= step]
-    text = "".join(json.dumps(row) + "\n" for row in kept)
+    text = "".join(json.dumps(jsonable(row)) + "\n" for row in kept)
     # Syncing a file costs as much as many steps of a small model: only when needed.
     if text.encode() != path.read_bytes():
         write_text(path, text)

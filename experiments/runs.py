@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gnomon.experiments.files import read_json
+from gnomon.experiments.errors import UserError
+from gnomon.experiments.files import from_json, jsonable, read_json
+from gnomon.experiments.shown import printable
 
 
 class Run(NamedTuple):
@@ -49,7 +51,7 @@ class Run(NamedTuple):
             text = ""
         for line in text.splitlines():
             try:
-                record = json.loads(line)
+                record = from_json(json.loads(line))
                 lines[record["step"]] = lines.get(record["step"], {}) | record
             except (ValueError, KeyError, TypeError):
                 continue
@@ -72,7 +74,7 @@ def load_runs(workdir: str | os.PathLike[str]) -> list[Run]:
 
     Raises:
       FileNotFoundError: There is no such folder, or no trial in it.
-      ValueError: A config or result is not what the sweep writes.
+      UserError: A config or result is not what the sweep writes.
     """
     workdir = Path(workdir)
     if not workdir.is_dir():
@@ -96,15 +98,16 @@ def _load(folder: Path) -> Run:
     except FileNotFoundError:
         result = None
     if result is not None and result.get("status") not in ("finished", "diverged"):
-        raise ValueError(
+        raise UserError(
             f"{folder / 'result.json'}: status is {result.get('status')!r}, not"
             " 'finished' or 'diverged'; delete the file and run the sweep again"
         )
     try:
         label = config.get("label") or config["optimizer"]["name"].split(".")[-1]
+        label = printable(label)
         return Run(folder.name, label, int(config["seed"]), config, result, folder)
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
+        raise UserError(
             f"{folder / 'config.json'}: not a trial's config ({error!r})"
         ) from error
 
@@ -121,7 +124,7 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
             flat |= flatten(value, f"{prefix}{key}.")
         else:
             scalar = value is None or isinstance(value, bool | int | float | str)
-            flat[prefix + key] = value if scalar else json.dumps(value)
+            flat[prefix + key] = value if scalar else json.dumps(jsonable(value))
     return flat
 
 
@@ -173,4 +176,9 @@ def _is_number(value: Any) -> bool:
 
 
 def _number(value: Any) -> float:
-    return float(value) if _is_number(value) else float("nan")
+    if not _is_number(value):
+        return float("nan")
+    try:
+        return float(value)
+    except OverflowError:
+        return float("inf") if value > 0 else float("-inf")
