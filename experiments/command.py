@@ -1,8 +1,12 @@
 """Runs a console command: its flags, its help, and its errors as one line."""
 
+import contextlib
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType, TracebackType
 
 from absl import flags
 
@@ -83,7 +87,8 @@ def guarded(command: Callable[[], None], *, trace: bool = False) -> None:
     if not sys.flags.safe_path and not {"", os.getcwd()} & set(sys.path):
         sys.path.insert(0, os.getcwd())
     try:
-        command()
+        with _quiet(), _stoppable():
+            command()
     except Interrupted as stopped:
         _end(f"{stopped}; {AGAIN}", 130)
     except KeyboardInterrupt:
@@ -96,6 +101,52 @@ def guarded(command: Callable[[], None], *, trace: bool = False) -> None:
         if line is None:
             raise
         _end(f"error: {line}", 2)
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[None]:
+    """Makes Ctrl-C a KeyboardInterrupt wherever it comes.
+
+    Python drops what is raised while it collects garbage: there it is raised again
+    after a moment.
+    """
+    main_thread = threading.current_thread() is threading.main_thread()
+    if not main_thread or signal.getsignal(signal.SIGINT) != signal.default_int_handler:
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        while frame is not None:
+            if frame.f_code.co_name in ("__del__", "_xla_gc_callback"):
+                again = threading.Timer(0.05, signal.raise_signal, (number,))
+                again.daemon = True
+                again.start()
+                return
+            frame = frame.f_back
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Leaves out what threads of a failed write print of their closed event loop."""
+    before = sys.excepthook
+
+    def hook(
+        kind: type[BaseException], error: BaseException, trace: TracebackType | None
+    ) -> None:
+        if str(error) != "Event loop is closed":
+            before(kind, error, trace)
+
+    sys.excepthook = hook
+    yield
+    # Not after an error: such threads outlive it.
+    sys.excepthook = before
 
 
 def _end(line: str, status: int) -> None:

@@ -6,6 +6,7 @@ shows its trace.
 
 import errno
 import os
+import re
 import sysconfig
 import traceback
 from collections.abc import Iterator
@@ -69,7 +70,9 @@ def explain(error: BaseException) -> str | None:
             return _of_system(one)
         for name in _DISK:
             if (said := os.strerror(getattr(errno, name))) in str(one):
-                return f"{said}; {_FIXES[getattr(errno, name)]}"
+                path = re.search(r'"(/[^"]+)"', str(one))
+                where = f"{path[1]}: " if path else ""
+                return f"{where}{said}; {_FIXES[getattr(errno, name)]}"
         if isinstance(one, MemoryError) or "RESOURCE_EXHAUSTED" in str(one):
             return (
                 "out of memory; lower config.batch or the model, run fewer trials side"

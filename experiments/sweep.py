@@ -282,6 +282,8 @@ def main(given: Given) -> None:
         from gnomon.experiments import on_ray
 
         on_ray.connect()
+    if not values.dry_run:
+        need("matplotlib", "the report's pictures")
     trials = trials_from(given.config, given.file.module, given.file.arg)
     if any(trial.config["tensorboard"] for trial in trials):
         need("tensorboardX", "config.tensorboard=True (False goes without)")
@@ -290,7 +292,6 @@ def main(given: Given) -> None:
     if values.dry_run:
         print(printable(dry_run(sweep), keep="\n"))
         return
-    need("matplotlib", "the report's pictures")
     run: Callable = run_sweep
     if distributed:
         run = partial(

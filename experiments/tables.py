@@ -91,6 +91,10 @@ def store(workdir: Path, folder: Path, name: str) -> Path:
         "metric": config.get("report", {}).get("metric", "validation_loss"),
         "interpolate": config.get("tuning", {}).get("interpolate", False),
     }
+    # The page that lies in the folder may have been written with others.
+    page = workdir / "report.json"
+    if page.exists():
+        report |= {key: read_json(page)[key] for key in ("baseline", "metric")}
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(rows)

@@ -3,11 +3,17 @@
 import argparse
 import time
 from collections.abc import Sequence
+from typing import NoReturn
 
 from gnomon.experiments.command import guarded
 from gnomon.experiments.data import load, storage
 from gnomon.experiments.errors import UserError, explain
 from gnomon.experiments.shown import printable
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; --help says what there is")
 
 
 def run(argv: Sequence[str] | None = None) -> None:
@@ -24,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     Raises:
       UserError: names the data set that cannot be had, and why.
     """
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m gnomon.experiments.data",
         description="Stores data sets, so that a run finds them ready.",
     )
