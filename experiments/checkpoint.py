@@ -306,6 +306,13 @@ class Checkpoints:
         shutil.rmtree(doomed, ignore_errors=True)
 
 
+def read(folder: Path) -> tuple[dict[str, Any], list[np.ndarray | None]]:
+    """Reads the manifest and the checked arrays of one checkpoint, by its own word."""
+    manifest = _read_manifest(folder)
+    _check_files(folder, manifest)
+    return manifest, _read_arrays(folder, manifest["leaves"])
+
+
 def _read_manifest(folder: Path) -> dict[str, Any]:
     try:
         sealed = read_json(folder / MANIFEST)

@@ -11,14 +11,19 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import ml_collections
+import numpy as np
 
 from gnomon.experiments.mesh import check_mesh
-from gnomon.experiments.resolve import ConfigError, check, did_you_mean, is_whole
+from gnomon.experiments.preflight import check_components
+from gnomon.experiments.ranges import check_fields, check_leaves, check_optimizer
+from gnomon.experiments.resolve import ConfigError, check, did_you_mean
 
 PACKAGED = Path(__file__).parent / "configs"
+# Sections whose fields are gnomon's; a component's own signature says what it takes.
+_OWN = ("evaluate", "report", "dynamics", "tuning", "mesh")
 
 
 def defaults() -> ml_collections.ConfigDict:
@@ -45,8 +50,9 @@ def defaults() -> ml_collections.ConfigDict:
             dynamics=dict(free=False, cheap_every=0, full_every=0, layers=""),
             report=dict(baseline="", metric="validation_loss"),
             # The protocol of a sweep: rates added to a grid until its best one is
-            # inside; optima read between the points of the grid.
-            tuning=dict(widen=0, interpolate=False),
+            # inside; optima read between the points of the grid; the optimizer's field
+            # that is tuned ("": its learning rate, or what the grid varies instead).
+            tuning=dict(widen=0, interpolate=False, field=""),
         )
     )
 
@@ -90,23 +96,112 @@ def packaged(argument: str) -> str:
     return path + colon + arg
 
 
+class File(NamedTuple):
+    """A config file that has been read.
+
+    Attributes:
+      path: where it is.
+      arg: what follows the colon of ``path.py:arg``.
+      module: the file as a module.
+      config: what its ``get_config`` returned.
+    """
+
+    path: str
+    arg: str
+    module: ModuleType
+    config: ml_collections.ConfigDict
+
+
 def load_module(path: str | Path) -> ModuleType:
-    """Imports a config file by its path."""
+    """Imports a config file by its path.
+
+    Raises:
+      ConfigError: there is no such file, or it is no Python; names the line.
+    """
     path = Path(path)
     spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None or not path.exists():
+    if not path.is_file():
         raise ConfigError(f"--config={path}: no such config file")
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"--config={path}: not a Python file; its name ends in .py")
+    try:
+        compile(path.read_bytes(), str(path), "exec")
+    except SyntaxError as error:
+        line = f"{path}:{error.lineno or 1}"
+        raise ConfigError(f"{line}: {type(error).__name__}: {error.msg}") from error
+    except ValueError as error:  # a null byte
+        raise ConfigError(f"{path}: not a Python file: {error}") from error
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
+def call(module: ModuleType, name: str, arg: str) -> Any:
+    """Calls a function of a config file, with the argument where it takes one.
+
+    Raises:
+      ConfigError: there is no such function, or it takes no argument and is given one.
+    """
+    path = module.__file__
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise ConfigError(f"--config={path} has no {name}(): define it")
+    takes_arg = bool(inspect.signature(function).parameters)
+    if arg and not takes_arg and name == "get_config":
+        raise ConfigError(f"--config={path}:{arg}: its get_config() takes no argument")
+    return function(arg) if takes_arg else function()
+
+
+def open_config(argument: str) -> File:
+    """Reads the config file of ``path.py:arg``.
+
+    Raises:
+      ConfigError: it has no ``get_config``, or that returns no config.
+    """
+    path, _, arg = packaged(argument).partition(":")
+    module = load_module(path)
+    config = call(module, "get_config", arg)
+    if isinstance(config, dict):
+        config = ml_collections.ConfigDict(config)
+    if not isinstance(config, ml_collections.ConfigDict):
+        raise ConfigError(
+            f"--config={path}: get_config() returned a {type(config).__name__}; start"
+            " from config.defaults(), change it and return it"
+        )
+    return File(path, arg, module, config)
+
+
 def load(argument: str) -> dict:
     """The config of ``path.py:arg`` as a plain dict."""
-    path, _, arg = packaged(argument).partition(":")
-    get_config = load_module(path).get_config
-    takes_arg = bool(inspect.signature(get_config).parameters)
-    return plain(get_config(arg) if takes_arg else get_config())
+    return plain(open_config(argument).config)
+
+
+def check_flags(config: Mapping, words: Iterable[str]) -> None:
+    """Refuses ``--config.FIELD=VALUE`` for a field that the config does not have.
+
+    Raises:
+      ConfigError: names the field, and one that is like it.
+    """
+    for word in words:
+        path = word.lstrip("-").partition("=")[0]
+        _, *parts = path.split(".")
+        node: Any = config
+        for depth, part in enumerate(parts):
+            part = part.partition("[")[0]
+            if not isinstance(node, Mapping | ml_collections.ConfigDict):
+                raise ConfigError(
+                    f"{word}: {'.'.join(['config', *parts[:depth]])} has no fields"
+                )
+            if part not in node:
+                where = ".".join(["config", *parts[:depth]])
+                raise ConfigError(
+                    f"{word}: {where} has no field {part!r}"
+                    f"{did_you_mean(part, list(node))}; a new one goes into the file"
+                )
+            node = node[part]
+        if isinstance(node, Mapping | ml_collections.ConfigDict):
+            fields = ", ".join(node)
+            raise ConfigError(f"{word}: a section; name a field of it: {fields}")
 
 
 def plain(config: Any) -> Any:
@@ -117,6 +212,8 @@ def plain(config: Any) -> Any:
         return {str(key): plain(value) for key, value in config.items()}
     if isinstance(config, list | tuple):
         return [plain(value) for value in config]
+    if isinstance(config, np.generic | np.ndarray):
+        return config.tolist()
     return config
 
 
@@ -159,22 +256,16 @@ def override(config: Mapping, changes: Mapping[str, Any]) -> dict:
                     f" {type(node[last]).__name__}, not {type(value).__name__}"
                 )
             if isinstance(node[last], float) and isinstance(value, int):
-                value = float(value)
+                try:
+                    value = float(value)
+                except OverflowError as error:
+                    raise ConfigError(f"override {field}: too large") from error
         elif "name" not in node:
             raise ConfigError(
                 f"override {field!r}: unknown field{did_you_mean(last, node)}"
             )
         node[last] = value
     return result
-
-
-def _positive(section: Mapping, fields: Iterable[str], path: str = "") -> None:
-    for field in fields:
-        value = section[field]
-        if not is_whole(value, 1):
-            raise ConfigError(
-                f"config.{path}{field}={value!r}: needs an integer above 0"
-            )
 
 
 def validate(config: Mapping) -> None:
@@ -192,36 +283,21 @@ def validate(config: Mapping) -> None:
     for field in known:
         if field not in config:
             raise ConfigError(f"config.{field}: missing; start from config.defaults()")
-    for section in ("evaluate", "report", "dynamics", "tuning", "mesh"):
-        for field in config[section]:
-            if field not in known[section]:
-                hint = did_you_mean(field, known[section])
-                raise ConfigError(f"config.{section}.{field}: unknown field{hint}")
-    _positive(config, ["steps", "batch", "log_every", "checkpoint_every"])
-    _positive(config["evaluate"], ["batches", "batch"], "evaluate.")
-    check_mesh(config)
-    if not isinstance(config["seed"], int) or config["seed"] < 0:
-        raise ConfigError(f"config.seed={config['seed']!r}: needs an integer >= 0")
-    for field in ("cheap_every", "full_every"):
-        value = config["dynamics"].get(field, 0)
-        if not is_whole(value, 0):
+    for section, fields in known.items():
+        if not isinstance(fields, Mapping):
+            continue
+        if not isinstance(config[section], Mapping):
             raise ConfigError(
-                f"config.dynamics.{field}={value!r}: needs an integer >= 0 (0: never)"
+                f"config.{section}={config[section]!r}: needs a section of fields"
             )
-    widen = config["tuning"].get("widen", 0)
-    if not is_whole(widen, 0):
-        raise ConfigError(
-            f"config.tuning.widen={widen!r}: needs an integer >= 0, the most rates that"
-            " are added to one grid"
-        )
-    interpolate = config["tuning"].get("interpolate", False)
-    if not isinstance(interpolate, bool):
-        raise ConfigError(
-            f"config.tuning.interpolate={interpolate!r}: needs true or false"
-        )
-    free, layers = (config["dynamics"].get(field) for field in ("free", "layers"))
-    if not isinstance(free, bool | None):
-        raise ConfigError(f"config.dynamics.free={free!r}: needs true or false")
+        for field in config[section]:
+            if section in _OWN and field not in fields:
+                hint = did_you_mean(field, fields)
+                raise ConfigError(f"config.{section}.{field}: unknown field{hint}")
+    check_leaves(config)
+    check_fields(config)
+    check_mesh(config)
+    layers = config["dynamics"].get("layers")
     try:
         re.compile(layers or "")
     except re.error as error:
@@ -232,9 +308,20 @@ def validate(config: Mapping) -> None:
     optimizer = check(config["optimizer"], "optimizer")
     check(config["schedule"], "schedule", provided=("peak", "steps"))
     check({"name": config["task"]}, "task", provided=("apply", "batch"))
-    for field in config["static"]:
+    static = config["static"]
+    if not isinstance(static, list | tuple):
+        raise ConfigError(f"config.static={static!r}: needs a list of fields")
+    for field in static:
         if field not in config["optimizer"]:
-            hint = did_you_mean(field, config["optimizer"])
+            hint = did_you_mean(str(field), config["optimizer"])
             raise ConfigError(
                 f"config.static: {optimizer.__name__} has no field {field!r}{hint}"
             )
+    check_optimizer(config["optimizer"])
+    field = config["tuning"].get("field", "")
+    if field and field not in config["optimizer"]:
+        hint = did_you_mean(field, config["optimizer"])
+        raise ConfigError(
+            f"config.tuning.field={field!r}: config.optimizer has no such field{hint}"
+        )
+    check_components(config)

@@ -23,14 +23,18 @@ from gnomon.experiments.resolve import ConfigError
 WAIT_SECONDS = 1.0  # of silence before a wait for a lock is said
 
 PathLike = str | os.PathLike[str]
+_SPELLED = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
+_NUMBERS = {spelled: float(number) for number, spelled in _SPELLED.items()}
 
 
 def jsonable(value: Any) -> Any:
-    """Converts a value to what JSON can say, non-finite floats to null.
+    r"""Converts a value to what JSON can say, non-finite floats to text.
 
     JSON has no NaN and no infinity, and a reader in another language refuses a file
-    that spells them. A number that is not finite therefore becomes `None`: a metric
-    that diverged reads back as "no value" instead of as a syntax error.
+    that has them bare. A number that is not finite therefore becomes the text
+    ``"NaN"``, ``"Infinity"`` or ``"-Infinity"``, from which `from_json` and most
+    languages' own conversions read the number again. A text that spells one of these
+    is told apart by a backslash before it.
 
     Args:
       value: Mappings, sequences, sets (sorted), strings, numbers, booleans, `None`,
@@ -45,19 +49,40 @@ def jsonable(value: Any) -> Any:
 
     Example:
       >>> jsonable({"loss": float("nan"), "widths": (np.int32(8), np.float32(0.5))})
-      {'loss': None, 'widths': [8, 0.5]}
+      {'loss': 'NaN', 'widths': [8, 0.5]}
     """
     return _jsonable(value, "value")
 
 
+def from_json(value: Any) -> Any:
+    r"""What `jsonable` was given, from what JSON says.
+
+    Tuples and sets come back as lists, arrays as lists, keys as text.
+
+    Example:
+      >>> from_json({"loss": "NaN", "rates": ["-Infinity", 1.5], "label": "\\NaN"})
+      {'loss': nan, 'rates': [-inf, 1.5], 'label': 'NaN'}
+    """
+    if isinstance(value, dict):
+        return {key: from_json(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [from_json(item) for item in value]
+    if isinstance(value, str):
+        escaped = value.startswith("\\") and value.lstrip("\\") in _NUMBERS
+        return value[1:] if escaped else _NUMBERS.get(value, value)
+    return value
+
+
 def _jsonable(value: Any, where: str) -> Any:
-    if value is None or isinstance(value, bool | str):
+    if value is None or isinstance(value, bool):
         return value
+    if isinstance(value, str):
+        return "\\" + value if value.lstrip("\\") in _NUMBERS else value
     # Built-in subclasses (enums, str-like ints) are reduced to the plain type.
     if isinstance(value, int):
         return int(value)
     if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
+        return float(value) if math.isfinite(value) else _SPELLED[str(float(value))]
     if isinstance(value, Mapping):
         return {str(k): _jsonable(v, f"{where}[{k!r}]") for k, v in value.items()}
     if isinstance(value, Set):
@@ -158,7 +183,7 @@ def write_json(path: PathLike, obj: Any) -> None:
 
     Args:
       path: Where to write.
-      obj: The object; its non-finite floats are written as null.
+      obj: The object; its non-finite floats are written as `jsonable` spells them.
 
     Raises:
       TypeError: If the object holds what JSON cannot. Nothing is written then.
@@ -168,7 +193,7 @@ def write_json(path: PathLike, obj: Any) -> None:
 
 
 def read_json(path: PathLike) -> Any:
-    """Reads a JSON file.
+    """Reads a JSON file, its numbers as `from_json` reads them.
 
     Args:
       path: What to read.
@@ -179,7 +204,7 @@ def read_json(path: PathLike) -> Any:
     """
     text = Path(path).read_bytes()
     try:
-        return json.loads(text)
+        return from_json(json.loads(text))
     except (ValueError, RecursionError) as error:
         raise _damaged(path, f"is not valid JSON: {error}") from error
 

@@ -21,6 +21,7 @@ from jax.sharding import PartitionSpec as P
 
 from gnomon.experiments.data import Dataset
 from gnomon.experiments.mesh import device_mesh, shardings_of, size_of, specs_of
+from gnomon.experiments.preflight import check_fixed, check_metric
 from gnomon.experiments.probes import due, settings_of
 from gnomon.experiments.program import TrainState, make_program
 from gnomon.experiments.resolve import ConfigError, resolve
@@ -199,7 +200,10 @@ def trace(config: Mapping, dataset: Dataset) -> TrainState:
         seed = jax.ShapeDtypeStruct((), jnp.uint32)
         state = jax.eval_shape(program.init, seed, hypers, batch)
         specs_of(config, state.params)
-        jax.eval_shape(program.step, state, batch, hypers)
+        after = jax.eval_shape(program.step, state, batch, hypers)
+        check_fixed(state, after, config["optimizer"]["name"])
+        examples = batch_shapes(dataset.validation, evaluate["batch"])
+        check_metric(config, state, jax.eval_shape(program.evaluate, state, examples))
         for tier in due(settings_of(config), 0, logging=True):
             jax.eval_shape(program.probes[tier], state, batch, hypers)
     except ConfigError:

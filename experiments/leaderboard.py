@@ -7,17 +7,22 @@ writes ``docs/leaderboard.md`` and its pictures from the run tables in
 there. Every number is computed anew from the stored trials.
 """
 
+import functools
 import shutil
+import urllib.parse
+from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
 
 from gnomon.experiments import command
+from gnomon.experiments.errors import UserError
 from gnomon.experiments.files import write_text
 from gnomon.experiments.report import figures, verdict
 from gnomon.experiments.report.analysis import Analysis, analyze
 from gnomon.experiments.report.text import verdict_lines
 from gnomon.experiments.report.tuning import why
+from gnomon.experiments.shown import is_name, markdown
 from gnomon.experiments.tables import Stored, read, store
 
 HEADING = (
@@ -44,20 +49,24 @@ def study(stored: Stored, page: bool) -> tuple[str, str]:
         stored.columns, report["baseline"], report["metric"], report["interpolate"]
     )
     facts = dict(stored.facts)
-    parts = [f"## {stored.name}"]
-    parts.append(" ".join(verdict_lines(analysis)[:1]))
+    parts = [f"## {markdown(stored.name)}"]
+    parts.append(markdown(" ".join(verdict_lines(analysis)[:1])))
     picture = figures.speedups(analysis)
     if picture:
-        parts.append(
-            f"![Effective speedup of each optimizer](results/{stored.name}.svg)"
-        )
+        parts.append(f"![Effective speedup of each optimizer]({_link(stored, 'svg')})")
     parts.append(_table(analysis))
-    links = [f"[run table](results/{stored.name}.csv)"]
+    links = [f"[run table]({_link(stored, 'csv')})"]
     if page:
-        links.insert(0, f"[full report](results/{stored.name}.html)")
+        links.insert(0, f"[full report]({_link(stored, 'html')})")
     parts.append(" · ".join(links))
-    parts.append("\n".join(f"- {name}: {value}" for name, value in facts.items()))
+    parts.append(
+        "\n".join(f"- {markdown(name)}: {markdown(v)}" for name, v in facts.items())
+    )
     return "\n\n".join(parts), picture
+
+
+def _link(stored: Stored, ending: str) -> str:
+    return f"results/{urllib.parse.quote(stored.name)}.{ending}"
 
 
 def _table(analysis: Analysis) -> str:
@@ -98,18 +107,19 @@ def _table(analysis: Analysis) -> str:
                 verdict.call(summary.log_interval, summary.seeds, p=summary.p),
             )
         )
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    cells = [rows[:2], [tuple(markdown(cell) for cell in row) for row in rows[2:]]]
+    return "\n".join(f"| {' | '.join(row)} |" for part in cells for row in part)
 
 
 def build(docs: Path) -> Path:
     """Writes the page from the tables in ``docs/results``.
 
     Raises:
-      ValueError: there is none.
+      UserError: there is none.
     """
     tables = sorted((docs / "results").glob("*.json"))
     if not tables:
-        raise ValueError(
+        raise UserError(
             f"--docs={docs}: no run table in {docs / 'results'}; store one with"
             " --add=WORKDIR --name=NAME"
         )
@@ -132,30 +142,49 @@ def build(docs: Path) -> Path:
 
 
 def add(workdir: Path, docs: Path, name: str) -> None:
-    """Stores a finished sweep's table and, where it has been written, its report."""
+    """Stores a finished sweep's table and, where it has been written, its report.
+
+    Args:
+      workdir: the sweep's folder.
+      docs: the folder of the page.
+      name: what the table is called, a plain file name.
+
+    Raises:
+      UserError: the name is none, or trials are not done.
+    """
+    if not is_name(name):
+        raise UserError(
+            f"--name={name}: give a plain name of letters, digits, spaces and ._+-,"
+            " without a folder"
+        )
     path = store(workdir, docs / "results", name)
     page = workdir / "report.html"
     if page.exists():
         shutil.copyfile(page, path.with_suffix(".html"))
 
 
-def main() -> None:
+def main(values: flags.FlagValues) -> None:
     """The command."""
-    values = flags.FLAGS
     if (values.add is None) != (values.name is None):
-        raise ValueError("--add and --name go together; give both or none")
+        raise UserError("--add and --name go together; give both or none")
+    if not values.docs:
+        raise UserError("--docs: empty; give the folder of the page")
     if values.add is not None:
         add(Path(values.add), Path(values.docs), values.name)
     print(build(Path(values.docs)))
 
 
-def run() -> None:
-    """Defines the flags and runs the command."""
-    flags.DEFINE_string("docs", "docs", "The folder of the page.")
-    flags.DEFINE_string("add", None, "A finished sweep's folder, to be stored.")
-    flags.DEFINE_string("name", None, "The stored sweep's name.")
+def define(values: flags.FlagValues) -> None:
+    """Defines the flags."""
+    string = functools.partial(flags.DEFINE_string, flag_values=values)
+    string("docs", "docs", "The folder of the page.")
+    string("add", None, "A finished sweep's folder, to be stored.")
+    string("name", None, "The stored sweep's name.")
 
-    command.run(main, FileNotFoundError, ValueError)
+
+def run(argv: Sequence[str] | None = None) -> None:
+    """Runs the command."""
+    command.run(main, define, __doc__, argv)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from gnomon.experiments.files import (
     PathLike,
     clean,
+    from_json,
     jsonable,
     make_folder,
     sync_folder,
@@ -58,7 +59,7 @@ class MetricsWriter:
       ...     writer.write(20, {"train_loss": float("nan")})
       >>> print(Path(folder, "metrics.jsonl").read_text(), end="")
       {"step": 10, "train_loss": 2.5}
-      {"step": 20, "train_loss": null}
+      {"step": 20, "train_loss": "NaN"}
     """
 
     def __init__(
@@ -98,7 +99,8 @@ class MetricsWriter:
         Args:
           step: The number of steps taken.
           values: Numbers by name, as Python, NumPy or JAX scalars; non-finite ones
-            are written as null. Other JSON values are kept from TensorBoard.
+            are written as ``"NaN"``, ``"Infinity"``, ``"-Infinity"``. Other JSON values
+            are kept from TensorBoard.
 
         Raises:
           ValueError: If the writer is closed.
@@ -114,8 +116,8 @@ class MetricsWriter:
         size, crc = self._position
         self._position = Position(size + len(text), zlib.crc32(text, crc))
         if self._events is not None:
-            for name, value in row.items():
-                # null is a number that was not finite; TensorBoard marks those.
+            for name, value in from_json(row).items():
+                # TensorBoard marks a number that is not finite, or is not there.
                 number = float("nan") if value is None else value
                 if name != "step" and isinstance(number, int | float):
                     self._events.add_scalar(name, number, step)
@@ -171,7 +173,7 @@ def read_metrics(path: PathLike) -> list[dict[str, Any]]:
     rows = []
     for number, line in enumerate(lines, 1):
         try:
-            rows.append(json.loads(line))
+            rows.append(from_json(json.loads(line)))
         except ValueError as error:
             raise ValueError(f"{path}, line {number} is not JSON: {error}") from error
     return rows

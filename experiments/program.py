@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from gnomon.experiments import probes
+from gnomon.experiments.preflight import same_shapes
 from gnomon.experiments.resolve import build, resolve
 from gnomon.models import functional
 from gnomon.optimizers import apply_fused
@@ -90,7 +91,7 @@ def make_optimizer(
     spec = _fill(config, hypers, "optimizer")
     schedule = learning_rate(config, hypers)
     provided = {} if schedule is None else {"learning_rate": schedule}
-    return optax.with_extra_args_support(build(spec, **provided))
+    return same_shapes(build(spec, **provided), spec["name"])
 
 
 def make_program(config: Mapping) -> Program:

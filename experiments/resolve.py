@@ -12,8 +12,10 @@ import inspect
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+from gnomon.experiments.errors import UserError
 
-class ConfigError(ValueError):
+
+class ConfigError(UserError):
     """A config that cannot run; the message names the field and the fix."""
 
 

@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gnomon.experiments.done import read_result
-from gnomon.experiments.files import read_object
+from gnomon.experiments.errors import UserError
+from gnomon.experiments.files import from_json, jsonable, read_object
+from gnomon.experiments.shown import printable
 
 
 class Run(NamedTuple):
@@ -50,7 +52,7 @@ class Run(NamedTuple):
             text = ""
         for line in text.splitlines():
             try:
-                record = json.loads(line)
+                record = from_json(json.loads(line))
                 lines[record["step"]] = lines.get(record["step"], {}) | record
             except (ValueError, KeyError, TypeError):
                 continue
@@ -73,7 +75,7 @@ def load_runs(workdir: str | os.PathLike[str]) -> list[Run]:
 
     Raises:
       FileNotFoundError: There is no such folder, or no trial in it.
-      ValueError: A config or result is not what the sweep writes.
+      UserError: A config or result is not what the sweep writes.
     """
     workdir = Path(workdir)
     if not workdir.is_dir():
@@ -95,9 +97,10 @@ def _load(folder: Path) -> Run:
     result = read_result(folder)
     try:
         label = config.get("label") or config["optimizer"]["name"].split(".")[-1]
+        label = printable(label)
         return Run(folder.name, label, int(config["seed"]), config, result, folder)
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
+        raise UserError(
             f"{folder / 'config.json'}: not a trial's config ({error!r})"
         ) from error
 
@@ -114,7 +117,7 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
             flat |= flatten(value, f"{prefix}{key}.")
         else:
             scalar = value is None or isinstance(value, bool | int | float | str)
-            flat[prefix + key] = value if scalar else json.dumps(value)
+            flat[prefix + key] = value if scalar else json.dumps(jsonable(value))
     return flat
 
 
@@ -166,4 +169,9 @@ def _is_number(value: Any) -> bool:
 
 
 def _number(value: Any) -> float:
-    return float(value) if _is_number(value) else float("nan")
+    if not _is_number(value):
+        return float("nan")
+    try:
+        return float(value)
+    except OverflowError:
+        return float("inf") if value > 0 else float("-inf")

@@ -21,6 +21,13 @@ def constant(peak, steps) -> Schedule:
     return lambda count: jnp.asarray(peak, jnp.float32)
 
 
+def _fractions(**values) -> None:
+    """Refuses a concrete number that is no fraction of a run, or of a rate."""
+    for name, value in values.items():
+        if isinstance(value, int | float) and not 0.0 <= value <= 1.0:
+            raise ValueError(f"{name}={value!r}: needs a fraction, from 0 to 1")
+
+
 def _warmup(count, steps, warmup) -> tuple[jax.Array, jax.Array]:
     """The warm-up factor and the progress of the decay, both in [0, 1].
 
@@ -42,12 +49,16 @@ def warmup_cosine(peak, steps, warmup=0.1, final=0.0) -> Schedule:
       peak: the highest learning rate.
       steps: the length of the run, in steps.
       warmup: fraction of the run spent warming up.
-      final: last learning rate over the peak.
+      final: last learning rate over the peak, a fraction too.
+
+    Raises:
+      ValueError: a number that is no fraction.
 
     >>> schedule = warmup_cosine(1.0, steps=100, warmup=0.1)
     >>> [round(float(schedule(t)), 3) for t in (0, 10, 55, 100)]
     [0.091, 1.0, 0.5, 0.0]
     """
+    _fractions(warmup=warmup, final=final)
 
     def schedule(count):
         rising, decay = _warmup(count, steps, warmup)
@@ -64,6 +75,7 @@ def warmup_linear(peak, steps, warmup=0.1, final=0.0) -> Schedule:
     >>> [round(float(schedule(t)), 3) for t in (0, 10, 55, 100)]
     [0.091, 1.0, 0.5, 0.0]
     """
+    _fractions(warmup=warmup, final=final)
 
     def schedule(count):
         rising, decay = _warmup(count, steps, warmup)

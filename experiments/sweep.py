@@ -8,22 +8,22 @@ done and goes on with the rest; several processes may work on one folder. With
 """
 
 import contextlib
-import inspect
+import functools
 import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TextIO
 
 import numpy as np
 from absl import flags
-from ml_collections import config_flags
 
 from gnomon.experiments import engine, report
 from gnomon.experiments.chunks import claim, finish, is_done, trial_folder
-from gnomon.experiments.cli import launch
-from gnomon.experiments.config import load_module, plain
+from gnomon.experiments.cli import Given, launch, need
+from gnomon.experiments.config import call, load_module
 from gnomon.experiments.data import Dataset, load
 from gnomon.experiments.done import lost_rows, read_result
 from gnomon.experiments.files import clean, lock, read_object, write_json
@@ -35,6 +35,7 @@ from gnomon.experiments.plan import fit_lanes, group_names, plan_group, plan_tab
 from gnomon.experiments.progress import Progress
 from gnomon.experiments.resolve import ConfigError
 from gnomon.experiments.runs import load_runs, table
+from gnomon.experiments.shown import printable
 from gnomon.experiments.trials import (
     Trial,
     digest,
@@ -43,7 +44,7 @@ from gnomon.experiments.trials import (
     make_trials,
     split,
 )
-from gnomon.experiments.widen import widened
+from gnomon.experiments.widen import additions
 
 POLL_SECONDS = 2.0
 
@@ -130,17 +131,20 @@ def prepare(
 
 
 def _describe(folder: Path, trial: Trial) -> None:
-    """Writes a trial's config; that of a trial that is done stays as it was."""
+    """Writes a trial's config; of one that is done, only how it is reported."""
     path = folder / "config.json"
     clean(path)
+    config = trial.config | {"label": trial.label}
     result = read_result(folder, trial.id)
     if result is not None:
         if lost := lost_rows(folder, result):
             _tell(lost)
         with contextlib.suppress(FileNotFoundError, ConfigError):
-            read_object(path)
-            return
-    write_json(path, trial.config | {"label": trial.label})
+            old = read_object(path)
+            config = old | {key: config[key] for key in ("report", "tuning")}
+            if config == old:
+                return
+    write_json(path, config)
 
 
 def _tell(text: str) -> None:
@@ -225,7 +229,7 @@ def run_sweep(
             with claimed.lock:
                 trial = claimed.trials[0]
                 name = sweep.names[group_key(trial)]
-                progress.message(f"{name}: {len(claimed.trials)} trials")
+                progress.message(f"{printable(name)}: {len(claimed.trials)} trials")
                 dataset = sweep.data(trial)
                 chunk = engine.Chunk(
                     claimed.trials,
@@ -264,14 +268,16 @@ def run_widening(
     for _ in range(max(trial.config["tuning"].get("widen", 0) for trial in trials)):
         ids = {trial.id for trial in trials}
         done = table([run for run in load_runs(workdir) if run.id in ids])
-        added = widened(trials, done, trials[0].config["report"]["metric"])
+        added = additions(trials, done, trials[0].config["report"]["metric"])
         if not added:
             break
-        grown = Sweep(added, sweep.max_lanes)
+        value_of = {one.trial.id: one.value for one in added}
+        grown = Sweep([one.trial for one in added], sweep.max_lanes)
         for key, group in grown.groups.items():
-            rates = sorted({t.config["optimizer"]["learning_rate"] for t in group})
-            shown = ", ".join(f"{rate:g}" for rate in rates)
-            print(f"best rate at the end of a grid: {grown.names[key]} adds {shown}")
+            values = sorted({value_of[trial.id] for trial in group})
+            shown = ", ".join(f"{value:g}" for value in values)
+            name = printable(grown.names[key])
+            print(f"best rate at the end of a grid: {name} adds {shown}")
         prepare(grown, workdir, about, earlier=trials)
         run(grown, workdir)
         trials += grown.trials
@@ -279,14 +285,18 @@ def run_widening(
 
 def trials_of(config: dict[str, Any], path: str, arg: str = "") -> list[Trial]:
     """The trials that a config file's ``sweep()`` yields over a base config."""
-    module = load_module(path)
+    return trials_from(config, load_module(path), arg)
+
+
+def trials_from(config: dict[str, Any], module: ModuleType, arg: str) -> list[Trial]:
+    """The trials that the ``sweep()`` of a config file, as a module, yields."""
     if not hasattr(module, "sweep"):
         raise ConfigError(
-            f"--config={path} has no sweep(): add one that yields overrides, or train"
-            " the config alone with python -m gnomon.experiments.train"
+            f"--config={module.__file__} has no sweep(): add one that yields"
+            " overrides, or train the config alone with python -m"
+            " gnomon.experiments.train"
         )
-    takes_arg = bool(inspect.signature(module.sweep).parameters)
-    return make_trials(config, module.sweep(arg) if takes_arg else module.sweep())
+    return make_trials(config, call(module, "sweep", arg))
 
 
 def dry_run(sweep: Sweep) -> str:
@@ -297,55 +307,74 @@ def dry_run(sweep: Sweep) -> str:
             plan_group(sweep.names[key], group, sweep.data(group[0]), sweep.max_lanes)
         )
         print(
-            f"planned {len(plans)}/{len(sweep.groups)}: {sweep.names[key]}",
+            f"planned {len(plans)}/{len(sweep.groups)}: {printable(sweep.names[key])}",
             file=sys.stderr,
         )
     return plan_table(plans)
 
 
-def main() -> None:
+def main(given: Given) -> None:
     """The command."""
-    path, _, arg = config_flags.get_config_filename(flags.FLAGS["config"]).partition(
-        ":"
-    )
-    workdir = Path(flags.FLAGS.workdir)
-    distributed = flags.FLAGS.engine == "ray" and not flags.FLAGS.dry_run
+    values, workdir = given.flags, given.workdir
+    distributed = values.engine == "ray" and not values.dry_run
     if distributed:
         # Here, because it imports this module, and after it Ray.
         from gnomon.experiments import on_ray
 
         on_ray.connect()
-    trials = trials_of(plain(flags.FLAGS.config), path, arg)
-    sweep = Sweep(trials, flags.FLAGS.max_lanes)
+    if not values.dry_run:
+        need("matplotlib", "the report's pictures")
+    trials = trials_from(given.config, given.file.module, given.file.arg)
+    if any(trial.config["tensorboard"] for trial in trials):
+        need("tensorboardX", "config.tensorboard=True (False goes without)")
+    sweep = Sweep(trials, values.max_lanes)
     print(f"{len(trials)} trials in {len(sweep.groups)} groups")
-    if flags.FLAGS.dry_run:
-        print(dry_run(sweep))
+    if values.dry_run:
+        print(printable(dry_run(sweep), keep="\n"))
         return
     run: Callable = run_sweep
     if distributed:
         run = partial(
             on_ray.run_sweep,
-            cpus=flags.FLAGS.ray_cpus,
-            gpus=flags.FLAGS.ray_gpus,
-            retries=flags.FLAGS.ray_retries,
+            cpus=values.ray_cpus,
+            gpus=values.ray_gpus,
+            retries=values.ray_retries,
         )
     else:
         sweep.check_devices()
-    run = partial(run, keep_checkpoints=flags.FLAGS.keep_checkpoints)
-    run_widening(sweep, workdir, {"config": path, "arg": arg, "command": sys.argv}, run)
+    run = partial(run, keep_checkpoints=values.keep_checkpoints)
+    about = {
+        "config": given.file.path,
+        "arg": given.file.arg,
+        "command": given.words,
+    }
+    run_widening(sweep, workdir, about, run)
     report.main(workdir)
 
 
-def run() -> None:
+def define(values: flags.FlagValues) -> None:
+    """Defines the flags of a sweep."""
+    switch, whole, number, choice = (
+        functools.partial(kind, flag_values=values)
+        for kind in (
+            flags.DEFINE_bool,
+            flags.DEFINE_integer,
+            flags.DEFINE_float,
+            flags.DEFINE_enum,
+        )
+    )
+    switch("dry_run", False, "Print the plan and its cost; run nothing.")
+    whole("max_lanes", 0, "Most trials side by side; 0: what fits.", lower_bound=0)
+    switch("keep_checkpoints", False, "Keep checkpoints of done trials.")
+    choice("engine", "local", ["local", "ray"], "Who runs the trials: local or ray.")
+    number("ray_cpus", 1, "CPUs of a Ray task.", lower_bound=0)
+    number("ray_gpus", 0, "GPUs of a Ray task.", lower_bound=0)
+    whole("ray_retries", 3, "Deaths that a Ray task may survive.", lower_bound=0)
+
+
+def run(argv: Sequence[str] | None = None) -> None:
     """Entry point of the console script."""
-    flags.DEFINE_bool("dry_run", False, "Print the plan and its cost; run nothing.")
-    flags.DEFINE_integer("max_lanes", 0, "Most trials side by side; 0: what fits.")
-    flags.DEFINE_bool("keep_checkpoints", False, "Keep checkpoints of done trials.")
-    flags.DEFINE_enum("engine", "local", ["local", "ray"], "Who runs the trials.")
-    flags.DEFINE_float("ray_cpus", 1, "CPUs of a Ray task.", lower_bound=0)
-    flags.DEFINE_float("ray_gpus", 0, "GPUs of a Ray task.", lower_bound=0)
-    flags.DEFINE_integer("ray_retries", 3, "Deaths that a Ray task may survive.")
-    launch(main)
+    launch(main, __doc__, define, argv)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ same for all of them, and where they come from.
 
 import csv
 import io
+import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,12 +15,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gnomon.experiments.files import read_json, write_json, write_text
+from gnomon.experiments.errors import UserError
+from gnomon.experiments.files import (
+    from_json,
+    jsonable,
+    read_json,
+    write_json,
+    write_text,
+)
 from gnomon.experiments.report.provenance import select, trace
 from gnomon.experiments.runs import load_runs, table
 
 # Differ between trials without saying what was trained, or are kept beside the rows.
 _LEFT_OUT = ("report.", "tuning.", "log_every", "checkpoint_every", "tensorboard")
+_KEPT = ("tuning.field",)  # which says how a trial is read
 
 
 class Stored(NamedTuple):
@@ -50,7 +59,7 @@ def store(workdir: Path, folder: Path, name: str) -> Path:
       The path of the JSON file.
 
     Raises:
-      ValueError: trials are not done.
+      UserError: trials are not done.
       FileNotFoundError: there is no such sweep.
     """
     path = workdir / "sweep.json"
@@ -58,26 +67,34 @@ def store(workdir: Path, folder: Path, name: str) -> Path:
     runs, planned, notes = select(load_runs(workdir), sweep)
     provenance = trace(runs, planned, sweep, notes)
     if not provenance.complete:
-        raise ValueError(
+        raise UserError(
             f"--add={workdir}: {provenance.done}; run the sweep's command again to"
             " finish it, then add it"
         )
     columns = table(runs)
     same, rows = {}, {}
     for field, column in columns.items():
-        if field.startswith(_LEFT_OUT):
+        if field.startswith(_LEFT_OUT) and field not in _KEPT:
             continue
         values = [_plain(value) for value in column]
         if field != "id" and all(value == values[0] for value in values):
             same[field] = values[0]
         else:
             rows[field] = values
+    # Cells of a column that holds more than text are JSON, to come back as they were.
+    mixed = [field for field, values in rows.items() if _is_mixed(columns, field)]
+    for field in mixed:
+        rows[field] = [json.dumps(jsonable(value)) for value in rows[field]]
     config = runs[0].config
     report = {
         "baseline": config.get("report", {}).get("baseline", ""),
         "metric": config.get("report", {}).get("metric", "validation_loss"),
         "interpolate": config.get("tuning", {}).get("interpolate", False),
     }
+    # The page that lies in the folder may have been written with others.
+    page = workdir / "report.json"
+    if page.exists():
+        report |= {key: read_json(page)[key] for key in ("baseline", "metric")}
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(rows)
@@ -87,6 +104,7 @@ def store(workdir: Path, folder: Path, name: str) -> Path:
         "report": report,
         "facts": dict(provenance.facts),
         "text": [f for f in [*rows, *same] if columns[f].dtype == object],
+        "mixed": mixed,
         "same": same,
         "rows": len(runs),
     }
@@ -98,19 +116,22 @@ def read(path: Path) -> Stored:
     """Reads a stored table by the path of its JSON file.
 
     Raises:
-      ValueError: the two files do not belong together.
+      UserError: the two files do not belong together.
     """
     about = read_json(path)
     with path.with_suffix(".csv").open(newline="", encoding="utf-8") as file:
         heading, *lines = csv.reader(file)
     if len(lines) != about["rows"]:
-        raise ValueError(
+        raise UserError(
             f"{path.with_suffix('.csv')} has {len(lines)} rows and {path.name} says"
             f" {about['rows']}: store the sweep again"
         )
     columns: dict[str, np.ndarray] = {}
     for field, values in zip(heading, zip(*lines, strict=True), strict=True):
-        if field in about["text"]:
+        if field in about.get("mixed", ()):
+            columns[field] = np.empty(len(lines), object)
+            columns[field][:] = [from_json(json.loads(value)) for value in values]
+        elif field in about["text"]:
             columns[field] = np.array([v or None for v in values], dtype=object)
         else:
             columns[field] = np.array([float(v) if v else math.nan for v in values])
@@ -118,6 +139,15 @@ def read(path: Path) -> Stored:
         kind = object if field in about["text"] else float
         columns[field] = np.full(len(lines), value, dtype=kind)  # None becomes NaN
     return Stored(path.stem, columns, about["report"], about["facts"])
+
+
+def _is_mixed(columns: Mapping[str, np.ndarray], field: str) -> bool:
+    column = columns[field]
+    if column.dtype != object:
+        return False
+    return any(
+        not (value is None or (isinstance(value, str) and value)) for value in column
+    )
 
 
 def _plain(value: Any) -> Any:

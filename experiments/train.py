@@ -5,17 +5,18 @@ done. Interrupted or killed and run again, it ends with the parameters, to the b
 that an uninterrupted run ends with.
 """
 
+import math
 import sys
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-from absl import flags
 
 from gnomon.experiments import engine
 from gnomon.experiments.checkpoint import Checkpoints
-from gnomon.experiments.cli import launch
+from gnomon.experiments.cli import Given, launch, need
 from gnomon.experiments.config import plain, validate
 from gnomon.experiments.data import Dataset, load
 from gnomon.experiments.done import lost_rows, read_result
@@ -31,6 +32,7 @@ from gnomon.experiments.progress import Progress
 from gnomon.experiments.resolve import ConfigError
 from gnomon.experiments.results import units_per_step
 from gnomon.experiments.runs import flatten
+from gnomon.experiments.shown import printable
 from gnomon.experiments.trials import Trial, make_trial
 
 
@@ -90,7 +92,15 @@ def train(config: dict[str, Any], workdir: Path) -> dict:
       Interrupted: stopped on request, after a checkpoint.
     """
     validate(config)
+    if config["tensorboard"]:
+        need("tensorboardX", "config.tensorboard=True (False goes without)")
     trial = make_trial(config)
+    same_run(workdir, trial)
+    # All that can be refused is, before anything is written.
+    if read_result(workdir, trial.id) is None:
+        dataset = load(config["data"])
+        state = trace(config, dataset)
+        device_mesh(config)
     with lock(workdir / "lock") as held:
         if not held.acquired:
             raise ConfigError(f"--workdir={workdir} is in use by {held.owner}")
@@ -100,10 +110,7 @@ def train(config: dict[str, Any], workdir: Path) -> dict:
             if lost := lost_rows(workdir, result):
                 print(lost, file=sys.stderr)
             return result
-        dataset = load(config["data"])
         about = same_data(workdir, trial, dataset)
-        state = trace(config, dataset)
-        device_mesh(config)
         print(parameter_table(state.params))
         for name, content in (("config", trial.config), ("run", about)):
             clean(workdir / f"{name}.json")
@@ -137,6 +144,9 @@ def load_state(workdir: Path) -> TrainState:
     """The newest saved state of a run: parameters, optimizer state, statistics.
 
     It only reads, and may do so while the run is under way.
+    The state takes its form from the model and the optimizer, so this imports and
+    calls what the folder's ``config.json`` names: load no folder that you would not
+    run a program from. `gnomon.experiments.arrays.load_arrays` imports nothing.
 
     Args:
       workdir: the folder of a run that `train` made, finished or not.
@@ -164,19 +174,23 @@ def load_state(workdir: Path) -> TrainState:
     return jax.tree.map(lambda leaf: leaf[0], saved)
 
 
-def main() -> None:
+def main(given: Given) -> None:
     """The command."""
-    result = train(plain(flags.FLAGS.config), Path(flags.FLAGS.workdir))
+    result = train(given.config, given.workdir)
     final = ", ".join(
-        f"{name} {'not finite' if value is None else f'{value:.4f}'}"
-        for name, value in result["final"].items()
+        f"{name} {_shown(value)}" for name, value in result["final"].items()
     )
-    print(f"{result['status']}: {final}")
+    print(f"{result['status']}: {printable(final)}")
 
 
-def run() -> None:
+def _shown(value: float | None) -> str:
+    finite = value is not None and math.isfinite(value)
+    return f"{value:.4f}" if finite else "not finite"
+
+
+def run(argv: Sequence[str] | None = None) -> None:
     """Entry point of the console script."""
-    launch(main)
+    launch(main, __doc__, argv=argv)
 
 
 if __name__ == "__main__":

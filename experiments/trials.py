@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 from gnomon.experiments.config import override, validate
 from gnomon.experiments.fields import OBSERVING, OPERATIONAL, PLACEMENT, RHYTHM
+from gnomon.experiments.preflight import check_baselines
+from gnomon.experiments.ranges import check_traced
 from gnomon.experiments.resolve import ConfigError
 
 TRACED_SECTIONS = ("optimizer", "schedule")
@@ -42,8 +44,13 @@ def digest(contents: Any, length: int = 12) -> str:
 
 
 def make_trial(config: Mapping) -> Trial:
-    """Gives a config its id: a hash of the fields that decide its result."""
+    """Gives a config its id: a hash of the fields that decide its result.
+
+    Raises:
+      ConfigError: a number that float32, and so the trial, would not see.
+    """
     config = dict(config)
+    check_traced(split(config)[1])
     left_out = (*OPERATIONAL, *OBSERVING, *PLACEMENT)
     return Trial(digest({k: v for k, v in config.items() if k not in left_out}), config)
 
@@ -56,13 +63,23 @@ def make_trials(base: Mapping, overrides: Iterable[Mapping[str, Any]]) -> list[T
         overrides give the same trial.
     """
     trials: dict[str, Trial] = {}
+    if not isinstance(overrides, Iterable) or isinstance(overrides, str | Mapping):
+        raise ConfigError(
+            f"sweep() returned a {type(overrides).__name__}: yield overrides such as"
+            " {'optimizer.learning_rate': 1e-3}, or return a list of them"
+        )
     for number, changes in enumerate(overrides):
+        if not isinstance(changes, Mapping):
+            raise ConfigError(
+                f"trial {number} of sweep() is a {type(changes).__name__}: it needs an"
+                " override such as {'optimizer.learning_rate': 1e-3}"
+            )
         try:
             config = override(base, changes)
             validate(config)
+            trial = make_trial(config)
         except ConfigError as error:
             raise ConfigError(f"trial {number} {dict(changes)}: {error}") from error
-        trial = make_trial(config)
         if trial.id in trials:
             raise ConfigError(
                 f"trial {number} {dict(changes)}: the sweep already has this trial;"
@@ -71,6 +88,10 @@ def make_trials(base: Mapping, overrides: Iterable[Mapping[str, Any]]) -> list[T
         trials[trial.id] = trial
     if not trials:
         raise ConfigError("sweep() yields no trials; yield at least {} for the base")
+    check_baselines(
+        {trial.label for trial in trials.values()},
+        {t.config["report"].get("baseline", "") for t in trials.values()},
+    )
     return list(trials.values())
 
 

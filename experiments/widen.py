@@ -1,5 +1,7 @@
 """Widens tuning grids until the best learning rate of each lies inside.
 
+Whatever an optimizer is tuned by in a learning rate's place is widened in its place.
+
 A grid whose best rate is its first or last has not found the optimum. Each round
 adds to such a grid one rate beyond that end, at the grid's own ratio, with the seeds
 and the other hyperparameters of the best setting. What is added follows from results
@@ -7,10 +9,23 @@ alone, so a rerun, and every process that works on a folder, adds the same trial
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from gnomon.experiments.config import override
-from gnomon.experiments.report.tuning import RATE, Cell, Setting, Table, cells
+from gnomon.experiments.report.tuning import Cell, Setting, Table, cells
 from gnomon.experiments.trials import Trial, make_trial
+
+
+class Added(NamedTuple):
+    """A trial that widens a grid.
+
+    Attributes:
+      trial: the trial.
+      value: of what the grid tunes.
+    """
+
+    trial: Trial
+    value: float
 
 
 def beyond(cell: Cell) -> tuple[Setting, float] | None:
@@ -25,18 +40,19 @@ def beyond(cell: Cell) -> tuple[Setting, float] | None:
     if cell.status not in ("edge", "diverged"):
         return None
     by_rate = {setting.learning_rate: setting for setting in cell.settings}
-    rates = sorted(by_rate)
-    if len(rates) < 2 or any(rate != rate for rate in rates):
+    rates = sorted(rate for rate in by_rate if rate == rate)
+    if len(rates) < 2:
         return None
     best = cell.optimum
     if best is None or best.learning_rate == rates[0]:
-        setting, ratio = best or by_rate[rates[0]], rates[0] / rates[1]
+        setting, before = best or by_rate[rates[0]], rates[1]
     else:
-        setting, ratio = best, rates[-1] / rates[-2]
-    return setting, float(f"{setting.learning_rate * ratio:.4g}")
+        setting, before = best, rates[-2]
+    value = cell.knob.beyond(setting.learning_rate, before)
+    return None if value is None else (setting, value)
 
 
-def widened(trials: Sequence[Trial], table: Table, metric: str) -> list[Trial]:
+def additions(trials: Sequence[Trial], table: Table, metric: str) -> list[Added]:
     """The trials that one round of widening adds; none when every grid is wide enough.
 
     Args:
@@ -49,9 +65,14 @@ def widened(trials: Sequence[Trial], table: Table, metric: str) -> list[Trial]:
     for cell in cells(table, metric):
         if (found := beyond(cell)) is None:
             continue
-        setting, rate = found
+        setting, value = found
         for trial_id in setting.trials:
             if trial_id is not None:
-                config = override(by_id[trial_id].config, {RATE: rate})
-                added.append(make_trial(config))
+                config = override(by_id[trial_id].config, {cell.knob.field: value})
+                added.append(Added(make_trial(config), value))
     return added
+
+
+def widened(trials: Sequence[Trial], table: Table, metric: str) -> list[Trial]:
+    """The trials of `additions`."""
+    return [added.trial for added in additions(trials, table, metric)]

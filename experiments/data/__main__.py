@@ -2,14 +2,35 @@
 
 import argparse
 import time
+from collections.abc import Sequence
+from typing import NoReturn
 
+from gnomon.experiments.command import guarded
 from gnomon.experiments.data import load, storage
-from gnomon.experiments.resolve import ConfigError
+from gnomon.experiments.errors import UserError, explain
+from gnomon.experiments.shown import printable
 
 
-def main() -> None:
-    """Loads each named data set and says what it holds."""
-    parser = argparse.ArgumentParser(
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; --help says what there is")
+
+
+def run(argv: Sequence[str] | None = None) -> None:
+    """The command; what a person can cause ends it in one line."""
+    guarded(lambda: main(argv))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Loads each named data set and says what it holds.
+
+    Args:
+      argv: the arguments; by default those of the process.
+
+    Raises:
+      UserError: names the data set that cannot be had, and why.
+    """
+    parser = _Parser(
         prog="python -m gnomon.experiments.data",
         description="Stores data sets, so that a run finds them ready.",
     )
@@ -21,13 +42,15 @@ def main() -> None:
         help="as in config.data.name (default: stdlib_text digits)",
     )
     print(f"data sets of this package lie in {storage.data_dir()}")
-    for name in parser.parse_args().names:
+    for name in parser.parse_args(argv).names:
         start = time.perf_counter()
         try:
             data = load({"name": name})
-        except (ConfigError, FileNotFoundError) as error:
-            parser.exit(1, f"{name}: {error}\n")
-        print(f"{name}  sha256 {data.fingerprint}")
+        except Exception as error:
+            if (line := explain(error)) is None:
+                raise
+            raise UserError(f"{name}: {line}") from error
+        print(f"{printable(name)}  sha256 {data.fingerprint}")
         for split in ("train", "validation"):
             for key, array in getattr(data, split).items():
                 shape = " x ".join(str(size) for size in array.shape)
@@ -37,4 +60,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run()

@@ -5,29 +5,36 @@
 way, and then says how much of it is done.
 """
 
+import functools
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
 
 from gnomon.experiments import command
+from gnomon.experiments.errors import UserError
 from gnomon.experiments.files import read_json, write_json, write_text
 from gnomon.experiments.runs import load_runs, table
+from gnomon.experiments.shown import printable
 
 
-def write_report(workdir: str | os.PathLike[str]) -> str:
+def write_report(
+    workdir: str | os.PathLike[str], baseline: str = "", metric: str = ""
+) -> str:
     """Writes `report.html` and `report.json` into a sweep's folder.
 
     Args:
       workdir: The sweep's folder.
+      baseline: The label to compare with; "" takes what the config says.
+      metric: The final metric to compare; "" takes what the config says.
 
     Returns:
       The report as plain text, its last line the page's path.
 
     Raises:
       FileNotFoundError: The folder is missing or holds no trials.
-      ValueError: No trial has finished, or the config's report section names a
-        baseline or metric that the trials do not have.
+      UserError: No trial has finished, or none has the baseline or the metric.
     """
     # Loaded here, so that a sweep that only runs trials does not wait for pictures.
     from gnomon.experiments.report.analysis import analyze
@@ -45,15 +52,16 @@ def write_report(workdir: str | os.PathLike[str]) -> str:
     sweep = read_json(path) if path.exists() else {}
     runs, planned, notes = select(every, sweep)
     if not any(run.result is not None for run in runs):
-        raise ValueError(
+        raise UserError(
             f"--workdir={workdir}: 0 of {planned} trials done, so there is nothing to"
             " report; run the sweep's command again to go on"
         )
     section = runs[0].config.get("report", {})
-    metric = section.get("metric") or "validation_loss"
+    baseline = baseline or section.get("baseline", "")
+    metric = metric or section.get("metric") or "validation_loss"
     interpolate = runs[0].config.get("tuning", {}).get("interpolate", False)
     columns = table(runs)
-    analysis = analyze(columns, section.get("baseline", ""), metric, interpolate)
+    analysis = analyze(columns, baseline, metric, interpolate)
     law = baseline_law(columns, analysis, runs[0].config)
     provenance = trace(runs, planned, sweep, notes)
     by_id = {run.id: run for run in runs}
@@ -70,14 +78,25 @@ def write_report(workdir: str | os.PathLike[str]) -> str:
     )
 
 
-def main(workdir: str | os.PathLike[str]) -> None:
+def main(workdir: str | os.PathLike[str], baseline: str = "", metric: str = "") -> None:
     """Writes the report of a folder and prints it."""
-    print(write_report(workdir))
+    print(printable(write_report(workdir, baseline, metric), keep="\n"))
 
 
-def run() -> None:
+def define(values: flags.FlagValues) -> None:
+    """Defines the flags of a report."""
+    string = functools.partial(flags.DEFINE_string, flag_values=values)
+    string("workdir", None, "The sweep's folder, read and written to.")
+    string("baseline", "", "The label to compare with, instead of the config's.")
+    string("metric", "", "The final metric to compare, instead of the config's.")
+
+
+def _started(values: flags.FlagValues) -> None:
+    if not values.workdir:
+        raise UserError("--workdir: missing; give the folder of a sweep")
+    main(values.workdir, values.baseline, values.metric)
+
+
+def run(argv: Sequence[str] | None = None) -> None:
     """The console command."""
-    flags.DEFINE_string("workdir", None, "The sweep's folder, read and written to.")
-    flags.mark_flag_as_required("workdir")
-
-    command.run(lambda: main(flags.FLAGS.workdir), FileNotFoundError, ValueError)
+    command.run(_started, define, __doc__, argv)

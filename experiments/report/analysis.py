@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from gnomon.experiments.errors import UserError
 from gnomon.experiments.report.multiple import holm
 from gnomon.experiments.report.speedup import (
     Comparison,
@@ -67,14 +68,14 @@ def analyze(
       interpolate: Read tuned losses between the points of the grids.
 
     Raises:
-      ValueError: No trial has the baseline's label, or none recorded the metric.
+      UserError: No trial has the baseline's label, or none recorded the metric.
     """
     labels = [str(label) for label in dict.fromkeys(table["label"])]
     baseline = baseline or labels[0]
     if baseline not in labels:
-        raise ValueError(
+        raise UserError(
             f"config.report.baseline={baseline!r}: no trial has this label; there"
-            f" are: {', '.join(labels)}"
+            f" are: {', '.join(labels)}; report takes another as --baseline"
         )
     found = sorted(
         cells(table, metric, interpolate), key=lambda cell: cell.label != baseline

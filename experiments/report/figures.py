@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from gnomon.experiments.report.analysis import Analysis
+from gnomon.experiments.report.axis import Axis
 from gnomon.experiments.report.curves import Curve
 from gnomon.experiments.report.profiles import LIMIT, Profiles, profile
 from gnomon.experiments.report.speedup import NO_INTERVAL
@@ -22,7 +23,6 @@ from gnomon.experiments.report.style import (
     log_axis,
     log_ticks,
     looks,
-    short,
     to_svg,
 )
 from gnomon.experiments.report.tuning import Cell, Scale
@@ -36,17 +36,24 @@ WIDE = (420, 300)
 def learning_rates(analysis: Analysis) -> list[str]:
     """Final loss against learning rate: a panel for each scale."""
     look = looks(analysis.labels)
-    cells = [c for c in analysis.cells if np.isfinite(c.settings[0].learning_rate)]
-    scales = [s for s in analysis.scales if any(c.scale == s for c in cells)]
+    panels = {
+        (scale, cell.knob): [
+            c for c in analysis.cells if (c.scale, c.knob) == (scale, cell.knob)
+        ]
+        for scale in analysis.scales
+        for cell in analysis.cells
+        if cell.scale == scale and _values([cell])
+    }
     return [
-        _learning_rate_panel(
-            [c for c in cells if c.scale == scale],
-            look,
-            _name(analysis.metric),
-            f"learning-rate-{i}",
-        )
-        for i, scale in enumerate(scales)
+        _learning_rate_panel(cells, look, _name(analysis.metric), f"learning-rate-{i}")
+        for i, cells in enumerate(panels.values())
     ]
+
+
+def _values(cells: Sequence[Cell]) -> list[float]:
+    """What is tuned, at each point of some grids."""
+    found = {s.learning_rate for c in cells for s in c.settings}
+    return sorted(value for value in found if not math.isnan(value))
 
 
 def _learning_rate_panel(
@@ -55,23 +62,23 @@ def _learning_rate_panel(
     scale = cells[0].scale
     with canvas(*PANEL) as (figure, axes):
         axes.set_title(scale.name, loc="left")
-        axes.set_xscale("log")
-        rates = [s.learning_rate for c in cells for s in c.settings]
-        axes.set_xlim(min(rates) / 1.35, max(rates) * 1.35)
+        axis = Axis(cells[0].knob, _values(cells))
+        axis.prepare(axes)
         low, high = _loss_limits(cells)
         axes.set_ylim(low, high)
         axes.locator_params(axis="y", nbins=5)
         for i, cell in enumerate(cells):
-            _learning_rate_line(axes, cell, look[cell.label], high, 0.97 - 0.05 * i)
+            _learning_rate_line(
+                axes, cell, look[cell.label], high, 0.97 - 0.05 * i, axis
+            )
         untuned = [cell.label for cell in cells if cell.tuned is None]
         if untuned:
             words = f"not tuned: {', '.join(untuned)}"
             axes.set_title(words, loc="right", color=WARNING, fontsize=10, weight=400)
-        ticks = log_ticks(min(rates) / 1.1, max(rates) * 1.1)
-        log_axis(axes.xaxis, ticks, [short(t) for t in ticks])
-        axes.set_xlabel("learning rate")
+        axis.label(axes)
         axes.set_ylabel(f"final {metric}")
-        return to_svg(figure, name, f"Final {metric} by learning rate, {scale.name}")
+        words = f"Final {metric} by {axis.knob.words}, {scale.name}"
+        return to_svg(figure, name, words)
 
 
 def _loss_limits(cells: Sequence[Cell]) -> tuple[float, float]:
@@ -85,11 +92,11 @@ def _loss_limits(cells: Sequence[Cell]) -> tuple[float, float]:
 
 
 def _learning_rate_line(
-    axes: Axes, cell: Cell, look: Look, high: float, lane: float
+    axes: Axes, cell: Cell, look: Look, high: float, lane: float, axis: Axis
 ) -> None:
     envelope: dict[float, float] = {}
     for setting in cell.settings:
-        rate, mean = setting.learning_rate, setting.mean
+        rate, mean = axis.place(setting.learning_rate), setting.mean
         # Marks for what has no place in the picture lie in a lane at its top edge.
         off = "x" if setting.diverged else "^" if mean > high else ""
         if off:
@@ -122,8 +129,10 @@ def _learning_rate_line(
     )
     if cell.optimum is None:
         return
+    value, loss = cell.lowest
     axes.plot(
-        *cell.lowest,
+        axis.place(value),
+        loss,
         look.marker,
         markersize=10,
         markerfacecolor=look.color if cell.tuned else "white",

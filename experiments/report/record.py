@@ -5,6 +5,7 @@ from typing import Any
 
 from gnomon.experiments.report import verdict
 from gnomon.experiments.report.analysis import Analysis
+from gnomon.experiments.report.knob import LEARNING_RATE
 from gnomon.experiments.report.law import Law
 from gnomon.experiments.report.profiles import Profiles
 from gnomon.experiments.report.provenance import Provenance
@@ -19,7 +20,7 @@ def record(
     law: Law | None = None,
     found: Profiles | None = None,
 ) -> dict[str, Any]:
-    """Everything the report says, as plain data; what is unknown is NaN.
+    """Everything the report says, as plain data; what is unknown is None.
 
     Args:
       analysis: The numbers.
@@ -34,7 +35,7 @@ def record(
       baseline's runs cannot tell it.
     """
     base = analysis.baseline
-    return {
+    said = {
         "baseline": base,
         "metric": analysis.metric,
         "complete": provenance.complete,
@@ -48,6 +49,16 @@ def record(
         "notes": [*provenance.notes, *verdict.notes(analysis)],
         "provenance": dict(provenance.facts),
     }
+    return _known(said)
+
+
+def _known(value: Any) -> Any:
+    """A value with None for each NaN in it."""
+    if isinstance(value, dict):
+        return {key: _known(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_known(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _profiles(found: Profiles) -> dict[str, Any]:
@@ -148,7 +159,9 @@ def _cell(cell: Cell) -> dict[str, Any]:
         "seeds": list(cell.seeds),
         "status": cell.status,
         "tuned": cell.tuned is not None,
-        "learning_rate": cell.lowest[0],
+        "learning_rate": cell.lowest[0] if cell.knob == LEARNING_RATE else None,
+        "knob": cell.knob.field or None,
+        "value": cell.lowest[0],
         "loss": cell.lowest[1],
         "optimum": None if optimum is None else _setting(optimum),
         "grid": [_setting(setting) for setting in cell.settings],

@@ -22,6 +22,7 @@ WARNING = "#a3341f"
 _PARAMETERS: Any = {
     "svg.fonttype": "none",  # text stays text: it can be selected, and scales
     "svg.hashsalt": "gnomon",
+    "text.parse_math": False,  # a dollar in a label is a dollar
     "font.family": "sans-serif",
     "font.size": 11.0,
     "axes.titlesize": 12.0,

@@ -11,26 +11,30 @@ from gnomon.experiments.report.profiles import Profiles
 from gnomon.experiments.report.provenance import Provenance
 from gnomon.experiments.report.speedup import Comparison
 from gnomon.experiments.report.style import flops, short
-from gnomon.experiments.report.tuning import RATE, Cell, why
+from gnomon.experiments.report.tuning import Cell, why
 
 Rows = list[list[str]]
 
 
 def tuned_rows(analysis: Analysis) -> Rows:
     """Tuned settings: a heading and a row for each optimizer at each scale."""
-    heading = ["optimizer", "scale", "parameters", "compute", "learning rate"]
+    knobs = {cell.knob.words for cell in analysis.cells if cell.knob.field}
+    alone = next(iter(knobs or {"learning rate"})) if len(knobs) < 2 else ""
+    heading = ["optimizer", "scale", "parameters", "compute", alone or "tuned"]
     heading += ["other settings", "tuned loss", "seeds", "tried", "diverged", "status"]
-    rows = [_tuned_row(cell) for cell in analysis.cells]
+    rows = [
+        _tuned_row(cell, "" if alone else cell.knob.words) for cell in analysis.cells
+    ]
     table = [heading, *rows]
     if not any(row[5] for row in rows):
         table = [row[:5] + row[6:] for row in table]
     return table
 
 
-def _tuned_row(cell: Cell) -> list[str]:
+def _tuned_row(cell: Cell, knob: str) -> list[str]:
     optimum, size = cell.optimum, cell.scale.parameters
     others = {} if optimum is None else dict(optimum.values)
-    others.pop(RATE, None)
+    others.pop(cell.knob.field, None)
     loss = "-"
     if optimum is not None:
         loss = f"{cell.lowest[1]:.4f}"
@@ -43,7 +47,7 @@ def _tuned_row(cell: Cell) -> list[str]:
         cell.scale.name,
         "-" if math.isnan(size) else f"{size:,.0f}",
         "-" if math.isnan(cell.compute) else f"{flops(cell.compute)}FLOP",
-        rate if rate != "nan" else "none",
+        f"{knob} {rate}".strip() if rate != "nan" else "none",
         ", ".join(f"{k.partition('.')[2]} {v}" for k, v in others.items()),
         loss,
         str(len(cell.seeds)),

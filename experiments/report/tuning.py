@@ -1,5 +1,8 @@
 """Tuned settings: which learning rate each optimizer wants at each scale.
 
+What is said of learning rates holds for whatever an optimizer has in its place
+(`knob`).
+
 A *scale* is what the trials of a comparison share: model, data, batch and number of
 steps. A *cell* is one optimizer at one scale: a grid of settings, each run with
 every seed. The tuned setting is the one with the smallest mean final loss over the
@@ -15,12 +18,14 @@ from typing import Any
 
 import numpy as np
 
+from gnomon.experiments.errors import UserError
 from gnomon.experiments.fields import OBSERVING, OPERATIONAL, PLACEMENT
 from gnomon.experiments.report.interpolation import lowest, neighbors
+from gnomon.experiments.report.knob import LEARNING_RATE, RATE, Knob, knob_of
 
+__all__ = ["RATE", "Cell", "Knob", "Scale", "Setting", "Table", "cells", "why"]
 Table = Mapping[str, np.ndarray]
 Key = tuple[tuple[str, Any], ...]
-RATE = "optimizer.learning_rate"
 
 # Fields that tell trials of one scale apart, or that change no trained weight.
 _WITHIN = ("label", "seed", "static", "id", "status", "optimizer.", "schedule.")
@@ -57,7 +62,8 @@ class Setting:
 
     Attributes:
       values: The hyperparameters that vary within the cell.
-      learning_rate: NaN for an optimizer without one.
+      learning_rate: The value of what is tuned (the cell's ``knob``), by default the
+        learning rate; NaN where nothing is.
       losses: Final loss of each of the cell's seeds, NaN where there is none.
       statuses: For each seed ``finished``, ``diverged``, ``unfinished``, ``missing``.
       trials: For each seed the trial's id, or None.
@@ -95,6 +101,7 @@ class Cell:
         of the grid are not done), ``diverged`` (no setting survived all seeds).
       compute: FLOPs of one training run; NaN when none finished.
       interpolate: Whether losses and rates are read between the points of the grid.
+      knob: What the grid tunes.
     """
 
     label: str
@@ -105,6 +112,7 @@ class Cell:
     status: str
     compute: float
     interpolate: bool = False
+    knob: Knob = LEARNING_RATE
 
     @property
     def tuned(self) -> Setting | None:
@@ -137,7 +145,7 @@ class Cell:
             return float("nan"), float("nan")
         n = len(self.seeds)
         rate, loss = self._lowest(np.full((1, n), 1 / n))
-        return float(np.exp(rate[0])), float(loss[0])
+        return self.knob.value(rate[0]), float(loss[0])
 
     def _lowest(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         log_rates, losses, beside = self._curve
@@ -149,18 +157,21 @@ class Cell:
 
     @functools.cached_property
     def _curve(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Log rates, losses ``[seeds, settings]`` and neighbors of usable settings.
+        """Coordinates, losses ``[seeds, settings]``, neighbors of usable settings.
 
         Usable is what every seed finished.
         """
         usable = [s for s in self.settings if np.isfinite(s.mean)]
         rates = np.array([s.learning_rate for s in usable])
         others = [
-            tuple(sorted((k, str(v)) for k, v in s.values.items() if k != RATE))
+            tuple(
+                sorted((k, str(v)) for k, v in s.values.items() if k != self.knob.field)
+            )
             for s in usable
         ]
         losses = np.array([s.losses for s in usable]).T
-        return np.log(rates), losses, neighbors(rates, others)
+        at = self.knob.coordinate(rates)
+        return at, losses, neighbors(at, others)
 
 
 def cells(table: Table, metric: str, interpolate: bool = False) -> list[Cell]:
@@ -176,13 +187,14 @@ def cells(table: Table, metric: str, interpolate: bool = False) -> list[Cell]:
       and length.
 
     Raises:
-      ValueError: No finished trial recorded the metric.
+      UserError: No finished trial recorded the metric.
     """
     losses = table.get(f"final.{metric}")
     if losses is None:
         known = [name[6:] for name in table if name.startswith("final.")]
         have = f"there are: {', '.join(known)}" if known else "no trial has finished"
-        raise ValueError(f"config.report.metric={metric!r}: not recorded; {have}")
+        have += "; report takes another as --metric" if known else ""
+        raise UserError(f"config.report.metric={metric!r}: not recorded; {have}")
     scale_of = _scales(table)
     labels = list(dict.fromkeys(table["label"]))
     rows: dict[tuple[str, Scale], list[int]] = {}
@@ -206,7 +218,7 @@ def why(cell: Cell) -> str:
     return {
         "tuned": "is tuned",
         "edge": "is untuned: optimum at grid edge",
-        "single": "is untuned: one learning rate only",
+        "single": f"is untuned: one {cell.knob.words} only",
         "incomplete": "is incomplete: trials of its grid are not done",
         "diverged": "diverged at every setting",
     }[cell.status]
@@ -276,11 +288,12 @@ def _value(value: Any) -> Any:
 def _cell(
     table: Table, losses: np.ndarray, rows: np.ndarray, label: str, scale: Scale
 ) -> Cell:
+    knob = knob_of(table, rows)
     fields = [
         name
         for name in table
         if name.startswith(("optimizer.", "schedule."))
-        and (name == RATE or len({_value(v) for v in table[name][rows]}) > 1)
+        and (name == knob.field or len({_value(v) for v in table[name][rows]}) > 1)
     ]
     seeds = tuple(sorted({int(s) for s in table["seed"][rows]}))
     grid: dict[tuple, dict[int, int]] = {}
@@ -288,11 +301,13 @@ def _cell(
         key = tuple(_value(table[name][row]) for name in fields)
         grid.setdefault(key, {})[int(table["seed"][row])] = int(row)
     settings = tuple(
-        _setting(table, losses, dict(zip(fields, key, strict=True)), by_seed, seeds)
+        _setting(
+            table, losses, dict(zip(fields, key, strict=True)), by_seed, seeds, knob
+        )
         for key, by_seed in grid.items()
     )
     settings = tuple(sorted(settings, key=lambda s: (s.learning_rate, str(s.values))))
-    best, status = _tune(settings)
+    best, status = _tune(settings, knob)
     compute = table["compute"][rows]
     compute = compute[np.isfinite(compute)]
     return Cell(
@@ -303,6 +318,7 @@ def _cell(
         best=best,
         status=status,
         compute=float(np.mean(compute)) if len(compute) else float("nan"),
+        knob=knob,
     )
 
 
@@ -312,6 +328,7 @@ def _setting(
     values: dict[str, Any],
     by_seed: dict[int, int],
     seeds: tuple[int, ...],
+    knob: Knob,
 ) -> Setting:
     rows = [by_seed.get(seed) for seed in seeds]
     found = [float("nan") if r is None else float(losses[r]) for r in rows]
@@ -321,7 +338,7 @@ def _setting(
             statuses[i] = "diverged"
         elif status != "finished":
             found[i] = float("nan")
-    rate = values.get(RATE)
+    rate = values.get(knob.field)
     return Setting(
         values=values,
         learning_rate=float(rate) if isinstance(rate, int | float) else float("nan"),
@@ -331,7 +348,7 @@ def _setting(
     )
 
 
-def _tune(settings: Sequence[Setting]) -> tuple[int | None, str]:
+def _tune(settings: Sequence[Setting], knob: Knob) -> tuple[int | None, str]:
     means = np.array([setting.mean for setting in settings])
     best = int(np.nanargmin(means)) if np.isfinite(means).any() else None
     statuses = {status for setting in settings for status in setting.statuses}
@@ -339,10 +356,10 @@ def _tune(settings: Sequence[Setting]) -> tuple[int | None, str]:
         return best, "incomplete"
     if best is None:
         return None, "diverged"
-    rates = sorted({setting.learning_rate for setting in settings})
-    if not np.isfinite(rates[0]):
-        return best, "tuned"  # no learning rate to tune
+    rates = {s.learning_rate for s in settings if not np.isnan(s.learning_rate)}
+    if not rates:
+        return best, "tuned"  # there is nothing to tune
     if len(rates) == 1:
         return best, "single"
-    at_edge = settings[best].learning_rate in (rates[0], rates[-1])
+    at_edge = settings[best].learning_rate in knob.open_ends(sorted(rates))
     return best, "edge" if at_edge else "tuned"

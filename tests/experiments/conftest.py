@@ -1,6 +1,7 @@
 """A run small enough to train many times, on the real data path."""
 
 import importlib.util
+import math
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import jax
 import pytest
 
 from gnomon.experiments.config import defaults, override, plain
+from gnomon.experiments.files import write_json
 
 # Ray is an extra of its own: `make test-ray` installs it and runs that file.
 collect_ignore = [] if importlib.util.find_spec("ray") else ["test_ray.py"]
@@ -72,6 +74,47 @@ def tiny():
         return override(base, {k.replace("__", "."): v for k, v in changes.items()})
 
     return make
+
+
+@pytest.fixture
+def folder_of(tmp_path):
+    """Writes a sweep's folder from rows of what differs, as if they had been run."""
+
+    def write(rows: list[dict], baseline: str = "") -> Path:
+        workdir = tmp_path / "study"
+        ids = []
+        for number, row in enumerate(rows):
+            ids.append(f"{number:012d}")
+            loss = row.get("loss", 2.0)
+            config = {
+                "label": row["label"],
+                "seed": row.get("seed", 0),
+                "steps": 10,
+                "model": {"name": "m", "width": 8},
+                "data": {"name": "d"},
+                "optimizer": {"name": "o"} | row["optimizer"],
+                "report": {"baseline": baseline, "metric": "validation_loss"},
+                "tuning": row.get("tuning", {}),
+            }
+            good = loss is not None and math.isfinite(loss)
+            result = {
+                "status": "finished" if good else "diverged",
+                "final": {"validation_loss": loss},
+                "parameters": 100,
+                "compute": 1e9,
+                "units": 100,
+                "data": {"name": "d", "fingerprint": "f"},
+                "versions": {"python": "3"},
+                "device": "a chip",
+                "seconds": 1.0,
+            }
+            write_json(workdir / "trials" / ids[-1] / "config.json", config)
+            write_json(workdir / "trials" / ids[-1] / "result.json", result)
+        about = {"command": ["sweep.py", "--config=x.py"], "trials": ids}
+        write_json(workdir / "sweep.json", about)
+        return workdir
+
+    return write
 
 
 @pytest.fixture(scope="session")

@@ -48,7 +48,7 @@ def test_json_round_trip_keeps_every_finite_value(tmp_path):
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
-def test_non_finite_numbers_become_null_in_every_form(tmp_path, bad):
+def test_non_finite_numbers_become_text_in_every_form_and_read_back(tmp_path, bad):
     write_json(
         tmp_path / "x.json",
         {
@@ -64,13 +64,21 @@ def test_non_finite_numbers_become_null_in_every_form(tmp_path, bad):
         raise AssertionError(f"{name} is not JSON")
 
     text = (tmp_path / "x.json").read_text()
-    assert json.loads(text, parse_constant=refuse) == {
-        "float": None,
-        "f32": None,
-        "bf16": None,
-        "array": [1.0, None],
-        "nested": [{"x": [None]}],
-    }
+    word = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}[str(bad)]
+    for found, wanted in (
+        (json.loads(text, parse_constant=refuse), word),
+        (read_json(tmp_path / "x.json"), bad),
+    ):
+        np.testing.assert_equal(
+            found,
+            {
+                "float": wanted,
+                "f32": wanted,
+                "bf16": wanted,
+                "array": [1.0, wanted],
+                "nested": [{"x": [wanted]}],
+            },
+        )
 
 
 def test_numpy_scalars_become_plain_numbers():

@@ -46,11 +46,14 @@ def test_rows_come_back_as_they_were_written(tmp_path):
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), np.float32("-inf")])
-def test_what_is_not_finite_is_null(tmp_path, bad):
+def test_what_is_not_finite_is_text_and_reads_back(tmp_path, bad):
     with MetricsWriter(tmp_path, tensorboard=False) as writer:
         writer.write(1, {"loss": bad})
     text = (tmp_path / "metrics.jsonl").read_text()
-    assert text == '{"step": 1, "loss": null}\n'
+    spelled = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}[str(float(bad))]
+    assert text == f'{{"step": 1, "loss": "{spelled}"}}\n'
+    (row,) = read_metrics(tmp_path)
+    np.testing.assert_equal(row["loss"], float(bad))
 
 
 def test_resuming_drops_the_rows_after_the_checkpoint(tmp_path):
