@@ -31,7 +31,7 @@ def numbers(name: str, values: Any) -> np.ndarray:
     """
     if type(values) is np.ndarray and values.dtype.kind in "iuf":
         return values.astype(np.float64)
-    given = np.ma.filled(np.ma.asarray(values, dtype=object), np.nan)
+    given: np.ndarray = np.ma.filled(np.ma.asarray(values, dtype=object), np.nan)
     texts = [value for value in given.flat if isinstance(value, str | bytes)]
     if texts:
         raise ValueError(f"{name}: not a column of numbers (texts: {texts[0]!r})")
