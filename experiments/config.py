@@ -45,8 +45,9 @@ def defaults() -> ml_collections.ConfigDict:
             dynamics=dict(free=False, cheap_every=0, full_every=0, layers=""),
             report=dict(baseline="", metric="validation_loss"),
             # The protocol of a sweep: rates added to a grid until its best one is
-            # inside; optima read between the points of the grid.
-            tuning=dict(widen=0, interpolate=False),
+            # inside; optima read between the points of the grid; lengths added to the
+            # baseline until they hold every speedup between them.
+            tuning=dict(widen=0, interpolate=False, lengthen=0),
         )
     )
 
@@ -213,6 +214,12 @@ def validate(config: Mapping) -> None:
         raise ConfigError(
             f"config.tuning.widen={widen!r}: needs an integer >= 0, the most rates that"
             " are added to one grid"
+        )
+    lengthen = config["tuning"].get("lengthen", 0)
+    if not is_whole(lengthen, 0):
+        raise ConfigError(
+            f"config.tuning.lengthen={lengthen!r}: needs an integer >= 0, the most"
+            " lengths that are added to the baseline of one model"
         )
     interpolate = config["tuning"].get("interpolate", False)
     if not isinstance(interpolate, bool):

@@ -2,16 +2,18 @@
 
 The config file's ``sweep()`` yields override mappings; each is a trial. Trials that
 can share a compiled program run side by side in it. With ``config.tuning.widen`` the
-grids then grow until the best learning rate of each lies inside. A rerun skips what is
-done and goes on with the rest; several processes may work on one folder. With
-``--engine=ray`` they are tasks of a Ray cluster (`gnomon.experiments.on_ray`).
+grids then grow until the best learning rate of each lies inside, and with
+``config.tuning.lengthen`` the baseline until its lengths hold every speedup. A rerun
+skips what is done and goes on with the rest; several processes may work on one folder.
+With ``--engine=ray`` they are tasks of a Ray cluster (`gnomon.experiments.on_ray`).
 """
 
 import inspect
 import sys
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import partial, reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -27,6 +29,7 @@ from gnomon.experiments.data import Dataset, load
 from gnomon.experiments.files import read_json, write_json
 from gnomon.experiments.group import Lanes, compile_lanes, flops_per_step, trace
 from gnomon.experiments.interrupt import Interruption
+from gnomon.experiments.lengthen import lengthened
 from gnomon.experiments.mesh import device_mesh
 from gnomon.experiments.plan import fit_lanes, group_names, plan_group, plan_table
 from gnomon.experiments.progress import Progress
@@ -204,7 +207,10 @@ def run_widening(
     about: dict[str, Any],
     run: Callable[[Sweep, Path], None] = run_sweep,
 ) -> None:
-    """Runs a sweep, then what `config.tuning.widen` adds to its grids, by rounds.
+    """Runs a sweep, then what `config.tuning` adds to it, by rounds.
+
+    ``widen`` rounds add rates to grids; when every grid is wide enough, ``lengthen``
+    rounds add lengths to the baseline, whose grids may then be widened in turn.
 
     Args:
       sweep: the sweep.
@@ -215,17 +221,33 @@ def run_widening(
     prepare(sweep, workdir, about)
     run(sweep, workdir)
     trials = list(sweep.trials)
-    for _ in range(max(trial.config["tuning"].get("widen", 0) for trial in trials)):
+    tuning = [trial.config["tuning"] for trial in trials]
+    left = {
+        name: max(one.get(name, 0) for one in tuning) for name in ("widen", "lengthen")
+    }
+    report = trials[0].config["report"]
+    interpolate = trials[0].config["tuning"].get("interpolate", False)
+    while any(left.values()):
         ids = {trial.id for trial in trials}
         done = table([run for run in load_runs(workdir) if run.id in ids])
-        added = widened(trials, done, trials[0].config["report"]["metric"])
+        added: list[Trial] = []
+        if left["widen"] and (added := widened(trials, done, report["metric"])):
+            left["widen"] -= 1
+            why, path = "best rate at the end of a grid", ("optimizer", "learning_rate")
+        elif left["lengthen"] and (
+            added := lengthened(
+                trials, done, report["baseline"], report["metric"], interpolate
+            )
+        ):
+            left["lengthen"] -= 1
+            why, path = "speedup beyond the baseline's lengths", ("steps",)
         if not added:
             break
         grown = Sweep(added, sweep.max_lanes)
         for key, group in grown.groups.items():
-            rates = sorted({t.config["optimizer"]["learning_rate"] for t in group})
-            shown = ", ".join(f"{rate:g}" for rate in rates)
-            print(f"best rate at the end of a grid: {grown.names[key]} adds {shown}")
+            values = {reduce(getitem, path, trial.config) for trial in group}
+            shown = ", ".join(f"{value:g}" for value in sorted(values))
+            print(f"{why}: {grown.names[key]} adds {shown}")
         prepare(grown, workdir, about, earlier=trials)
         run(grown, workdir)
         trials += grown.trials
