@@ -50,9 +50,10 @@ def defaults() -> ml_collections.ConfigDict:
             dynamics=dict(free=False, cheap_every=0, full_every=0, layers=""),
             report=dict(baseline="", metric="validation_loss"),
             # The protocol of a sweep: rates added to a grid until its best one is
-            # inside; optima read between the points of the grid; the optimizer's field
+            # inside; optima read between the points of the grid; lengths added to the
+            # baseline until they hold every speedup between them; the optimizer's field
             # that is tuned ("": its learning rate, or what the grid varies instead).
-            tuning=dict(widen=0, interpolate=False, field=""),
+            tuning=dict(widen=0, interpolate=False, lengthen=0, field=""),
         )
     )
 

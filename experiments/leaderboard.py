@@ -91,20 +91,24 @@ def _table(analysis: Analysis) -> str:
             said = f"no speedup: {summary.reason}"
             rows.append((label, "-", "-", "-", "0", seeds, budget, said))
             continue
+        said = verdict.call(summary.log_interval, summary.seeds, p=summary.p)
+        beside = verdict.extrapolation(summary, analysis.baseline)
         trend = "-"
         if summary.slope == summary.slope:
-            trend = f"{verdict.times(summary.slope)} "
-            trend += verdict.bracket(summary.slope_interval)
+            trend = f"{verdict.times(summary.slope, reach=summary.reach)} "
+            trend += verdict.bracket(
+                summary.slope_interval, reach=summary.interval_reach
+            )
         rows.append(
             (
                 label,
-                verdict.times(summary.log_speedup),
-                verdict.bracket(summary.log_interval),
+                verdict.times(summary.log_speedup, reach=summary.reach),
+                verdict.bracket(summary.log_interval, reach=summary.interval_reach),
                 trend,
                 f"{summary.scales[0]} of {summary.scales[1]}",
                 seeds,
                 budget,
-                verdict.call(summary.log_interval, summary.seeds, p=summary.p),
+                f"{said}; {beside}" if beside else said,
             )
         )
     cells = [rows[:2], [tuple(markdown(cell) for cell in row) for row in rows[2:]]]
@@ -128,8 +132,10 @@ def build(docs: Path) -> Path:
         "An effective speedup is the compute that the tuned baseline needs to reach an"
         " optimizer's tuned loss, over the compute that the optimizer used, as a"
         " geometric mean over the scales. Intervals are over seeds; verdicts are"
-        " corrected for the number of optimizers. This page is written by `python -m"
-        " gnomon.experiments.leaderboard` from the run tables in `results/`.",
+        " corrected for the number of optimizers. A star marks what lies beyond the"
+        " baseline's own runs, where its curve is only continued. This page is"
+        " written by `python -m gnomon.experiments.leaderboard` from the run tables in"
+        " `results/`.",
     ]
     for path in tables:
         stored = read(path)

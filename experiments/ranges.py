@@ -104,6 +104,9 @@ FIELDS: Mapping[str, Range] = {
     "report.baseline": Word(),
     "report.metric": Word(needed=True),
     "tuning.widen": Whole(0, meaning=", the most rates that are added to one grid"),
+    "tuning.lengthen": Whole(
+        0, meaning=", the most lengths that are added to the baseline of one model"
+    ),
     "tuning.interpolate": Switch(),
     "tuning.field": Word(),
 }

@@ -2,9 +2,10 @@
 
 The config file's ``sweep()`` yields override mappings; each is a trial. Trials that
 can share a compiled program run side by side in it. With ``config.tuning.widen`` the
-grids then grow until the best learning rate of each lies inside. A rerun skips what is
-done and goes on with the rest; several processes may work on one folder. With
-``--engine=ray`` they are tasks of a Ray cluster (`gnomon.experiments.on_ray`).
+grids then grow until the best learning rate of each lies inside, and with
+``config.tuning.lengthen`` the baseline until its lengths hold every speedup. A rerun
+skips what is done and goes on with the rest; several processes may work on one folder.
+With ``--engine=ray`` they are tasks of a Ray cluster (`gnomon.experiments.on_ray`).
 """
 
 import contextlib
@@ -29,6 +30,7 @@ from gnomon.experiments.done import lost_rows, read_result
 from gnomon.experiments.files import clean, lock, read_object, write_json
 from gnomon.experiments.group import Lanes, compile_lanes, flops_per_step, trace
 from gnomon.experiments.interrupt import Interrupted, Interruption
+from gnomon.experiments.lengthen import lengthened
 from gnomon.experiments.mesh import device_mesh
 from gnomon.experiments.origin import check_data, fingerprints
 from gnomon.experiments.plan import fit_lanes, group_names, plan_group, plan_table
@@ -44,7 +46,7 @@ from gnomon.experiments.trials import (
     make_trials,
     split,
 )
-from gnomon.experiments.widen import additions
+from gnomon.experiments.widen import Added, additions
 
 POLL_SECONDS = 2.0
 
@@ -254,7 +256,10 @@ def run_widening(
     about: dict[str, Any],
     run: Callable[[Sweep, Path], None] = run_sweep,
 ) -> None:
-    """Runs a sweep, then what `config.tuning.widen` adds to its grids, by rounds.
+    """Runs a sweep, then what `config.tuning` adds to it, by rounds.
+
+    ``widen`` rounds add rates to grids; when every grid is wide enough, ``lengthen``
+    rounds add lengths to the baseline, whose grids may then be widened in turn.
 
     Args:
       sweep: the sweep.
@@ -265,10 +270,26 @@ def run_widening(
     prepare(sweep, workdir, about)
     run(sweep, workdir)
     trials = list(sweep.trials)
-    for _ in range(max(trial.config["tuning"].get("widen", 0) for trial in trials)):
+    tuning = [trial.config["tuning"] for trial in trials]
+    left = {
+        name: max(one.get(name, 0) for one in tuning) for name in ("widen", "lengthen")
+    }
+    asked = trials[0].config["report"]
+    interpolate = trials[0].config["tuning"].get("interpolate", False)
+    while any(left.values()):
         ids = {trial.id for trial in trials}
         done = table([run for run in load_runs(workdir) if run.id in ids])
-        added = additions(trials, done, trials[0].config["report"]["metric"])
+        added: list[Added] = []
+        if left["widen"] and (added := additions(trials, done, asked["metric"])):
+            left["widen"] -= 1
+            why = "best rate at the end of a grid"
+        elif left["lengthen"]:
+            longer = lengthened(
+                trials, done, asked["baseline"], asked["metric"], interpolate
+            )
+            added = [Added(trial, trial.config["steps"]) for trial in longer]
+            left["lengthen"] -= 1
+            why = "speedup beyond the baseline's lengths"
         if not added:
             break
         value_of = {one.trial.id: one.value for one in added}
@@ -277,7 +298,7 @@ def run_widening(
             values = sorted({value_of[trial.id] for trial in group})
             shown = ", ".join(f"{value:g}" for value in values)
             name = printable(grown.names[key])
-            print(f"best rate at the end of a grid: {name} adds {shown}")
+            print(f"{why}: {name} adds {shown}")
         prepare(grown, workdir, about, earlier=trials)
         run(grown, workdir)
         trials += grown.trials

@@ -10,8 +10,9 @@ from matplotlib.axes import Axes
 from gnomon.experiments.report.analysis import Analysis
 from gnomon.experiments.report.axis import Axis
 from gnomon.experiments.report.curves import Curve
+from gnomon.experiments.report.family import family, related
 from gnomon.experiments.report.profiles import LIMIT, Profiles, profile
-from gnomon.experiments.report.speedup import NO_INTERVAL
+from gnomon.experiments.report.speedup import NO_INTERVAL, beyond
 from gnomon.experiments.report.style import (
     COLORS,
     FAINT,
@@ -233,10 +234,12 @@ def _lines(cells: Sequence[Cell]) -> list[tuple[str, list[Cell]]]:
     for cell in ordered:
         by_model.setdefault(cell.scale.model, []).append(cell)
     if all(len(line) == 1 for line in by_model.values()):
-        by_data: dict[tuple, list[Cell]] = {}
+        by_family: dict[tuple, list[Cell]] = {}
         for cell in ordered:
-            by_data.setdefault(cell.scale.data, []).append(cell)
-        return [("", line) for line in by_data.values()]
+            by_family.setdefault(family(cell.scale), []).append(cell)
+        lines = list(by_family.values())
+        if all(related(cell.scale for cell in line) for line in lines):
+            return [("", line) for line in lines]
     return [(_model_name(line[0].scale), line) for line in by_model.values()]
 
 
@@ -306,12 +309,13 @@ def _rows(analysis: Analysis) -> list[tuple]:
         for c in analysis.comparisons:
             if c.scale == scale:
                 name = f"{scale.name}, {c.label}" if several else scale.name
-                value = (c.log_speedup, c.log_interval, c.limits)
+                value = (c.log_speedup, c.log_interval, c.limits, c.reach, c.reach)
                 rows.append((name, c.label, c.reason, *value, False))
     for s in analysis.summaries:
         name = f"all, {s.label}" if several else "all scales"
         if s.scales[0] > 1:
-            value = (s.log_speedup, s.log_interval, NO_INTERVAL)
+            reaches = (s.reach, s.interval_reach)
+            value = (s.log_speedup, s.log_interval, NO_INTERVAL, *reaches)
             rows.append((name, s.label, s.reason, *value, True))
     return rows
 
@@ -322,7 +326,7 @@ def _height(rows: Sequence[tuple]) -> int:
 
 def _speedup_limits(rows: Sequence[tuple]) -> tuple[float, float]:
     ends = [0.0]
-    for _, _, reason, log, interval, limits, _ in rows:
+    for _, _, reason, log, interval, limits, *_ in rows:
         if not reason:
             for end in (log, *interval):
                 ends.append(min(max(end, limits[0]), limits[1]))
@@ -335,15 +339,15 @@ def _speedup_limits(rows: Sequence[tuple]) -> tuple[float, float]:
 def _speedup_row(
     axes: Axes, y: int, row: tuple, look: Look, view: tuple[float, float]
 ) -> None:
-    _, _, reason, log, interval, limits, overall = row
+    _, _, reason, log, interval, limits, reach, interval_reach, overall = row
     at = axes.get_yaxis_transform()
     if reason:
         words = "untuned" if "untuned" in reason else "no speedup"
         axes.text(1.02, y, words, transform=at, va="center", color=FAINT)
         return
-    shown = times(log, limits).replace("x", "×")
-    weight = "bold" if overall else "normal"
+    shown = times(log, limits, reach).replace("x", "×")
     known = interval != NO_INTERVAL
+    weight = "bold" if overall and known else "normal"
     axes.text(
         1.02,
         y - 0.17 * known,
@@ -354,7 +358,7 @@ def _speedup_row(
         fontweight=weight,
     )
     if known:
-        words = bracket(interval, limits)
+        words = bracket(interval, limits, interval_reach)
         axes.text(
             1.02,
             y + 0.2,
@@ -383,9 +387,9 @@ def _speedup_row(
         math.exp(inside),
         y,
         "D" if overall else look.marker,
-        color=look.color,
         markersize=8 if overall else 7,
-        markeredgecolor="white",
+        markerfacecolor="white" if beyond(log, reach) else look.color,
+        markeredgecolor=look.color if beyond(log, reach) else "white",
         zorder=4,
     )
 

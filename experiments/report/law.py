@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gnomon.experiments.report.analysis import Analysis
+from gnomon.experiments.report.family import related
 from gnomon.experiments.report.tuning import Table
 from gnomon.experiments.scaling.checklist import Item, checklist
 from gnomon.experiments.scaling.chinchilla import fit_chinchilla
@@ -20,6 +21,16 @@ FORMS: Mapping[Callable[..., Fit], tuple[str, ...]] = {
     fit_compute: ("compute",),
 }
 HELD = 0.2  # share of the runs, the most expensive ones, that check the law
+
+
+class NoLaw(NamedTuple):
+    """Why runs that might have followed a law are given none.
+
+    Attributes:
+      reason: In words that follow the optimizer's name.
+    """
+
+    reason: str
 
 
 class Law(NamedTuple):
@@ -39,7 +50,7 @@ class Law(NamedTuple):
 
 def baseline_law(
     table: Table, analysis: Analysis, config: Mapping[str, Any]
-) -> Law | None:
+) -> Law | NoLaw | None:
     """Fits the law that the baseline's tuned runs follow.
 
     Args:
@@ -48,11 +59,15 @@ def baseline_law(
       config: The config of any of the trials.
 
     Returns:
-      The law, or None where the runs are too few or too alike for one.
+      The law; None where the runs are too few or too alike for one; or why none is
+      given: its models are no sizes of one architecture, or the runs do not determine
+      it (`Fit.undetermined`).
     """
     cells = [cell for cell in analysis.cells if cell.label == analysis.baseline]
     if len({cell.scale.data for cell in cells}) > 1:
         return None  # losses of other data follow other laws
+    if not related(cell.scale for cell in cells):
+        return NoLaw("ran on models that are not sizes of one architecture")
     tuned = [cell.tuned for cell in cells if cell.tuned is not None]
     ids = {trial for setting in tuned for trial in setting.trials}
     rows = np.array([str(trial) in ids for trial in table["id"]])
@@ -62,11 +77,18 @@ def baseline_law(
         "compute": table["compute"][rows],
         "loss": table[f"final.{analysis.metric}"][rows],
     }
+    undetermined = ""
     for law, inputs in FORMS.items():
         columns = {name: runs[name] for name in (*inputs, "loss")}
         try:
             fit = law(**columns, bootstrap=DRAWS)
         except ValueError:
+            continue
+        if fit.undetermined:
+            undetermined = undetermined or (
+                f"ran in a way that does not determine {fit.form.formula}: not"
+                f" {', and not '.join(fit.undetermined)}"
+            )
             continue
         try:
             held = holdout(law, runs, by="compute", share=HELD, bootstrap=DRAWS)
@@ -74,7 +96,7 @@ def baseline_law(
             held = None
         stated = _stated(analysis, config, len(cells) - len(tuned))
         return Law(fit, held, checklist(fit, held=held, stated=stated))
-    return None
+    return NoLaw(undetermined) if undetermined else None
 
 
 def _stated(
@@ -107,8 +129,10 @@ def _stated(
     }
 
 
-def sentence(law: Law, baseline: str) -> str:
-    """The law with its intervals, as a sentence."""
+def sentence(law: Law | NoLaw, baseline: str) -> str:
+    """The law with its intervals, or why there is none, as a sentence."""
+    if isinstance(law, NoLaw):
+        return f"No law is given: {baseline} {law.reason}."
     fit = law.fit
     parts = []
     for name, value in fit.parameters.items():

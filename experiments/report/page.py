@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from gnomon.experiments.report import figures, verdict
 from gnomon.experiments.report.analysis import Analysis
 from gnomon.experiments.report.curves import Curve
-from gnomon.experiments.report.law import Law
+from gnomon.experiments.report.law import Law, NoLaw
 from gnomon.experiments.report.law import sentence as law_sentence
 from gnomon.experiments.report.profiles import SHARE, Profiles
 from gnomon.experiments.report.provenance import Provenance
@@ -15,10 +15,11 @@ from gnomon.experiments.report.speedup import widening
 from gnomon.experiments.report.style import looks
 from gnomon.experiments.report.styles import STYLES
 from gnomon.experiments.report.text import (
+    Line,
     comparison_rows,
+    lines_of,
     profile_rows,
     tuned_rows,
-    verdict_lines,
 )
 from gnomon.experiments.report.tuning import Scale
 
@@ -29,7 +30,7 @@ def page(
     analysis: Analysis,
     provenance: Provenance,
     curves: Mapping[tuple[str, Scale], Curve],
-    law: Law | None = None,
+    law: Law | NoLaw | None = None,
     found: Profiles | None = None,
 ) -> str:
     """Writes the page.
@@ -62,7 +63,8 @@ def page(
             _section(
                 "Effective speedup in numbers",
                 f"Above 1× the optimizer is faster than {analysis.baseline}; a negative"
-                " loss difference means that it ends lower.",
+                " loss difference means that it ends lower. A star marks what is"
+                f" extrapolated beyond {analysis.baseline}'s own runs.",
                 _table(comparison_rows(analysis)),
             )
         )
@@ -96,9 +98,9 @@ def _verdict(analysis: Analysis, provenance: Provenance) -> str:
             " below will change.</p>"
         )
     parts.append(f"<p class=kicker>{_kicker(analysis, provenance)}</p>")
-    first, *others = verdict_lines(analysis)
-    parts.append(f"<h1>{_emphasized(first)}</h1>")
-    parts += [f"<p class=second>{_emphasized(line)}</p>" for line in others]
+    first, *others = map(_emphasized, lines_of(analysis))
+    parts.append(f"<h1>{first}</h1>")
+    parts += [f"<p class=second>{line}</p>" for line in others]
     notes = [*provenance.notes, *verdict.notes(analysis)]
     if notes:
         items = "".join(f"<li>{_text(note)}</li>" for note in notes)
@@ -114,14 +116,17 @@ def _kicker(analysis: Analysis, provenance: Provenance) -> str:
     return f"{names} · {_text(provenance.done)} · {span} seed{plural}"
 
 
-def _emphasized(sentence: str) -> str:
-    """Sets the first factor and its interval apart within a sentence."""
+def _emphasized(line: Line) -> str:
+    """Sets the number of a verdict and its interval apart; a line without has none."""
+    words = _text(line.words)
+    if not line.decided:
+        return words
     return re.sub(
-        r"((?:(?:more|less) than )?[\d.]+×)( \[[^\]]*\])?",
+        r"((?:(?:more|less) than )?[\d.]+×\*?)( \[[^\]]*\])?",
         lambda m: (
             f"<b>{m[1]}</b>" + (f"<span class=interval>{m[2]}</span>" if m[2] else "")
         ),
-        _text(sentence),
+        words,
         count=1,
     )
 
@@ -155,7 +160,8 @@ def _pictures(
                 "Effective speedup",
                 f"How to read this: right of the line at 1× the optimizer needs less"
                 f" compute than {base} for the same loss; a bar (the 95 % interval)"
-                " that touches the line shows no difference.",
+                " that touches the line shows no difference. A hollow mark and a star:"
+                f" extrapolated beyond {base}'s own runs.",
                 _picture(analysis, svg),
             )
         )
@@ -205,8 +211,11 @@ def _profiles(analysis: Analysis, found: Profiles) -> str:
     )
 
 
-def _law(analysis: Analysis, law: Law) -> str:
+def _law(analysis: Analysis, law: Law | NoLaw) -> str:
     """The law with its picture, and the checklist behind a click."""
+    if isinstance(law, NoLaw):
+        words = law_sentence(law, analysis.baseline)
+        return _section(f"The law of {analysis.baseline}", words, "")
     rows = [["part", "topic", "answer", "reservation"]]
     rows += [[item.part, item.topic, item.answer, item.concern] for item in law.items]
     svg = figures.law(law.fit, analysis.baseline, analysis.metric)
@@ -268,10 +277,10 @@ losses: against the lengths of training of the same model where several were run
 (“steps”), otherwise against the sizes of the model (“scales”). Between its runs the
 loss is taken as linear in the logarithm of compute, after isotonic regression has made
 it decrease; with runs a factor of two apart this reads a gain of 1.3× as 1.32×. Beyond
-its runs the last segment continues (“extrapolated”, which understates a gain, since
-loss curves flatten); more than a factor of two beyond, only a bound is given. Compute
-is the model’s training FLOPs: what the optimizer itself adds to a step, and wall time,
-are not in it.</p>
+its runs the last segment continues (“extrapolated”, marked with a star, which
+understates a gain, since loss curves flatten); more than a factor of two beyond, only
+a bound is given. Compute is the model’s training FLOPs: what the optimizer itself adds
+to a step, and wall time, are not in it.</p>
 <p><b>Interval.</b> A bootstrap draws the seeds 2,000 times with replacement, the same
 draw for all optimizers and scales, since equal seeds share initialization and data
 order; in each draw every optimizer is tuned anew. The 2.5 % and 97.5 % percentiles of

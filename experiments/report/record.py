@@ -6,7 +6,7 @@ from typing import Any
 from gnomon.experiments.report import verdict
 from gnomon.experiments.report.analysis import Analysis
 from gnomon.experiments.report.knob import LEARNING_RATE
-from gnomon.experiments.report.law import Law
+from gnomon.experiments.report.law import Law, NoLaw
 from gnomon.experiments.report.profiles import Profiles
 from gnomon.experiments.report.provenance import Provenance
 from gnomon.experiments.report.speedup import NO_INTERVAL, Comparison, Summary
@@ -17,7 +17,7 @@ from gnomon.experiments.report.tuning import Cell, Setting
 def record(
     analysis: Analysis,
     provenance: Provenance,
-    law: Law | None = None,
+    law: Law | NoLaw | None = None,
     found: Profiles | None = None,
 ) -> dict[str, Any]:
     """Everything the report says, as plain data; what is unknown is None.
@@ -32,7 +32,8 @@ def record(
       Sections ``verdicts`` (sentences), ``overall``, ``comparisons``, ``cells``
       (grids with losses and trial ids), ``trials`` and ``provenance``. Speedups are
       factors; an end of an interval outside ``limits`` is null, since the
-      baseline's runs cannot tell it.
+      baseline's runs cannot tell it. What lies beyond the baseline's own runs is
+      ``extrapolated``.
     """
     base = analysis.baseline
     said = {
@@ -74,7 +75,9 @@ def _profiles(found: Profiles) -> dict[str, Any]:
     }
 
 
-def _law(law: Law) -> dict[str, Any]:
+def _law(law: Law | NoLaw) -> dict[str, Any]:
+    if isinstance(law, NoLaw):
+        return {"reason": law.reason}
     fit = law.fit
     return {
         "form": fit.form.formula,
@@ -105,6 +108,9 @@ def _summary(s: Summary, baseline: str) -> dict[str, Any]:
         "scales_compared": s.scales[0],
         "scales": s.scales[1],
         "includes_bound": s.bounded,
+        "extrapolated": s.extrapolated > 0,
+        "interval_extrapolated": s.stretched > 0,
+        "scales_extrapolated": s.stretched,
         "p_holm": s.p,
         "factor_per_doubling": _factor(s.slope),
         "factor_per_doubling_interval": _pair(s.slope_interval),
@@ -137,6 +143,7 @@ def _comparison(c: Comparison, analysis: Analysis) -> dict[str, Any]:
         "bound": bound,
         "curve": c.curve or None,
         "extrapolated": c.extrapolated,
+        "interval_extrapolated": c.interval_extrapolated,
         "pooled": c.pooled,
         "loss_difference": c.difference,
         "loss_difference_interval": list(c.difference_interval),

@@ -47,6 +47,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy import special
 
+from gnomon.experiments.report.family import family
 from gnomon.experiments.report.multiple import p_value
 from gnomon.experiments.report.tuning import Cell, Scale, why
 
@@ -54,6 +55,9 @@ DRAWS = 2000
 LEVEL = 0.95
 BEYOND = float(np.log(2.0))  # how far past the baseline's runs a number is given
 NO_INTERVAL = (float("-inf"), float("inf"))
+NOWHERE = (float("inf"), float("-inf"))  # a reach that holds no number
+CURVES = {"steps": "lengths", "scales": "sizes"}  # what a curve's runs differ in
+SLACK = 1e-9  # rounding, in log compute
 
 
 def seed_weights(
@@ -208,7 +212,8 @@ class Comparison:
       log_interval: 95 % interval, infinite where there is none.
       limits: Log speedups at half the baseline's least and twice its largest
         compute; numbers outside are known only as bounds.
-      extrapolated: Whether the estimate lies beyond the baseline's own runs.
+      reach: Log speedups at the baseline's least and largest compute; what lies
+        outside is extrapolated.
       pooled: Whether the baseline's curve had to be made decreasing.
       difference: Tuned loss minus the baseline's at this scale, NaN without one.
       difference_interval: Its 95 % interval.
@@ -225,7 +230,7 @@ class Comparison:
     log_speedup: float = float("nan")
     log_interval: tuple[float, float] = NO_INTERVAL
     limits: tuple[float, float] = NO_INTERVAL
-    extrapolated: bool = False
+    reach: tuple[float, float] = NO_INTERVAL
     pooled: bool = False
     difference: float = float("nan")
     difference_interval: tuple[float, float] = NO_INTERVAL
@@ -238,13 +243,35 @@ class Comparison:
         """Whether the estimate is only a bound."""
         return not self.limits[0] <= self.log_speedup <= self.limits[1]
 
+    @property
+    def extrapolated(self) -> bool:
+        """Whether the estimate lies beyond the baseline's own runs."""
+        return beyond(self.log_speedup, self.reach) != 0
+
+    @property
+    def interval_extrapolated(self) -> bool:
+        """Whether an end of the interval does; an infinite one is no number."""
+        ends = [end for end in self.log_interval if np.isfinite(end)]
+        return any(beyond(end, self.reach) for end in ends)
+
+
+def beyond(log: float, reach: tuple[float, float]) -> int:
+    """On which side of a reach a number lies: -1, 1, or 0 inside.
+
+    >>> beyond(0.5, (-0.1, 0.3)), beyond(0.2, (-0.1, 0.3)), beyond(0.2, NOWHERE)
+    (1, 0, 1)
+    """
+    return int(log > reach[1] + SLACK) - int(
+        reach[1] >= reach[0] and log < reach[0] - SLACK
+    )
+
 
 def _curve(cell: Cell, baseline: Sequence[Cell]) -> tuple[str, list[Cell]]:
     """The baseline's cells whose curve a cell is read against."""
     lengths = [b for b in baseline if b.scale.model == cell.scale.model]
     if len({b.compute for b in lengths}) > 1:
         return "steps", lengths
-    peers = [b for b in baseline if b.scale.data == cell.scale.data]
+    peers = [b for b in baseline if family(b.scale) == family(cell.scale)]
     same_length = [b for b in peers if b.scale.steps == cell.scale.steps]
     chosen = same_length if len({b.compute for b in same_length}) > 1 else peers
     return "scales", chosen
@@ -313,7 +340,7 @@ def compare(
             float(log_compute[0]) - BEYOND - offset,
             float(log_compute[-1]) + BEYOND - offset,
         ),
-        extrapolated=not log_compute[0] - 1e-9 <= need[0] <= log_compute[-1] + 1e-9,
+        reach=(float(log_compute[0]) - offset, float(log_compute[-1]) - offset),
         pooled=bool((np.diff(y[0]) >= 0).any()),
         seeds=seeds,
         draws=logs[1:],
@@ -342,8 +369,12 @@ class Summary:
       log_interval: Its 95 % interval.
       scales: How many scales were compared, and of how many.
       bounded: Whether a scale entered as a bound.
+      extrapolated: At how many scales the estimate lies beyond the baseline's runs.
+      stretched: At how many the estimate or an end of its interval does.
+      beyond: Of what these runs are, ``lengths`` or ``sizes``, or ``runs`` for both.
       slope: Change of log speedup for each doubling of the parameters, comparing
-        scales of equal length and data; NaN when fewer than two sizes compare.
+        sizes of one architecture at equal length and data; NaN when fewer than two
+        sizes compare.
       slope_interval: Its 95 % interval.
       sizes: Distinct model sizes behind the slope.
       seeds: Smallest number of seeds behind the numbers.
@@ -357,11 +388,29 @@ class Summary:
     log_interval: tuple[float, float] = NO_INTERVAL
     scales: tuple[int, int] = (0, 0)
     bounded: bool = False
+    extrapolated: int = 0
+    stretched: int = 0
+    beyond: str = ""
     slope: float = float("nan")
     slope_interval: tuple[float, float] = NO_INTERVAL
     sizes: int = 0
     seeds: int = 0
     p: float = float("nan")
+
+    @property
+    def decided(self) -> bool:
+        """Whether the seeds give a verdict of any kind."""
+        return not self.reason and self.seeds > 1 and self.log_interval != NO_INTERVAL
+
+    @property
+    def reach(self) -> tuple[float, float]:
+        """Of the estimates over all scales; empty where one is extrapolated."""
+        return NOWHERE if self.extrapolated else NO_INTERVAL
+
+    @property
+    def interval_reach(self) -> tuple[float, float]:
+        """The same of the intervals."""
+        return NOWHERE if self.stretched else NO_INTERVAL
 
     @property
     def standing(self) -> tuple[bool, bool, float]:
@@ -394,9 +443,13 @@ def summarize(label: str, comparisons: Sequence[Comparison]) -> Summary:
     n = min(c.seeds for c in used)
     bounded = any(c.bounded for c in used)
     mean = np.clip(logs, limits[None, :, 0], limits[None, :, 1]).mean(axis=1)
+    kinds = {c.curve for c in used}
     result = Summary(
         label=label,
         reason="",
+        extrapolated=sum(c.extrapolated for c in used),
+        stretched=sum(c.extrapolated or c.interval_extrapolated for c in used),
+        beyond=CURVES[kinds.pop()] if len(kinds) == 1 else "runs",
         log_speedup=float(mean[0]),
         log_interval=interval(mean[0], mean[1:], n),
         scales=(len(used), len(comparisons)),
@@ -405,7 +458,7 @@ def summarize(label: str, comparisons: Sequence[Comparison]) -> Summary:
         p=p_value(mean[0], mean[1:], n),
     )
     size = np.log2([c.scale.parameters for c in used])
-    strata = [(c.scale.steps, c.scale.data) for c in used]
+    strata = [(c.scale.steps, family(c.scale)) for c in used]
     for stratum in set(strata):
         inside = np.array([s == stratum for s in strata])
         size[inside] -= size[inside].mean()

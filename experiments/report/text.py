@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -75,11 +76,13 @@ def comparison_rows(analysis: Analysis) -> Rows:
                 rows.append(_comparison_row(one))
         if summary.scales[0] > 1:
             said = verdict.call(summary.log_interval, summary.seeds, p=summary.p)
-            number = verdict.times(summary.log_speedup)
-            spread = verdict.bracket(summary.log_interval)
+            number = verdict.times(summary.log_speedup, reach=summary.reach)
+            spread = verdict.bracket(summary.log_interval, reach=summary.interval_reach)
             name = f"all ({summary.scales[0]} of {summary.scales[1]})"
+            curve = f"{summary.stretched} extrapolated{verdict.STAR}"
+            curve = curve if summary.stretched else ""
             p = _p(summary.p)
-            rows.append([summary.label, name, number, spread, "", "", p, said])
+            rows.append([summary.label, name, number, spread, "", curve, p, said])
     return rows
 
 
@@ -107,13 +110,19 @@ def _comparison_row(one: Comparison) -> list[str]:
     return [
         one.label,
         one.scale.name,
-        verdict.times(one.log_speedup, one.limits),
-        verdict.bracket(one.log_interval, one.limits),
+        verdict.times(one.log_speedup, one.limits, one.reach),
+        verdict.bracket(one.log_interval, one.limits, one.reach),
         gap,
-        one.curve + (", extrapolated" if one.extrapolated else ""),
+        one.curve + _beyond(one),
         _p(one.p),
         verdict.call(one.log_interval, one.seeds, p=one.p),
     ]
+
+
+def _beyond(one: Comparison) -> str:
+    if one.extrapolated:
+        return f", extrapolated{verdict.STAR}"
+    return f", an end extrapolated{verdict.STAR}" if one.interval_extrapolated else ""
 
 
 def profile_rows(found: Profiles) -> Rows:
@@ -165,7 +174,19 @@ def terminal(
     return "\n\n".join(parts)
 
 
-def verdict_lines(analysis: Analysis) -> list[str]:
+class Line(NamedTuple):
+    """A sentence of the verdict.
+
+    Attributes:
+      words: The sentence.
+      decided: Whether it gives a verdict, whose number may stand out.
+    """
+
+    words: str
+    decided: bool = False
+
+
+def lines_of(analysis: Analysis) -> list[Line]:
     """The sentences a report begins with, about the fastest optimizer first.
 
     One whose speedup has no bounds comes after those that have, one without last.
@@ -175,15 +196,25 @@ def verdict_lines(analysis: Analysis) -> list[str]:
         own = [c for c in analysis.comparisons if c.label == summary.label]
         if summary.reason:  # what can be said comes before what cannot
             lines += [
-                f"At {c.scale.name}: {verdict.difference(c, analysis.baseline)}"
+                Line(f"At {c.scale.name}: {verdict.difference(c, analysis.baseline)}")
                 for c in own
                 if not math.isnan(c.difference)
             ]
-        lines.append(verdict.headline(summary, analysis.baseline))
+        lines.append(
+            Line(verdict.headline(summary, analysis.baseline), summary.decided)
+        )
         if not summary.reason:
-            lines.append(verdict.trend(summary))
+            further = verdict.trend(summary)
             if summary.scales[0] > 1 or own[-1].reason:
-                lines[-1] += f" {verdict.comparison(own[-1], analysis.baseline)}"
+                further += f" {verdict.comparison(own[-1], analysis.baseline)}"
+            lines.append(Line(further))
     if not analysis.summaries:
-        lines.append(f"Only {analysis.baseline} was run: nothing to compare with.")
-    return [line for line in lines if line]
+        lines.append(
+            Line(f"Only {analysis.baseline} was run: nothing to compare with.")
+        )
+    return [line for line in lines if line.words]
+
+
+def verdict_lines(analysis: Analysis) -> list[str]:
+    """The words of `lines_of`."""
+    return [line.words for line in lines_of(analysis)]

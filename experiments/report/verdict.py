@@ -4,9 +4,16 @@ import math
 from collections.abc import Sequence
 
 from gnomon.experiments.report.analysis import Analysis
-from gnomon.experiments.report.speedup import NO_INTERVAL, Comparison, Summary
+from gnomon.experiments.report.speedup import (
+    CURVES,
+    NO_INTERVAL,
+    Comparison,
+    Summary,
+    beyond,
+)
 
 Pair = tuple[float, float]
+STAR = "*"  # behind a number that is extrapolated
 
 
 def _digits(factor: float) -> str:
@@ -19,26 +26,35 @@ def _digits(factor: float) -> str:
     return found
 
 
-def times(log: float, limits: Pair = NO_INTERVAL) -> str:
+def times(log: float, limits: Pair = NO_INTERVAL, reach: Pair = NO_INTERVAL) -> str:
     """A log speedup as a factor; beyond the limits as a bound.
 
-    >>> times(0.0), times(2.0, limits=(-1.0, 1.0))
-    ('1.00x', 'more than 2.72x')
+    What lies outside of ``reach`` is extrapolated and carries a star.
+
+    >>> times(0.0), times(2.0, limits=(-1.0, 1.0)), times(0.3, reach=(-0.2, 0.2))
+    ('1.00x', 'more than 2.72x', '1.35x*')
     """
     if math.isnan(log):
         return "-"
+    star = STAR * bool(beyond(log, reach))
     if log < limits[0]:
-        return f"less than {_digits(math.exp(limits[0]))}x"
+        return f"less than {_digits(math.exp(limits[0]))}x{star}"
     if log > limits[1]:
-        return f"more than {_digits(math.exp(limits[1]))}x"
-    return f"{math.exp(log):.2f}x"
+        return f"more than {_digits(math.exp(limits[1]))}x{star}"
+    return f"{math.exp(log):.2f}x{star}"
 
 
-def bracket(interval: Pair, limits: Pair = NO_INTERVAL) -> str:
+def bracket(
+    interval: Pair, limits: Pair = NO_INTERVAL, reach: Pair = NO_INTERVAL
+) -> str:
     """An interval of log speedup as factors; open where it leaves the limits.
+
+    An end outside of ``reach`` is extrapolated and carries a star.
 
     >>> bracket((-0.1, 0.1)), bracket((0.0, 3.0), limits=(-1.0, 1.0))
     ('[0.90, 1.11]', '[1.00, >2.72]')
+    >>> bracket((-0.1, 0.1), reach=(-0.2, 0.0))
+    '[0.90, 1.11*]'
     """
     if interval == NO_INTERVAL:
         return "[no interval]"
@@ -46,9 +62,11 @@ def bracket(interval: Pair, limits: Pair = NO_INTERVAL) -> str:
     for end in interval:
         inside = min(max(end, limits[0]), limits[1])
         sign = "" if inside == end else "<" if end < inside else ">"
-        ends.append(
-            "unbounded" if math.isinf(inside) else f"{sign}{_digits(math.exp(inside))}"
+        star = STAR * bool(beyond(end, reach))
+        known = (
+            f"{sign}{_digits(math.exp(inside))}{star}" if math.isfinite(inside) else ""
         )
+        ends.append(known or "unbounded")
     return f"[{ends[0]}, {ends[1]}]"
 
 
@@ -92,12 +110,34 @@ def comparison(one: Comparison, baseline: str) -> str:
     if one.reason:
         sentence = f"{one.label} at {one.scale.name}: no speedup, since {one.reason}."
         return f"{sentence} {difference(one, baseline)}".strip()
-    number = times(one.log_speedup, one.limits)
-    spread = f" {bracket(one.log_interval, one.limits)}" if one.seeds > 1 else ""
+    number = times(one.log_speedup, one.limits, one.reach)
+    said = call(one.log_interval, one.seeds, p=one.p)
+    beside = extrapolation(one, baseline)
+    if one.seeds < 2 or one.log_interval == NO_INTERVAL:
+        return (
+            f"{one.label} against {baseline} at {one.scale.name}: {said} (the estimate"
+            f" alone is {number}{beside and f', {beside}'})."
+        )
+    spread = bracket(one.log_interval, one.limits, one.reach)
     return (
-        f"{one.label} is {number}{spread} as fast as {baseline} at {one.scale.name}:"
-        f" {call(one.log_interval, one.seeds, p=one.p)}."
+        f"{one.label} is {number} {spread} as fast as {baseline} at {one.scale.name}"
+        f"{beside and f' ({beside})'}: {said}."
     )
+
+
+def extrapolation(one: Comparison | Summary, baseline: str) -> str:
+    """What the stars of a comparison, or of a summary, mean; "" where it has none."""
+    if isinstance(one, Summary):
+        if not one.stretched:
+            return ""
+        what = "" if one.extrapolated else ", at an end of the interval,"
+        return (
+            f"{STAR} extrapolated{what} beyond {baseline}'s own {one.beyond} at"
+            f" {one.stretched} of {one.scales[0]} scales"
+        )
+    if not (one.extrapolated or one.interval_extrapolated):
+        return ""
+    return f"{STAR} extrapolated beyond {baseline}'s own {CURVES[one.curve]}"
 
 
 def difference(one: Comparison, baseline: str) -> str:
@@ -121,12 +161,19 @@ def headline(summary: Summary, baseline: str) -> str:
     where = f"over {compared} scales" if compared > 1 else "at the one scale compared"
     if compared < wanted:
         where += f" (of {wanted})"
-    spread = f" {bracket(summary.log_interval)}" if summary.seeds > 1 else ""
-    least = "bounded at " if summary.bounded else ""
     said = call(summary.log_interval, summary.seeds, p=summary.p)
+    number = times(summary.log_speedup, reach=summary.reach)
+    number = ("bounded at " if summary.bounded else "") + number
+    beside = extrapolation(summary, baseline)
+    if not summary.decided:
+        return (
+            f"{summary.label} against {baseline} {where}: {said} (the estimate alone is"
+            f" {number}{beside and f', {beside}'})."
+        )
+    spread = bracket(summary.log_interval, reach=summary.interval_reach)
     return (
-        f"{summary.label} is {least}{times(summary.log_speedup)}{spread} as fast as"
-        f" {baseline} {where}: {said}."
+        f"{summary.label} is {number} {spread} as fast as {baseline} {where}"
+        f"{beside and f' ({beside})'}: {said}."
     )
 
 
@@ -155,9 +202,12 @@ def trend(summary: Summary) -> str:
             rises, falls = "lag closes", "lag widens"
         said = f"{whose} {rises if low > 0 else falls} as the model grows"
     few = ", from two sizes only" if summary.sizes == 2 else ""
+    star = STAR * bool(summary.extrapolated)
+    spread = bracket(summary.slope_interval, reach=summary.interval_reach)
+    few += ", of extrapolated speedups" if summary.stretched else ""
     return (
         f"{said}: each doubling of the parameters multiplies the speedup by"
-        f" {_digits(math.exp(summary.slope))} {bracket(summary.slope_interval)}{few}."
+        f" {_digits(math.exp(summary.slope))}{star} {spread}{few}."
     )
 
 
@@ -186,6 +236,13 @@ def notes(analysis: Analysis) -> Sequence[str]:
             "The baseline ran at one length a model, so its compute to reach a loss"
             " is read across models: what a larger baseline model would need."
         )
+    found += [
+        f"{summary.label}: {extrapolation(summary, analysis.baseline)}. With"
+        " config.tuning.lengthen the baseline runs at further lengths until they hold"
+        " the speedup between them."
+        for summary in analysis.summaries
+        if summary.stretched
+    ]
     if any(c.pooled for c in analysis.comparisons):
         found.append(
             "The baseline's tuned loss does not fall with compute everywhere; rising"

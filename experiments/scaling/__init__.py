@@ -8,7 +8,7 @@
 >>> law = fit_chinchilla(params=N, tokens=D, loss=loss, bootstrap=200)
 >>> low, high = law.interval("alpha")
 >>> print(f"alpha = {law.alpha:.3f} [{low:.3f}, {high:.3f}]")
-alpha = 0.340 [0.331, 0.362]
+alpha = 0.340 [0.329, 0.366]
 
 `tables` says what the columns are called and turns a sweep into them, `solver` how all
 laws are fitted, `fit` what a fit can be asked, `rules` what to do at another

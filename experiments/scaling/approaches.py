@@ -55,6 +55,8 @@ def envelope(*, params: Any, compute: Any, loss: Any, bins: int = 12) -> Frontie
     Raises:
       ValueError: A column is unfit, or fewer than three bins hold rows.
     """
+    if bins < 1:
+        raise ValueError(f"bins={bins}: must be at least three")
     table = checked(
         2,
         distinct={"params": 2, "compute": 2},

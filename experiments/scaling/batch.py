@@ -20,12 +20,17 @@ from typing import Any
 import numpy as np
 
 from gnomon.experiments.scaling.check import checked
-from gnomon.experiments.scaling.fit import Fit, fit_law
+from gnomon.experiments.scaling.fit import DRAWS, Fit, fit_law
 from gnomon.experiments.scaling.form import Form
 
 
 def fit_critical_batch(
-    *, batch: Any, steps: Any, bootstrap: int = 0, delta: float = 1e-3, seed: int = 0
+    *,
+    batch: Any,
+    steps: Any,
+    bootstrap: int = DRAWS,
+    delta: float = 1e-3,
+    seed: int = 0,
 ) -> Fit:
     """Fits the trade of steps against batch size at one target loss.
 
@@ -54,20 +59,22 @@ def fit_critical_batch(
     columns = checked(2, distinct={"batch": 2}, batch=batch, steps=steps)
     measured = columns.pop("steps")
 
-    def basis(theta, columns):
-        terms = np.stack([np.ones_like(columns["batch"]), 1 / columns["batch"]])
-        phi = np.broadcast_to(terms, (*theta.shape[:-1], *terms.shape))
-        return phi, np.zeros((*theta.shape[:-1], 0, *terms.shape))
-
-    def named(theta, c):
-        return {
-            "minimum_steps": c[..., 0],
-            "minimum_data": c[..., 1],
-            "critical_batch": c[..., 1] / np.maximum(c[..., 0], 1e-300),
-        }
-
     names = frozenset({"minimum_steps", "minimum_data", "critical_batch"})
-    form = Form(basis, (), np.zeros((0, 2)), named, names, "S = S_min + D_min / B")
+    form = Form(_basis, (), np.zeros((0, 2)), _named, names, "S = S_min + D_min / B")
     return fit_law(
         form, columns, "steps", measured, bootstrap=bootstrap, delta=delta, seed=seed
     )
+
+
+def _basis(theta, columns):
+    terms = np.stack([np.ones_like(columns["batch"]), 1 / columns["batch"]])
+    phi = np.broadcast_to(terms, (*theta.shape[:-1], *terms.shape))
+    return phi, np.zeros((*theta.shape[:-1], 0, *terms.shape))
+
+
+def _named(theta, c):
+    return {
+        "minimum_steps": c[..., 0],
+        "minimum_data": c[..., 1],
+        "critical_batch": c[..., 1] / np.maximum(c[..., 0], 1e-300),
+    }

@@ -1,9 +1,80 @@
 """Refuses bad columns before any work starts, with what is wrong and what to do."""
 
+import operator
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+
+LEAST_DRAWS = 20  # fewer have no 95 % interval
+
+
+def numbers(name: str, values: Any) -> np.ndarray:
+    """Anything that holds numbers as float64, what is masked as NaN.
+
+    Args:
+      name: What to call it in an error.
+      values: A number, or an array-like of any shape.
+
+    Returns:
+      An array of its own.
+
+    Raises:
+      ValueError: Texts, booleans, complex numbers, dates.
+
+    Example:
+      >>> numbers("loss", np.ma.masked_greater([3.0, 99.0], 10))
+      array([ 3., nan])
+      >>> numbers("loss", ["2.5"])
+      Traceback (most recent call last):
+      ValueError: loss: not a column of numbers (texts: '2.5')
+    """
+    if type(values) is np.ndarray and values.dtype.kind in "iuf":
+        return values.astype(np.float64)
+    given: np.ndarray = np.ma.filled(np.ma.asarray(values, dtype=object), np.nan)
+    texts = [value for value in given.flat if isinstance(value, str | bytes)]
+    if texts:
+        raise ValueError(f"{name}: not a column of numbers (texts: {texts[0]!r})")
+    if any(isinstance(value, bool | np.bool) for value in given.flat):
+        raise ValueError(f"{name}: not a column of numbers (true and false)")
+    try:
+        return np.array(given, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name}: not a column of numbers ({error})") from error
+
+
+def positive(name: str, values: Any) -> np.ndarray:
+    """Positive, finite numbers of any shape, where a law can be asked.
+
+    Raises:
+      ValueError: One is not, by `name`.
+
+    Example:
+      >>> positive("params", 0)
+      Traceback (most recent call last):
+      ValueError: params: 1 of 1 values are not positive (first: 0.0); a law in ...
+    """
+    found = numbers(name, values)
+    _refuse_unfit(name, found)
+    return found
+
+
+def draws(bootstrap: Any) -> int:
+    """The number of bootstrap draws: 0, or enough for an interval.
+
+    Raises:
+      ValueError: Anything else.
+    """
+    try:
+        count = operator.index(bootstrap)
+    except TypeError:
+        count = -1
+    if isinstance(bootstrap, bool) or not (count == 0 or count >= LEAST_DRAWS):
+        raise ValueError(
+            f"bootstrap={bootstrap!r}: must be 0 or at least {LEAST_DRAWS} draws,"
+            " mostly 1000"
+        )
+    return count
 
 
 def checked(
@@ -22,8 +93,8 @@ def checked(
 
     Raises:
       ValueError: A column has the wrong shape or length, is not of numbers, holds a
-        value that is missing or not positive, or does not vary; or there are too few
-        rows. The message names the column.
+        value that is missing, masked or not positive, or does not vary; or there are
+        too few rows that differ. The message names the column.
 
     Example:
       >>> checked(1, loss=[3.0, 2.0])
@@ -34,34 +105,25 @@ def checked(
     """
     result: dict[str, np.ndarray] = {}
     for name, column in columns.items():
-        try:
-            values = np.array(column, dtype=np.float64)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{name}: not a column of numbers ({error})") from error
+        values = numbers(name, column)
         if values.ndim != 1:
             raise ValueError(
                 f"{name}: has shape {values.shape}; give one number a run, [runs]"
             )
-        _refuse(
-            name, values, ~np.isfinite(values), "NaN or infinite", "drop those runs"
-        )
-        _refuse(
-            name,
-            values,
-            values <= 0,
-            "not positive",
-            "a law in powers needs positive numbers: drop those runs or mend it",
-        )
+        _refuse_unfit(name, values)
         result[name] = values
     rows = {name: len(values) for name, values in result.items()}
     if len(set(rows.values())) > 1:
         lengths = ", ".join(f"{name} {n}" for name, n in rows.items())
         raise ValueError(f"columns differ in length: {lengths}; give one row a run")
     count = next(iter(rows.values()))
-    if count <= unknowns:
+    # A row that repeats another says nothing new.
+    different = len(np.unique(np.stack(list(result.values())), axis=1).T)
+    if different <= unknowns:
+        kind = "different " * (different < count)
         raise ValueError(
-            f"{', '.join(result)}: {count} runs for a law of {unknowns} parameters;"
-            f" give at least {unknowns + 1}"
+            f"{', '.join(result)}: {different} {kind}runs for a law of {unknowns}"
+            f" parameters; give at least {unknowns + 1}"
         )
     for name, least in (distinct or {}).items():
         found = len(np.unique(result[name]))
@@ -74,10 +136,28 @@ def checked(
     return result
 
 
+def _refuse_unfit(name, values):
+    _refuse(
+        name,
+        values,
+        ~np.isfinite(values),
+        "NaN, infinite or masked",
+        "drop those runs",
+    )
+    _refuse(
+        name,
+        values,
+        values <= 0,
+        "not positive",
+        "a law in powers needs positive numbers: drop those runs or mend it",
+    )
+
+
 def _refuse(name, values, bad, what, fix):
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
+        at = f"row {row}, " if values.ndim else ""
         raise ValueError(
-            f"{name}: {bad.sum()} of {len(values)} values are {what}"
-            f" (first: row {row}, {values[row]}); {fix}"
+            f"{name}: {bad.sum()} of {values.size} values are {what}"
+            f" (first: {at}{values.flat[row]}); {fix}"
         )

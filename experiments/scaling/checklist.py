@@ -92,7 +92,7 @@ def checklist(
 
 
 def _form(law):
-    n, unknowns = len(law.measured), len(law.measured) - law.freedom
+    unknowns, n = law.unknowns, law.unknowns + law.freedom
     few = "fewer than five runs an unknown" if n < 5 * unknowns else ""
     items = [
         Item("form", "law", law.form.formula),
@@ -111,8 +111,9 @@ def _fit(law):
     middle = np.median(np.abs(residual))
     reduced = law.conditioning.reduced
     near = "exponents hardly told apart by these runs" if reduced > 1e4 else ""
-    draws = 0 if law.draws is None else len(law.draws.theta)
-    intervals = f"{draws} bootstrap draws of runs" if draws else "asymptotic covariance"
+    intervals = "sandwich covariance"
+    if law.bootstrap:
+        intervals = f"{law.bootstrap} bootstrap draws of runs"
     items = [
         Item("fit", "objective", f"Huber loss of log residuals, delta = {law.delta:g}"),
         Item("fit", "start", "grid over exponents, coefficients solved for; no random"),

@@ -10,12 +10,13 @@ References:
 """
 
 import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from gnomon.experiments.scaling.check import checked
-from gnomon.experiments.scaling.fit import Estimate, Fit, fit_law
+from gnomon.experiments.scaling.check import checked, positive
+from gnomon.experiments.scaling.fit import DRAWS, Estimate, Fit, fit_law
 from gnomon.experiments.scaling.form import Form, center, power_terms
 
 # Exponents of published laws lie between 0.05 and 1.2.
@@ -62,8 +63,12 @@ class ChinchillaFit(Fit):
 
         Returns:
           Sizes, tokens, losses and the exponent, each with an interval.
+
+        Raises:
+          ValueError: `compute` or `flops` is not positive and finite.
         """
-        compute = np.asarray(compute, dtype=np.float64)
+        compute = positive("compute", compute)
+        positive("flops", flops)
 
         def size(p):
             p = {name: _behind(value, compute) for name, value in p.items()}
@@ -88,25 +93,25 @@ class ChinchillaFit(Fit):
 def chinchilla_form(params: np.ndarray, tokens: np.ndarray) -> Form:
     """The law's form, its terms scaled to the center of the data."""
     n0, d0 = center(params), center(tokens)
-
-    def named(theta, c):
-        alpha, beta = theta[..., 0], theta[..., 1]
-        return {
-            "E": c[..., 0],
-            "A": c[..., 1] * n0**alpha,
-            "B": c[..., 2] * d0**beta,
-            "alpha": alpha,
-            "beta": beta,
-        }
-
     return Form(
         power_terms([{}, {0: ("params", n0)}, {1: ("tokens", d0)}], exponents=2),
         (EXPONENTS, EXPONENTS),
         np.array([EXPONENT_BOUNDS, EXPONENT_BOUNDS]),
-        named,
+        functools.partial(_named, n0, d0),
         frozenset({"A", "B"}),
         "L = E + A / N^alpha + B / D^beta",
     )
+
+
+def _named(n0, d0, theta, c):
+    alpha, beta = theta[..., 0], theta[..., 1]
+    return {
+        "E": c[..., 0],
+        "A": c[..., 1] * n0**alpha,
+        "B": c[..., 2] * d0**beta,
+        "alpha": alpha,
+        "beta": beta,
+    }
 
 
 def fit_chinchilla(
@@ -114,7 +119,7 @@ def fit_chinchilla(
     params: Any,
     tokens: Any,
     loss: Any,
-    bootstrap: int = 0,
+    bootstrap: int = DRAWS,
     delta: float = 1e-3,
     seed: int = 0,
 ) -> ChinchillaFit:

@@ -4,13 +4,14 @@ r"""The law of loss in compute, :math:`L(C) = E + A / C^\alpha`, and plain power
 `gnomon.experiments.scaling.hyperparameters`).
 """
 
+import functools
 from typing import Any
 
 import numpy as np
 
 from gnomon.experiments.scaling.check import checked
 from gnomon.experiments.scaling.chinchilla import EXPONENT_BOUNDS, EXPONENTS
-from gnomon.experiments.scaling.fit import Fit, fit_law
+from gnomon.experiments.scaling.fit import DRAWS, Fit, fit_law
 from gnomon.experiments.scaling.form import Form, center, power_terms
 
 
@@ -24,23 +25,28 @@ def saturating(name: str, scale: float) -> Form:
     Returns:
       The form, with parameters ``E``, ``A`` and ``alpha``.
     """
-
-    def named(theta, c):
-        alpha = theta[..., 0]
-        return {"E": c[..., 0], "A": c[..., 1] * scale**alpha, "alpha": alpha}
-
     return Form(
         power_terms([{}, {0: (name, scale)}], exponents=1),
         (np.geomspace(EXPONENTS[0], EXPONENTS[-1], 80),),
         np.array([EXPONENT_BOUNDS]),
-        named,
+        functools.partial(_saturating_names, scale),
         frozenset({"A"}),
         f"y = E + A / {name}^alpha",
     )
 
 
+def _saturating_names(scale, theta, c):
+    alpha = theta[..., 0]
+    return {"E": c[..., 0], "A": c[..., 1] * scale**alpha, "alpha": alpha}
+
+
 def fit_compute(
-    *, compute: Any, loss: Any, bootstrap: int = 0, delta: float = 1e-3, seed: int = 0
+    *,
+    compute: Any,
+    loss: Any,
+    bootstrap: int = DRAWS,
+    delta: float = 1e-3,
+    seed: int = 0,
 ) -> Fit:
     r"""Fits :math:`L(C) = E + A / C^\alpha`.
 
@@ -76,7 +82,7 @@ def fit_compute(
 def fit_power(
     target: str,
     *,
-    bootstrap: int = 0,
+    bootstrap: int = DRAWS,
     delta: float = 1e-3,
     seed: int = 0,
     **columns: Any,
@@ -106,6 +112,13 @@ def fit_power(
       >>> print({name: round(value, 6) for name, value in law.parameters.items()})
       {'coefficient': 0.02, 'params': -0.5, 'tokens': 0.25}
     """
+    if not isinstance(target, str):
+        raise ValueError(
+            f"target: is a {type(target).__name__}; give the name of a column, and the"
+            ' column by that name: fit_power("learning_rate", learning_rate=..., ...)'
+        )
+    if "coefficient" in columns:
+        raise ValueError("coefficient: is what the law calls c; rename that column")
     if target not in columns:
         raise ValueError(f"target={target!r}: give its column too, {target}=...")
     inputs = [name for name in columns if name != target]
@@ -122,23 +135,23 @@ def fit_power(
             " exponents cannot be told apart; vary one alone or leave one out"
         )
     scales = {name: center(table[name]) for name in inputs}
-
-    def named(theta, c):
-        shift = sum(
-            theta[..., k] * np.log(scale) for k, scale in enumerate(scales.values())
-        )
-        exponents = {name: -theta[..., k] for k, name in enumerate(inputs)}
-        return {"coefficient": c[..., 0] * np.exp(shift), **exponents}
-
     form = Form(
         power_terms([{k: (x, scales[x]) for k, x in enumerate(inputs)}], len(inputs)),
         # In log space this is a linear model: any start leads to the one minimum.
         tuple(np.zeros(1) for _ in inputs),
         np.array([[-50.0, 50.0]] * len(inputs)),
-        named,
+        functools.partial(_power_names, scales),
         frozenset({"coefficient"}),
         f"{target} = c * " + " * ".join(f"{x}^a_{x}" for x in inputs),
     )
     return fit_law(
         form, table, target, measured, bootstrap=bootstrap, delta=delta, seed=seed
     )
+
+
+def _power_names(scales, theta, c):
+    shift = sum(
+        theta[..., k] * np.log(scale) for k, scale in enumerate(scales.values())
+    )
+    exponents = {name: -theta[..., k] for k, name in enumerate(scales)}
+    return {"coefficient": c[..., 0] * np.exp(shift), **exponents}

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gnomon.experiments.scaling.check import checked
+from gnomon.experiments.scaling.check import checked, positive
 from gnomon.experiments.scaling.compute import saturating
 from gnomon.experiments.scaling.fit import Fit, fit_law
 from gnomon.experiments.scaling.form import center
@@ -60,8 +60,8 @@ def extrapolate_curve(
       The law and the rule's answer.
 
     Raises:
-      ValueError: A column is unfit, `units` does not rise, or there are fewer than
-        `least` rows.
+      ValueError: A column is unfit, `units` does not rise, there are fewer than
+        `least` rows, or `target` or `tolerance` is not positive.
 
     Example:
       >>> units = np.arange(1, 41) * 1000.0
@@ -80,6 +80,9 @@ def extrapolate_curve(
         raise ValueError(f"least={least}: a law of three parameters needs 4 rows")
     if patience < 1:
         raise ValueError(f"patience={patience}: must be at least 1")
+    if not tolerance > 0:
+        raise ValueError(f"tolerance={tolerance}: must be positive, such as 0.005")
+    positive("target", target)
     columns = checked(
         least - 1, distinct={"units": 3, "loss": 2}, units=units, loss=loss
     )

@@ -1,27 +1,22 @@
 r"""A fitted law: parameters, predictions, intervals, and how far to trust them.
 
-Intervals without a bootstrap come from the asymptotic covariance of an M-estimator.
-With :math:`\psi` the slope of Huber's loss, J the slopes of the log predictions and
-residuals of one distribution,
+Intervals are percentiles of bootstrap draws that weigh each run at random, by the
+exponential weights of the Bayesian bootstrap; the draws are taken when an interval is
+first asked for. They hold where the noise differs from run to run, and are the same on
+every scale, so an interval of a coefficient stays positive. (Drawing runs with
+replacement repeats some exactly, which at the small default delta made intervals too
+wide: up to 99.5 % over 24 runs.) For few runs n and p unknowns draws lie too close
+together, so their distance from the estimate is stretched, in theta and the logarithms
+of the coefficients, by :math:`\sqrt{n / (n - p)}` and the ratio of Student's to the
+normal quantile.
 
-.. math:: \Sigma = \frac{n}{n-p} \,
-   \frac{\overline{\psi^2}}{\overline{\psi'}^2} \, (J^T J)^{-1}
+With ``bootstrap=0`` they come from the covariance of an M-estimator
+(`gnomon.experiments.scaling.covariance`), by the delta method and Student's quantile
+with n - p degrees of freedom. That is quick, and allows for noise that differs, but
+less well: where noise follows a column closely its intervals are too narrow.
 
-where :math:`\overline{\psi'}`, the share of residuals within :math:`\delta`, is
-counted in a window as wide as their spread, since :math:`\delta` is mostly so
-small that few are. A function of the parameters gets its interval by the delta method
-and Student's quantile with n - p degrees of freedom. These intervals take the noise to
-be alike everywhere.
-
-Intervals with a bootstrap are percentiles of draws that weigh each run at random, by
-the exponential weights of the Bayesian bootstrap. They hold where noise differs from
-run to run, and are the same on every scale, so an interval of a coefficient stays
-positive. (Drawing runs with replacement repeats some exactly, which at the small
-default delta made intervals too wide: up to 99.5 % over 24 runs.)
-`benchmarks/coverage.py` measures both. At the default delta 95 % intervals hold in 94
-to 96.5 % of studies over 24 runs, in 93.5 to 97.5 % over 48 and in 91 to 97.5 % over
-108; at a delta of 0.01, which is wider than the noise, the bootstrap errs on the narrow
-side, 86.5 to 93.5 % over 48.
+Both take runs for independent. Rows that repeat another to the last digit are one run:
+they weigh in the fit, not in the intervals, and `Fit.notes` says so. COVERAGE
 
 References:
   Huber, P. J. (1981). Robust Statistics. Chapter 7.
@@ -31,11 +26,15 @@ References:
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import special
 
+from gnomon.experiments.scaling.check import draws as checked_draws
+from gnomon.experiments.scaling.check import numbers, positive
+from gnomon.experiments.scaling.covariance import sandwich
 from gnomon.experiments.scaling.diagnostics import (
     Conditioning,
     LackOfFit,
@@ -44,6 +43,8 @@ from gnomon.experiments.scaling.diagnostics import (
 )
 from gnomon.experiments.scaling.form import Form
 from gnomon.experiments.scaling.solver import Solution, jacobian, polish, solve
+
+DRAWS = 400  # of the bootstrap, by default
 
 
 class Estimate(NamedTuple):
@@ -71,7 +72,8 @@ class Fit:
       measured: ``[n]`` what it was fitted to.
       solution: Theta and coefficients.
       delta: Of Huber's loss.
-      draws: Bootstrap draws of theta and coefficients, or None.
+      bootstrap: How many bootstrap draws the intervals take, 0 for the covariance.
+      seed: Of the draws.
       notes: What a reader should know, such as an exponent at its bound.
     """
 
@@ -81,7 +83,8 @@ class Fit:
     measured: np.ndarray
     solution: Solution
     delta: float
-    draws: Solution | None = None
+    bootstrap: int = DRAWS
+    seed: int = 0
     notes: tuple[str, ...] = ()
 
     def __getattr__(self, name: str) -> float:
@@ -92,6 +95,37 @@ class Fit:
             known = ", ".join(parameters)
             raise AttributeError(f"{name!r} is no parameter of this law: {known}")
         raise AttributeError(name)
+
+    @functools.cached_property
+    def draws(self) -> Solution | None:
+        """Bootstrap draws of theta and coefficients, taken when first asked for.
+
+        None with ``bootstrap=0``.
+        """
+        if not self.bootstrap:
+            return None
+        n = len(self.measured)
+        rng = np.random.default_rng(self.seed)
+        # A copy has the weight of the row it repeats.
+        weights = rng.dirichlet(np.ones(n), size=self.bootstrap)[:, self._first]
+        weights = n * weights / weights.sum(axis=1, keepdims=True)
+        target = np.log(self.measured)
+        found = polish(
+            self.form, self.columns, target, weights, self.solution, self.delta
+        )
+        return self._stretched(found)
+
+    def _stretched(self, found):
+        """Draws as far apart as Student's quantile wants them, for few runs."""
+        runs, freedom = len(self._runs), self.freedom
+        student = special.stdtrit(freedom, 0.975) / special.ndtri(0.975)
+        far = np.sqrt(runs / freedom) * student
+        theta, logs = self.solution.theta, self._point[len(self.form.grid) :]
+        return Solution(
+            np.clip(theta + far * (found.theta - theta), *self.form.bounds.T),
+            np.exp(logs + far * (np.log(found.coefficients) - logs)),
+            found.value,
+        )
 
     @property
     def parameters(self) -> dict[str, float]:
@@ -112,9 +146,31 @@ class Fit:
         )
 
     @property
+    def unknowns(self) -> int:
+        """How many numbers were fitted."""
+        return self._point.size
+
+    @property
     def freedom(self) -> int:
-        """Degrees of freedom: rows less unknowns."""
-        return len(self.measured) - self._point.size
+        """Degrees of freedom: runs less unknowns, copies of a run not counted."""
+        return len(self._runs) - self.unknowns
+
+    @functools.cached_property
+    def undetermined(self) -> tuple[str, ...]:
+        """What these runs do not tell; empty for a law that may be stated.
+
+        An exponent whose 95 % interval reaches the end of the range it was looked for
+        in, so that data bound it on one side at most; and exponents that cannot be told
+        apart, with a reduced `conditioning` above 1e4.
+        """
+        found = []
+        for k, (least, most) in enumerate(self.form.bounds):
+            at = self._quantity(lambda theta, c, k=k: theta[..., k], 0.95, False)
+            if at.low <= least or at.high >= most:
+                found.append(f"{self._name_of(k)}, whose interval has no end")
+        if self.conditioning.reduced > 1e4:
+            found.append("its exponents apart from each other")
+        return tuple(found)
 
     def predict(self, **columns: Any) -> np.ndarray:
         """What the law says at other inputs.
@@ -124,6 +180,9 @@ class Fit:
 
         Returns:
           Predictions, shaped as the inputs broadcast.
+
+        Raises:
+          ValueError: An input is missing, unknown, or not positive and finite.
         """
         shaped, shape = _inputs(self.inputs, columns)
         return self._predict(shaped)(*self.solution[:2]).reshape(shape)
@@ -228,7 +287,8 @@ class Fit:
         among replicates make the test lenient.
         """
         inputs = np.stack([self.columns[name] for name in self.inputs], axis=1)
-        return lack_of_fit(inputs, self.residuals, self._point.size)
+        runs = self._runs  # a copy is no replicate
+        return lack_of_fit(inputs[runs], self.residuals[runs], self.unknowns)
 
     # What follows works on the unknowns of the solver: theta and log coefficients.
 
@@ -261,24 +321,42 @@ class Fit:
     @functools.cached_property
     def _covariance(self):
         """Of theta and log coefficients."""
-        rows, residual = self._rows, self.residuals
-        n, p = rows.shape[1], rows.shape[0]
-        # The window shrinks as n^(-1/5), the rate at which a histogram's bin has the
-        # least error. One robust standard deviation at n = 50 makes up for the p
-        # residuals that a robust fit brings to about zero.
-        spread = np.median(np.abs(residual)) / 0.6745
-        window = max(self.delta, spread * (n / 50) ** -0.2)
-        slope = (np.abs(residual) <= window).mean() * self.delta / window
-        psi = np.clip(residual, -self.delta, self.delta)
-        factor = n / (n - p) * (psi**2).mean() / slope**2
-        return factor * np.linalg.pinv(rows @ rows.T, rcond=1e-14, hermitian=True)
+        runs, counts = self._runs, self._counts
+        return sandwich(self._rows[:, runs], self.residuals[runs], counts, self.delta)
+
+    @functools.cached_property
+    def _first(self):
+        """``[n]`` the first row that a row repeats, mostly itself."""
+        table = np.stack([*self.columns.values(), self.measured], axis=1)
+        return first_rows(table)
+
+    @property
+    def _runs(self):
+        """The rows that repeat none before them."""
+        return np.unique(self._first)
+
+    @property
+    def _counts(self):
+        return np.unique(self._first, return_counts=True)[1]
+
+    def _name_of(self, k):
+        """The parameter that moves with theta's k-th entry alone."""
+        point, q = self._point, len(self.form.grid)
+        moved = point[:q] + 1e-3 * np.eye(q)[k]
+        here, there = (
+            self.form.parameters(theta, np.ones(len(point) - q))
+            for theta in (point[:q], moved)
+        )
+        named = [name for name in here if here[name] != there[name]]
+        plain = [name for name in named if name not in self.form.logarithmic]
+        return (plain or named or [f"theta[{k}]"])[-1]
 
     def _quantity(self, function, level, logarithmic, noise=False):
         if not 0 < level < 1:
             raise ValueError(f"level={level}: must lie between 0 and 1, such as 0.95")
         value = function(*self.solution[:2])
         student = special.stdtrit(self.freedom, (1 + level) / 2)
-        residual = self.residuals
+        residual = self.residuals[self._runs]
         n = len(residual)
         scatter = np.sqrt((residual**2).sum() / self.freedom) if noise else 0.0
         if self.draws is not None:
@@ -310,7 +388,7 @@ def fit_law(
     target: str,
     measured: np.ndarray,
     *,
-    bootstrap: int = 0,
+    bootstrap: int = DRAWS,
     delta: float = 1e-3,
     seed: int = 0,
 ) -> Fit:
@@ -321,7 +399,8 @@ def fit_law(
       columns: Checked inputs.
       target: The name of what is predicted.
       measured: Checked measurements.
-      bootstrap: Number of bootstrap draws, each a refit from the estimate.
+      bootstrap: Number of bootstrap draws, each a refit from the estimate; 0 takes
+        intervals from the covariance.
       delta: Where Huber's loss turns linear, as a relative error.
       seed: Of the draws.
 
@@ -329,27 +408,47 @@ def fit_law(
       The fit.
 
     Raises:
-      ValueError: `bootstrap` is negative or `delta` is not positive.
+      ValueError: `bootstrap` is neither 0 nor 20 or more, or `delta` is not positive
+        and finite, or a column holds something that is no number.
     """
-    if bootstrap < 0:
-        raise ValueError(f"bootstrap={bootstrap}: must be 0 or a number of draws")
-    if not delta > 0:
+    bootstrap = checked_draws(bootstrap)
+    if not isinstance(delta, Real) or not 0 < delta < np.inf:
         raise ValueError(f"delta={delta}: must be positive, such as 1e-3")
+    columns = {name: numbers(name, column) for name, column in columns.items()}
+    measured = positive(target, measured)
     solution = solve(form, columns, measured, delta)
-    draws = None
-    if bootstrap:
-        n = len(measured)
-        rng = np.random.default_rng(seed)
-        weights = n * rng.dirichlet(np.ones(n), size=bootstrap)
-        draws = polish(form, columns, np.log(measured), weights, solution, delta)
-    at_bound = [
+    first = first_rows(np.stack([*columns.values(), measured], axis=1))
+    notes = [
         f"theta[{k}] = {value:g} lies at the end of its range"
         for k, value in enumerate(solution.theta)
         if value in form.bounds[k]
     ]
+    if copies := len(measured) - len(np.unique(first)):
+        notes.append(
+            f"{copies} of {len(measured)} rows repeat others to the last digit; they"
+            " weigh in the fit and are no further evidence in its intervals"
+        )
     return Fit(
-        form, dict(columns), target, measured, solution, delta, draws, tuple(at_bound)
+        form=form,
+        columns=columns,
+        target=target,
+        measured=measured,
+        solution=solution,
+        delta=float(delta),
+        bootstrap=bootstrap,
+        seed=seed,
+        notes=tuple(notes),
     )
+
+
+def first_rows(table: np.ndarray) -> np.ndarray:
+    """For each row of a table the first that is equal to it.
+
+    >>> first_rows(np.array([[1.0, 2.0], [3.0, 4.0], [1.0, 2.0]]))
+    array([0, 1, 0])
+    """
+    _, index, inverse = np.unique(table, axis=0, return_index=True, return_inverse=True)
+    return index[inverse.reshape(-1)]
 
 
 def _inputs(known, given):
@@ -358,7 +457,7 @@ def _inputs(known, given):
             f"predict: give exactly the law's inputs, {', '.join(known)};"
             f" got {', '.join(given) or 'none'}"
         )
-    arrays = np.broadcast_arrays(*(np.asarray(given[name], float) for name in known))
+    arrays = np.broadcast_arrays(*(positive(name, given[name]) for name in known))
     shape = arrays[0].shape
     flat = {name: array.reshape(-1) for name, array in zip(known, arrays, strict=True)}
     return flat, shape

@@ -5,9 +5,11 @@ r"""Laws as data: a sum of terms with nonnegative coefficients.
 For given :math:`\theta` (exponents, mostly) the law is linear in its coefficients.
 That is what `gnomon.experiments.scaling.solver` lives on, so a new law is a function
 that evaluates :math:`\phi`, the grid its :math:`\theta` is looked for on, and the
-names its numbers go by.
+names its numbers go by. Made of functions of modules (and `functools.partial`), a form
+can be pickled, and so can a fit of it.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -67,16 +69,17 @@ def power_terms(
        [ 0.   -0.461]]
     """
 
-    def basis(theta, columns):
-        rows = len(next(iter(columns.values())))
-        logs = np.zeros((exponents, len(terms), rows))
-        for j, term in enumerate(terms):
-            for k, (name, scale) in term.items():
-                logs[k, j] = np.log(columns[name] / scale)
-        phi = np.exp(-np.einsum("...k,kjn->...jn", theta, logs))
-        return phi, -logs * phi[..., None, :, :]
+    return functools.partial(_powers, tuple(dict(term) for term in terms), exponents)
 
-    return basis
+
+def _powers(terms, exponents, theta, columns):
+    rows = len(next(iter(columns.values())))
+    logs = np.zeros((exponents, len(terms), rows))
+    for j, term in enumerate(terms):
+        for k, (name, scale) in term.items():
+            logs[k, j] = np.log(columns[name] / scale)
+    phi = np.exp(-np.einsum("...k,kjn->...jn", theta, logs))
+    return phi, -logs * phi[..., None, :, :]
 
 
 def complex_step(function: Callable[[np.ndarray, Columns], np.ndarray]) -> Basis:
@@ -103,15 +106,16 @@ def complex_step(function: Callable[[np.ndarray, Columns], np.ndarray]) -> Basis
       of Real Functions. SIAM Review 40(1).
     """
 
-    def basis(theta, columns):
-        slopes = []
-        for k in range(theta.shape[-1]):
-            shifted = theta.astype(complex)
-            shifted[..., k] += 1e-30j
-            slopes.append(function(shifted, columns).imag / 1e-30)
-        return function(theta, columns), np.stack(slopes, axis=-3)
+    return functools.partial(_stepped, function)
 
-    return basis
+
+def _stepped(function, theta, columns):
+    slopes = []
+    for k in range(theta.shape[-1]):
+        shifted = theta.astype(complex)
+        shifted[..., k] += 1e-30j
+        slopes.append(function(shifted, columns).imag / 1e-30)
+    return function(theta, columns), np.stack(slopes, axis=-3)
 
 
 def center(column: np.ndarray) -> float:

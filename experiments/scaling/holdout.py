@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gnomon.experiments.scaling.check import numbers, positive
 from gnomon.experiments.scaling.fit import Fit
 from gnomon.experiments.scaling.tables import select
 
@@ -78,8 +79,8 @@ def holdout(
       Predictions and errors.
 
     Raises:
-      ValueError: A column is missing, `share` is not between 0 and 1, or too few
-        runs are left to fit.
+      ValueError: A column is missing or unfit, `share` is not between 0 and 1, or too
+        few runs are left to fit.
 
     Example:
       >>> from gnomon.experiments.scaling.compute import fit_compute
@@ -100,10 +101,13 @@ def holdout(
         and name not in options
     ]
     columns = {
-        name: np.asarray(column) for name, column in select(table, *required).items()
+        name: numbers(name, column) for name, column in select(table, *required).items()
     }
-    scale = select(table, by)[by] if isinstance(by, str) else by
-    scale = np.asarray(scale, dtype=np.float64)
+    named = select(table, by)[by] if isinstance(by, str) else by
+    scale = positive(by if isinstance(by, str) else "by", named)
+    lengths = {name: len(column) for name, column in columns.items()}
+    if {*lengths.values(), len(scale)} != {len(scale)}:
+        raise ValueError(f"columns differ in length: {lengths}, by {len(scale)}")
     held = max(1, round(share * len(scale)))
     large = scale >= np.sort(scale)[-held]
     if large.all():
@@ -116,7 +120,7 @@ def holdout(
     return Holdout(
         fit=law,
         rows=np.flatnonzero(large),
-        measured=columns[law.target][large].astype(np.float64),
+        measured=columns[law.target][large],
         predicted=found.value,
         low=found.low,
         high=found.high,

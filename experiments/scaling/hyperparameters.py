@@ -23,9 +23,9 @@ from typing import Any
 
 import numpy as np
 
-from gnomon.experiments.scaling.check import checked
+from gnomon.experiments.scaling.check import checked, positive
 from gnomon.experiments.scaling.compute import fit_power
-from gnomon.experiments.scaling.fit import Estimate, Fit
+from gnomon.experiments.scaling.fit import DRAWS, Estimate, Fit
 from gnomon.experiments.scaling.tables import select
 
 
@@ -107,7 +107,7 @@ def fit_timescale(
     batch: Any,
     learning_rate: Any,
     weight_decay: Any,
-    bootstrap: int = 0,
+    bootstrap: int = DRAWS,
     delta: float = 1e-3,
     seed: int = 0,
 ) -> Fit:
@@ -119,7 +119,7 @@ def fit_timescale(
       batch: ``[n]`` tokens a step.
       learning_rate: ``[n]`` peak learning rates.
       weight_decay: ``[n]`` optimal weight decays, from `optima`.
-      bootstrap: Draws behind the intervals.
+      bootstrap: Draws behind the intervals; 0 takes the covariance.
       delta: Of Huber's loss.
       seed: Of the bootstrap.
 
@@ -181,7 +181,12 @@ def predict_weight_decay(
 
     Returns:
       Weight decay with an interval of the law.
+
+    Raises:
+      ValueError: A number is not positive and finite.
     """
-    scale = law.predict_interval(level, ratio=np.asarray(tokens) / np.asarray(params))
+    given = dict(params=params, tokens=tokens, batch=batch, learning_rate=learning_rate)
+    params, tokens, batch, learning_rate = (positive(*one) for one in given.items())
+    scale = law.predict_interval(level, ratio=tokens / params)
     decay = [batch / (learning_rate * tokens * end) for end in scale]
     return Estimate(decay[0], decay[2], decay[1])

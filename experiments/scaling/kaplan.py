@@ -11,13 +11,14 @@ References:
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 import numpy as np
 
 from gnomon.experiments.scaling.check import checked
 from gnomon.experiments.scaling.chinchilla import EXPONENT_BOUNDS
-from gnomon.experiments.scaling.fit import Fit, fit_law
+from gnomon.experiments.scaling.fit import DRAWS, Fit, fit_law
 from gnomon.experiments.scaling.form import Form, center, complex_step
 
 EXPONENTS = np.geomspace(0.03, 1.5, 12)
@@ -44,19 +45,17 @@ class KaplanFit(Fit):
         def function(theta, coefficients):
             flat = theta.reshape(-1, theta.shape[-1])
             c = coefficients.reshape(len(flat), -1)
-            found = np.empty((len(flat), n))
-            for k in range(len(flat)):
-                low, high = np.full(n, -30.0), np.full(n, 30.0)
-                for _ in range(60):
-                    middle = (low + high) / 2
-                    level = {**rows, "loss": np.exp(middle)}
-                    right = c[k] @ _terms(flat[k], level, self._scales)
-                    above = right > np.exp(middle)
-                    low, high = (
-                        np.where(above, middle, low),
-                        np.where(above, high, middle),
-                    )
-                found[k] = np.exp((low + high) / 2)
+            low, high = np.full((len(flat), n), -30.0), np.full((len(flat), n), 30.0)
+            for _ in range(60):
+                middle = (low + high) / 2
+                level = {**rows, "loss": np.exp(middle)}
+                terms = _terms(self._scales, flat, level)
+                above = np.einsum("kj,kjn->kn", c, terms) > np.exp(middle)
+                low, high = (
+                    np.where(above, middle, low),
+                    np.where(above, high, middle),
+                )
+            found = np.exp((low + high) / 2)
             return found.reshape(*theta.shape[:-1], n)
 
         return function
@@ -73,7 +72,7 @@ def fit_kaplan(
     steps: Any,
     batch: Any,
     loss: Any,
-    bootstrap: int = 0,
+    bootstrap: int = DRAWS,
     delta: float = 1e-3,
     seed: int = 0,
 ) -> KaplanFit:
@@ -124,22 +123,9 @@ def fit_kaplan(
     )
     scales = tuple(center(columns[name]) for name in ("params", "steps", "loss"))
     typical = np.log(center(columns["batch"]))
-    level = center(columns["loss"])
-
-    def named(theta, c):
-        alpha_n, alpha_s, log_critical, power = (theta[..., k] for k in range(4))
-        c = np.maximum(c, 1e-300)
-        return {
-            "N_c": scales[0] * c[..., 0] ** (1 / alpha_n),
-            "S_c": scales[1] * c[..., 1] ** (1 / alpha_s),
-            "alpha_N": alpha_n,
-            "alpha_S": alpha_s,
-            "B_star": np.exp(log_critical + power * np.log(level)),
-            "alpha_B": 1 / power,
-        }
 
     form = Form(
-        complex_step(lambda theta, x: _terms(theta, x, scales)),
+        complex_step(functools.partial(_terms, scales)),
         (
             EXPONENTS,
             EXPONENTS,
@@ -154,7 +140,7 @@ def fit_kaplan(
                 [0.05, 30.0],
             ]
         ),
-        named,
+        functools.partial(_named, scales),
         frozenset({"N_c", "S_c", "B_star"}),
         "L = (N_c / N)^alpha_N + (S_c / S_min)^alpha_S",
     )
@@ -170,7 +156,20 @@ def fit_kaplan(
     return KaplanFit(**found.__dict__)
 
 
-def _terms(theta, columns, scales):
+def _named(scales, theta, c):
+    alpha_n, alpha_s, log_critical, power = (theta[..., k] for k in range(4))
+    c = np.maximum(c, 1e-300)
+    return {
+        "N_c": scales[0] * c[..., 0] ** (1 / alpha_n),
+        "S_c": scales[1] * c[..., 1] ** (1 / alpha_s),
+        "alpha_N": alpha_n,
+        "alpha_S": alpha_s,
+        "B_star": np.exp(log_critical + power * np.log(scales[2])),
+        "alpha_B": 1 / power,
+    }
+
+
+def _terms(scales, theta, columns):
     alpha_n, alpha_s, log_b, power = (theta[..., k : k + 1] for k in range(4))
     # log_b is the critical batch at the center of the losses; B_* lies far outside.
     critical = np.exp(log_b - power * np.log(columns["loss"] / scales[2]))

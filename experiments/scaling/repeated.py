@@ -15,6 +15,7 @@ References:
   Muennighoff, N. et al. (2023). Scaling Data-Constrained Language Models.
 """
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from gnomon.experiments.scaling.chinchilla import (
     ChinchillaFit,
     fit_chinchilla,
 )
-from gnomon.experiments.scaling.fit import Fit, fit_law
+from gnomon.experiments.scaling.fit import DRAWS, Fit, fit_law
 from gnomon.experiments.scaling.form import Form, center, complex_step
 
 LOG_VALUES = np.log(np.geomspace(0.3, 100, 8))
@@ -39,7 +40,7 @@ def fit_data_constrained(
     unique: Any,
     loss: Any,
     base: ChinchillaFit | None = None,
-    bootstrap: int = 0,
+    bootstrap: int = DRAWS,
     delta: float = 1e-3,
     seed: int = 0,
 ) -> Fit:
@@ -118,7 +119,7 @@ def fit_data_constrained(
     for _ in range(ROUNDS):
         before = law
         form = _form(law, scales, grid)
-        law = fit_law(form, columns, "loss", measured, delta=delta)
+        law = fit_law(form, columns, "loss", measured, bootstrap=0, delta=delta)
         grid = tuple(theta[None] for theta in law.solution.theta)
         if abs(law.A / before.A - 1) + abs(law.alpha / before.alpha - 1) < 1e-6:
             break
@@ -134,41 +135,43 @@ def fit_data_constrained(
 
 
 def _form(base, scales, grid):
-    n0, d0 = scales
-    balance = base.alpha * base.A / (base.beta * base.B)
-    alpha, beta = base.alpha, base.beta
-
-    def worth(own, seen, rate):
-        """Own plus the decayed worth of what exceeds it."""
-        return own * (1 + rate * -np.expm1(-(seen / own - 1) / rate))
-
-    def terms(theta, columns):
-        a, b, log_rd, log_rn = (theta[..., k : k + 1] for k in range(4))
-        unique = np.minimum(columns["unique"], columns["tokens"])
-        optimal = (balance * unique**beta) ** (1 / alpha)
-        own = np.minimum(columns["params"], optimal)
-        d = worth(unique, columns["tokens"], np.exp(log_rd))
-        n = worth(own, columns["params"], np.exp(log_rn))
-        parts = [np.exp(-a * np.log(n / n0)), np.exp(-b * np.log(d / d0))]
-        return np.stack([np.ones_like(parts[0]), *parts], axis=-2)
-
-    def named(theta, c):
-        return {
-            "E": c[..., 0],
-            "A": c[..., 1] * n0 ** theta[..., 0],
-            "B": c[..., 2] * d0 ** theta[..., 1],
-            "alpha": theta[..., 0],
-            "beta": theta[..., 1],
-            "repeat_tokens": np.exp(theta[..., 2]),
-            "repeat_params": np.exp(theta[..., 3]),
-        }
-
     rates = [np.log(1e-2), np.log(1e4)]
+    balance = base.alpha * base.A / (base.beta * base.B)
+    held = balance, base.alpha, base.beta
     return Form(
-        complex_step(terms),
+        complex_step(functools.partial(_terms, held, scales)),
         grid,
         np.array([EXPONENT_BOUNDS, EXPONENT_BOUNDS, rates, rates]),
-        named,
+        functools.partial(_named, scales),
         frozenset({"A", "B", "repeat_tokens", "repeat_params"}),
         "L = E + A / N'^alpha + B / D'^beta",
     )
+
+
+def _worth(own, seen, rate):
+    """Own plus the decayed worth of what exceeds it."""
+    return own * (1 + rate * -np.expm1(-(seen / own - 1) / rate))
+
+
+def _terms(held, scales, theta, columns):
+    balance, alpha, beta = held
+    a, b, log_rd, log_rn = (theta[..., k : k + 1] for k in range(4))
+    unique = np.minimum(columns["unique"], columns["tokens"])
+    optimal = (balance * unique**beta) ** (1 / alpha)
+    own = np.minimum(columns["params"], optimal)
+    d = _worth(unique, columns["tokens"], np.exp(log_rd))
+    n = _worth(own, columns["params"], np.exp(log_rn))
+    parts = [np.exp(-a * np.log(n / scales[0])), np.exp(-b * np.log(d / scales[1]))]
+    return np.stack([np.ones_like(parts[0]), *parts], axis=-2)
+
+
+def _named(scales, theta, c):
+    return {
+        "E": c[..., 0],
+        "A": c[..., 1] * scales[0] ** theta[..., 0],
+        "B": c[..., 2] * scales[1] ** theta[..., 1],
+        "alpha": theta[..., 0],
+        "beta": theta[..., 1],
+        "repeat_tokens": np.exp(theta[..., 2]),
+        "repeat_params": np.exp(theta[..., 3]),
+    }

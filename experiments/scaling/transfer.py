@@ -7,13 +7,14 @@ References:
   Ladders.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from gnomon.experiments.scaling.check import checked
 from gnomon.experiments.scaling.chinchilla import ChinchillaFit, fit_chinchilla
-from gnomon.experiments.scaling.fit import Estimate, Fit, fit_law
+from gnomon.experiments.scaling.fit import DRAWS, Estimate, Fit, fit_law
 from gnomon.experiments.scaling.form import Form, complex_step
 
 
@@ -22,7 +23,7 @@ def fit_loss_to_loss(
     source: Any,
     loss: Any,
     floor: float | None = None,
-    bootstrap: int = 0,
+    bootstrap: int = DRAWS,
     delta: float = 1e-3,
     seed: int = 0,
 ) -> Fit:
@@ -64,36 +65,15 @@ def fit_loss_to_loss(
             f"floor={floor}: must be at least 0 and below every source loss ({least:g})"
         )
 
-    def shift(theta):
-        # The gap below the least loss, by its logarithm.
-        return floor if floor is not None else least * (1 - np.exp(theta[..., 1]))
-
     scale = float(np.median(columns["source"]))
-
-    def terms(theta, columns):
-        start = np.asarray(shift(theta))[..., None]
-        # A prediction may ask for losses at or below the floor: there L1 = E1.
-        gap = columns["source"] - start
-        gap = np.where(gap.real > 0, gap, 1e-300)
-        power = np.exp(theta[..., :1] * np.log(gap / scale))
-        return np.stack([np.ones_like(power), power], axis=-2)
-
-    def named(theta, c):
-        kappa = theta[..., 0]
-        return {
-            "E0": shift(theta) + 0 * kappa,
-            "E1": c[..., 0],
-            "K": c[..., 1] / scale**kappa,
-            "kappa": kappa,
-        }
-
+    held = floor, least, scale
     gaps = () if floor is not None else (np.log(np.geomspace(0.005, 0.95, 24)),)
     bounds = [[0.02, 20.0], [np.log(1e-4), 0.0]][: 1 + len(gaps)]
     form = Form(
-        complex_step(terms),
+        complex_step(functools.partial(_shifted_terms, *held)),
         (np.geomspace(0.1, 5.0, 32), *gaps),
         np.array(bounds),
-        named,
+        functools.partial(_shifted_names, *held),
         frozenset({"K"}),
         "L1 = E1 + K (L0 - E0)^kappa",
     )
@@ -102,11 +82,35 @@ def fit_loss_to_loss(
     )
 
 
+def _shift(floor, least, theta):
+    # The gap below the least loss, by its logarithm.
+    return floor if floor is not None else least * (1 - np.exp(theta[..., 1]))
+
+
+def _shifted_terms(floor, least, scale, theta, columns):
+    start = np.asarray(_shift(floor, least, theta))[..., None]
+    # A prediction may ask for losses at or below the floor: there L1 = E1.
+    gap = columns["source"] - start
+    gap = np.where(gap.real > 0, gap, 1e-300)
+    power = np.exp(theta[..., :1] * np.log(gap / scale))
+    return np.stack([np.ones_like(power), power], axis=-2)
+
+
+def _shifted_names(floor, least, scale, theta, c):
+    kappa = theta[..., 0]
+    return {
+        "E0": _shift(floor, least, theta) + 0 * kappa,
+        "E1": c[..., 0],
+        "K": c[..., 1] / scale**kappa,
+        "kappa": kappa,
+    }
+
+
 def fit_accuracy(
     *,
     loss: Any,
     accuracy: Any,
-    bootstrap: int = 0,
+    bootstrap: int = DRAWS,
     delta: float = 1e-2,
     seed: int = 0,
 ) -> Fit:
@@ -139,34 +143,36 @@ def fit_accuracy(
     low, high = columns["loss"].min(), columns["loss"].max()
     spread = high - low
 
-    def terms(theta, columns):
-        steep, middle = np.exp(theta[..., :1]), theta[..., 1:]
-        slope = steep * (columns["loss"] - middle)
-        # Beyond 700 the exponential overflows; the term is zero long before.
-        slope = np.where(slope.real > 700, 700.0, slope)
-        term = 1 / (1 + np.exp(slope))
-        return np.stack([np.ones_like(term), term], axis=-2)
-
-    def named(theta, c):
-        return {
-            "chance": c[..., 0],
-            "gain": c[..., 1],
-            "steepness": np.exp(theta[..., 0]),
-            "middle": theta[..., 1],
-        }
-
     steep = np.log(np.geomspace(0.5, 50, 20) / spread)
     form = Form(
-        complex_step(terms),
+        complex_step(_logistic_terms),
         (steep, np.linspace(low - 0.5 * spread, high, 20)),
         np.array([[steep[0] - 2, steep[-1] + 2], [low - 3 * spread, high + spread]]),
-        named,
+        _logistic_names,
         frozenset({"gain", "steepness"}),
         "accuracy = chance + gain / (1 + exp(steepness (L - middle)))",
     )
     return fit_law(
         form, columns, "accuracy", measured, bootstrap=bootstrap, delta=delta, seed=seed
     )
+
+
+def _logistic_terms(theta, columns):
+    steep, middle = np.exp(theta[..., :1]), theta[..., 1:]
+    slope = steep * (columns["loss"] - middle)
+    # Beyond 700 the exponential overflows; the term is zero long before.
+    slope = np.where(slope.real > 700, 700.0, slope)
+    term = 1 / (1 + np.exp(slope))
+    return np.stack([np.ones_like(term), term], axis=-2)
+
+
+def _logistic_names(theta, c):
+    return {
+        "chance": c[..., 0],
+        "gain": c[..., 1],
+        "steepness": np.exp(theta[..., 0]),
+        "middle": theta[..., 1],
+    }
 
 
 class Ladder(NamedTuple):
@@ -189,15 +195,18 @@ class Ladder(NamedTuple):
           level: Of the interval.
 
         Returns:
-          Accuracy with an interval. With bootstrap draws in both laws it carries the
-          errors of both, since draw k of both is of the same runs; without, only
-          those of the second law.
+          Accuracy with an interval that carries the errors of both laws. With
+          bootstrap draws, draw k of both is of the same runs; without, the errors are
+          added as if they were independent.
+
+        Raises:
+          ValueError: A size or length is not positive and finite.
         """
         at = self.loss.predict(params=params, tokens=tokens)
         value = self.accuracy.predict(loss=at)
         first, second = self.loss.draws, self.accuracy.draws
         if first is None or second is None:
-            return self.accuracy.predict_interval(level, loss=at)
+            return self._without_draws(at, params, tokens, level)
         shape = np.shape(at)
         n, d = (np.broadcast_to(x, shape).reshape(-1) for x in (params, tokens))
         losses = self.loss.predictions(params=n, tokens=d)
@@ -210,6 +219,18 @@ class Ladder(NamedTuple):
         low, high = np.quantile(found, [tail, 1 - tail], axis=0)
         return Estimate(value, low.reshape(shape), high.reshape(shape))
 
+    def _without_draws(self, at, params, tokens, level):
+        """Half widths of log intervals, the first law's through the second's slope."""
+        first = self.loss.predict_interval(level, params=params, tokens=tokens)
+        second = self.accuracy.predict_interval(level, loss=at)
+        value, step = second.value, 1e-4
+        ends = [self.accuracy.predict(loss=at * np.exp(x)) for x in (-step, step)]
+        slope = np.log(ends[1] / ends[0]) / (2 * step)
+        wide = np.hypot(
+            np.log(second.high / value), slope * np.log(first.high / first.value)
+        )
+        return Estimate(value, value * np.exp(-wide), value * np.exp(wide))
+
 
 def fit_ladder(
     *,
@@ -217,7 +238,7 @@ def fit_ladder(
     tokens: Any,
     loss: Any,
     accuracy: Any,
-    bootstrap: int = 0,
+    bootstrap: int = DRAWS,
     delta: float = 1e-3,
     seed: int = 0,
 ) -> Ladder:

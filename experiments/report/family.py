@@ -1,0 +1,50 @@
+"""Which models are one architecture at several sizes, and which are merely others.
+
+What a law or a line goes through must be one family: models that differ in numbers of
+their own alone, such as width and depth. Another model, norm, batch or precision is
+another family.
+"""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from gnomon.experiments.report.tuning import Key, Scale
+
+
+def family(scale: Scale) -> Key:
+    """What all sizes of an architecture share: two scales compare where it is equal.
+
+    Example:
+      >>> model = (("model.name", "MLP"), ("model.widths", "[32, 32]"), ("batch", 8.0))
+      >>> family(Scale("", model, (), 100.0, 1e4))
+      (('model.name', 'MLP'), ('batch', 8.0))
+    """
+    return tuple(
+        (field, value)
+        for field, value in scale.model
+        if not (field.startswith("model.") and _is_size(value))
+    )
+
+
+def related(scales: Iterable[Scale]) -> bool:
+    """Whether scales are one architecture at several sizes.
+
+    Two models with as many parameters as each other do not differ in size, whatever
+    their numbers say.
+    """
+    models = {scale.model: scale for scale in scales}
+    sizes = [scale.parameters for scale in models.values()]
+    known = [size for size in sizes if size == size]
+    one = len({family(scale) for scale in models.values()}) <= 1
+    return one and len(set(known)) == len(known)
+
+
+def _is_size(value: Any) -> bool:
+    if isinstance(value, str) and value.startswith("["):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return False
+        return all(_is_size(part) for part in value)
+    return isinstance(value, int | float) and not isinstance(value, bool)
