@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from gnomon.parameters.stacks import Stacks, unstack
 from gnomon.parameters.trees import compute_dtype
 
 Tree = Any
@@ -208,24 +209,26 @@ def inner(left: Tree, right: Tree) -> Array:
 
 
 def ravel(tree: Tree) -> Array:
-    """All entries of a tree as one vector, in the widest dtype among its leaves."""
+    """All entries of a tree as one vector, in the widest dtype among its leaves.
+
+    Stacked layers come one after another, as those of a list do.
+    """
     dtype = _common_dtype(tree)
-    leaves = jax.tree.leaves(tree)
+    leaves = jax.tree.leaves(unstack(tree))
     return jnp.concatenate([jnp.reshape(x, -1).astype(dtype) for x in leaves])
 
 
 def unravel(flat: Array, like: Tree) -> Tree:
     """The inverse of :func:`ravel`: shapes and (wide) dtypes are those of `like`."""
-    leaves, treedef = jax.tree.flatten(like)
+    layers = Stacks(like)
+    leaves, treedef = jax.tree.flatten(layers.unstack(like))
     sizes = [math.prod(jnp.shape(x)) for x in leaves]
     parts = jnp.split(flat, list(accumulate(sizes))[:-1])
-    return jax.tree.unflatten(
-        treedef,
-        [
-            part.reshape(jnp.shape(x)).astype(compute_dtype(x.dtype))
-            for part, x in zip(parts, leaves, strict=True)
-        ],
-    )
+    parts = [
+        part.reshape(jnp.shape(x)).astype(compute_dtype(x.dtype))
+        for part, x in zip(parts, leaves, strict=True)
+    ]
+    return layers.restack(jax.tree.unflatten(treedef, parts))
 
 
 def ravel_operator(matvec: Operator, like: Tree) -> Operator:
@@ -239,7 +242,8 @@ def random_like(
     """A tree of independent random entries, in the wide dtypes of the leaves.
 
     All leaves are cut from one draw: every further call of a random function costs
-    about as much compile time as the rest of a probe.
+    about as much compile time as the rest of a probe. Stacked layers get the numbers of
+    a list of layers.
     """
     size = sum(math.prod(jnp.shape(x)) for x in jax.tree.leaves(tree))
     return unravel(draw(key, (size,), _common_dtype(tree)), tree)

@@ -9,6 +9,7 @@ from jax import Array
 
 from gnomon.dynamics.curvature import Loss
 from gnomon.dynamics.lanczos import Tree, random_like, widen
+from gnomon.parameters.stacks import declare
 from gnomon.parameters.units import Rules, resolve_axes, unit_norm
 
 
@@ -63,6 +64,8 @@ def filter_direction(
       Li et al., Visualizing the Loss Landscape of Neural Nets, 2018
       (https://arxiv.org/abs/1712.09913).
     """
+    with declare(stacked):
+        noises = random_like(key, params)
     axes = resolve_axes(params, rules, stacked)
 
     def leaf(weight: Array, noise: Array, axes: Any) -> Array:
@@ -70,7 +73,7 @@ def filter_direction(
             return jnp.zeros_like(noise)
         return noise * (unit_norm(weight, axes) / unit_norm(noise, axes))
 
-    return jax.tree.map(leaf, widen(params), random_like(key, params), axes)
+    return jax.tree.map(leaf, widen(params), noises, axes)
 
 
 def interpolate(start: Any, end: Any, position: float | Array) -> Tree:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from gnomon.parameters.paths import path_string
+from gnomon.parameters.stacks import unstack
 
 ALL = "all"  # the name that stands for the whole model
 
@@ -19,15 +20,24 @@ class Layers(NamedTuple):
       groups: for each leaf, in the order of ``jax.tree.leaves``, its layer's position
         in ``names``, or -1 where it belongs to none.
       paths: for each leaf, the names from the root to it, joined by ``/``.
+      stacked: regex of further leaves that stack layers along axis 0, beside those that
+        their names declare.
     """
 
     names: tuple[str, ...]
     groups: tuple[int, ...]
     paths: tuple[str, ...]
+    stacked: str | None = None
 
 
-def layers_of(params: Any, pattern: str | None = None) -> Layers:
+def layers_of(
+    params: Any, pattern: str | None = None, *, stacked: str | None = None
+) -> Layers:
     r"""Groups the leaves of a tree into layers by their paths.
+
+    Layers that are stacked in one leaf (:mod:`gnomon.parameters.stacks`) count as a
+    list of layers: leaves, paths and names here and in all that takes a `Layers` are
+    those of the model whose layers are not scanned.
 
     Args:
       params: a tree of arrays or ``jax.ShapeDtypeStruct``.
@@ -35,6 +45,7 @@ def layers_of(params: Any, pattern: str | None = None) -> Layers:
         finds, its groups joined by ``/`` if it has any, is the layer's name, and a leaf
         without a match is in no layer (only in the whole model). By default
         the path without its last name: the module that owns the leaf.
+      stacked: regex of further leaves that stack layers along axis 0.
 
     Returns:
       The grouping.
@@ -54,7 +65,7 @@ def layers_of(params: Any, pattern: str | None = None) -> Layers:
       >>> layers_of(params, r"blocks/\d+/(up|down)").groups
       (0, 1, -1)
     """
-    flat, _ = jax.tree_util.tree_flatten_with_path(params)
+    flat, _ = jax.tree_util.tree_flatten_with_path(unstack(params, stacked))
     paths = tuple(path_string(path) for path, _ in flat)
     try:
         compiled = None if not pattern else re.compile(pattern)
@@ -73,7 +84,7 @@ def layers_of(params: Any, pattern: str | None = None) -> Layers:
             "give layers=... a regex that finds another name"
         )
     groups = tuple(-1 if name is None else names.index(name) for name in found)
-    return Layers(names, groups, paths)
+    return Layers(names, groups, paths, stacked)
 
 
 def _name(path: str, pattern: re.Pattern | None) -> str | None:

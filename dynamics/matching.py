@@ -15,6 +15,7 @@ from jax import Array
 
 from gnomon.dynamics.lanczos import inner, widen
 from gnomon.parameters.paths import path_string
+from gnomon.parameters.stacks import Stacks
 
 Spec = Mapping[str, Mapping[int, str]]
 Permutations = dict[str, Array]
@@ -69,7 +70,13 @@ def mlp_spec(params: Any) -> dict[str, dict[int, str]]:
     return spec
 
 
-def permute(params: Any, permutations: Mapping[str, Array], spec: Spec) -> Any:
+def permute(
+    params: Any,
+    permutations: Mapping[str, Array],
+    spec: Spec,
+    *,
+    stacked: str | None = None,
+) -> Any:
     """Reorders hidden units; the net computes the same function.
 
     Args:
@@ -77,6 +84,7 @@ def permute(params: Any, permutations: Mapping[str, Array], spec: Spec) -> Any:
       permutations: for each name of `spec`, indices [units]: unit i of the result is
         unit `permutations[name][i]` of `params`.
       spec: as in :func:`weight_matching`.
+      stacked: as in :func:`weight_matching`.
 
     Returns:
       A tree like `params`, of its dtypes.
@@ -92,6 +100,11 @@ def permute(params: Any, permutations: Mapping[str, Array], spec: Spec) -> Any:
       >>> new["in"].tolist(), new["out"].tolist()
       ([[2.0, 1.0]], [[4.0], [3.0]])
     """
+    layers = Stacks(params, stacked)
+    return layers.restack(_permute(layers.unstack(params), permutations, spec))
+
+
+def _permute(params: Any, permutations: Mapping[str, Array], spec: Spec) -> Any:
     axes, _ = _resolve(params, spec)
     leaves, treedef = jax.tree.flatten(params)
     return jax.tree.unflatten(
@@ -107,6 +120,7 @@ def weight_matching(
     *,
     rounds: int = 50,
     initial: Mapping[str, Array] | None = None,
+    stacked: str | None = None,
 ) -> Matching:
     """Permutes a net's hidden units to bring its weights closest to another's.
 
@@ -120,10 +134,12 @@ def weight_matching(
       source: weights to permute, like `target`.
       spec: `{regex: {axis: name}}`. The first regex found in a leaf's path says which
         permutation acts on which of its axes; axes of one name are permuted together.
-        :func:`mlp_spec` writes it for an MLP.
+        :func:`mlp_spec` writes it for an MLP. Of stacked layers it names paths and
+        axes as of a list of layers (`gnomon.parameters.stacks.unstack`).
       rounds: most sweeps over the permutations. Default 50; a few are usual.
       initial: permutations to start from, a local search's only freedom. Default: the
         identity.
+      stacked: regex of further leaves that stack layers along axis 0.
 
     Returns:
       The `Matching`. A leaf that is not finite leaves its permutations as they were and
@@ -150,6 +166,8 @@ def weight_matching(
       The paper visits layers in random order; here the order is that of `spec`, so that
       equal inputs give equal results, and `initial` starts elsewhere.
     """
+    layers = Stacks(source, stacked)
+    target, source = layers.unstack(target), layers.unstack(source)
     axes, sizes = _resolve(source, spec)
     targets, sources = (jax.tree.leaves(widen(tree)) for tree in (target, source))
     start = {name: jnp.arange(size) for name, size in sizes.items()}
@@ -197,10 +215,10 @@ def weight_matching(
         sweep,
         (start, jnp.array(bool(sizes)), jnp.zeros((), jnp.int32)),
     )
-    permuted = permute(source, permutations, spec)
+    permuted = _permute(source, permutations, spec)
     return Matching(
         permutations,
-        permuted,
+        layers.restack(permuted),
         _distance(target, permuted),
         _distance(target, source),
         count,

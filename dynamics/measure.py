@@ -35,6 +35,7 @@ def measure(
     learning_rate: ScalarOrSchedule | None = None,
     layers: str | None = None,
     every: jax.typing.ArrayLike = 1,
+    stacked: str | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Wraps a transform; updates pass unchanged, and their motion is kept.
 
@@ -49,6 +50,8 @@ def measure(
         by default unknown (NaN); it changes no update.
       layers: regex of the grouping (`gnomon.dynamics.layers_of`), by default modules.
       every: measure at every so many steps; between them the last record stays.
+      stacked: regex of further leaves that stack layers along axis 0; each has the
+        record of a layer in a list.
 
     Returns:
       The wrapped transform, which needs ``params`` in ``update``.
@@ -69,9 +72,12 @@ def measure(
     inner = optax.with_extra_args_support(inner)
 
     def init(params):
-        names = (*layers_of(params, layers).names, ALL)
+        layout = layers_of(params, layers, stacked=stacked)
+        names = (*layout.names, ALL)
         # The shape and dtype are those that update will find.
-        row = jax.eval_shape(lambda p: jnp.stack(layer_motion(p, p, p)), params)
+        row = jax.eval_shape(
+            lambda p: jnp.stack(layer_motion(p, p, p, layers=layout)), params
+        )
         blank = jnp.full(len(Motion._fields), jnp.nan, row.dtype)
         return MeasureState(
             step=jnp.zeros((), jnp.int32),
@@ -89,7 +95,7 @@ def measure(
             rate = at_step("learning_rate", rate, state.step)
 
         def look():
-            layout = layers_of(params, layers)
+            layout = layers_of(params, layers, stacked=stacked)
             record = layer_motion(
                 params, updates, grads, learning_rate=rate, layers=layout
             )

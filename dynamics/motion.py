@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from gnomon.dynamics.layers import Layers, layers_of, pool
+from gnomon.parameters.stacks import Stacks
 from gnomon.parameters.trees import compute_dtype
 
 
@@ -107,6 +108,8 @@ def leaf_sums(
     updates: optax.Updates | None = None,
     grads: optax.Updates | None = None,
     start: optax.Params | None = None,
+    *,
+    stacked: str | None = None,
 ) -> Sums:
     """The inner products of every leaf, in one pass over the trees.
 
@@ -117,21 +120,24 @@ def leaf_sums(
       updates: what the step adds to them; a ``None`` leaf adds nothing.
       grads: the gradients, with the structure of ``params`` or ``None`` leaves.
       start: the weights that the distance is measured from.
+      stacked: regex of further leaves that stack layers along axis 0.
 
     Returns:
-      Arrays [leaves], in the order of ``jax.tree.leaves(params)``.
+      Arrays [leaves], in the order of ``jax.tree.leaves(params)``; layers that are
+      stacked count as a list of layers (`gnomon.parameters.stacks.unstack`).
 
     Raises:
       ValueError: if a tree has another structure than ``params``.
     """
     weights: list[jax.Array]
     structure: Any
-    weights, structure = jax.tree.flatten(params)
+    layers = Stacks(params, stacked)
+    weights, structure = jax.tree.flatten(layers.unstack(params))
 
     def column(tree: Any) -> list:
         if tree is None:
             return [None] * len(weights)
-        leaves = structure.flatten_up_to(tree)
+        leaves = structure.flatten_up_to(layers.unstack(tree))
         return [
             jnp.zeros_like(w) if leaf is None else leaf
             for w, leaf in zip(weights, leaves, strict=True)
@@ -256,5 +262,5 @@ def layer_motion(
     """
     if not isinstance(layers, Layers):
         layers = layers_of(params, layers)
-    sums = leaf_sums(params, updates, grads, start)
+    sums = leaf_sums(params, updates, grads, start, stacked=layers.stacked)
     return motion(pool(sums, layers), learning_rate)

@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from gnomon.dynamics.motion import divide
+from gnomon.parameters.stacks import Stacks
 from gnomon.parameters.trees import compute_dtype
 
 
@@ -58,7 +59,12 @@ class NoiseScale(NamedTuple):
 
 
 def group_gradients(
-    loss_fn: Callable[[Any, Any], jax.Array], params: Any, batch: Any, groups: int
+    loss_fn: Callable[[Any, Any], jax.Array],
+    params: Any,
+    batch: Any,
+    groups: int,
+    *,
+    stacked: str | None = None,
 ) -> tuple[GroupGradients, Any]:
     """Takes the gradients of the groups of a batch, one group after another.
 
@@ -69,9 +75,11 @@ def group_gradients(
       groups: how many groups the examples are cut into, in order: two for the two-batch
         estimator, as many as examples for the per-example one. The gradients of all
         groups are held at once, ``groups`` times the memory of ``params``.
+      stacked: regex of further leaves that stack layers along axis 0.
 
     Returns:
       The comparison, leaf by leaf ([leaves], [leaves, groups]), and the mean gradient.
+      Stacked layers count as a list of layers (`gnomon.parameters.stacks.unstack`).
 
     Raises:
       ValueError: if the examples cannot be cut into so many equal groups.
@@ -85,14 +93,17 @@ def group_gradients(
         lambda x: x.reshape(groups, examples // groups, *x.shape[1:]), batch
     )
     grads = jax.lax.map(lambda group: jax.grad(loss_fn)(params, group), cut)
-    return compare_groups(grads)
+    return compare_groups(grads, stacked=stacked)
 
 
-def compare_groups(grads: Any) -> tuple[GroupGradients, Any]:
+def compare_groups(
+    grads: Any, *, stacked: str | None = None
+) -> tuple[GroupGradients, Any]:
     """Compares the gradients of equal groups that a loop has at hand.
 
     Args:
       grads: a tree of arrays [groups, ...], such as one gradient a device.
+      stacked: regex of further leaves that stack layers, along axis 1 here.
 
     Returns:
       As :func:`group_gradients`.
@@ -112,11 +123,13 @@ def compare_groups(grads: Any) -> tuple[GroupGradients, Any]:
 
     leaves: list[jax.Array]
     structure: Any
-    leaves, structure = jax.tree.flatten(grads)
+    one = jax.eval_shape(lambda tree: jax.tree.map(lambda g: g[0], tree), grads)
+    layers = Stacks(one, stacked)
+    leaves, structure = jax.tree.flatten(jax.vmap(layers.unstack)(grads))
     found, means = zip(*map(leaf, leaves), strict=True)
     dtype = jnp.result_type(*(f.mean_squared.dtype for f in found))
-    stacked = jax.tree.map(lambda *xs: jnp.stack([x.astype(dtype) for x in xs]), *found)
-    return stacked, jax.tree.unflatten(structure, means)
+    rows = jax.tree.map(lambda *xs: jnp.stack([x.astype(dtype) for x in xs]), *found)
+    return rows, layers.restack(jax.tree.unflatten(structure, means))
 
 
 def noise_scale(groups: GroupGradients, size: jax.typing.ArrayLike) -> NoiseScale:

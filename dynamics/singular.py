@@ -6,15 +6,16 @@ its leaves: its spectral norm is the largest of theirs, and its singular values 
 theirs together.
 """
 
-import math
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from gnomon.dynamics.layers import Layers
+from gnomon.parameters.matrices import as_matrices
+from gnomon.parameters.stacks import unstack
 from gnomon.parameters.trees import compute_dtype
-from gnomon.parameters.units import unit_axes
+from gnomon.parameters.units import Axes, unit_axes
 
 
 def as_matrix(path: str, leaf: jax.Array) -> jax.Array | None:
@@ -22,7 +23,7 @@ def as_matrix(path: str, leaf: jax.Array) -> jax.Array | None:
 
     Args:
       path: the leaf's path, its names joined by ``/``.
-      leaf: the array.
+      leaf: the array, of one layer.
 
     Returns:
       The matrix, or None for a bias, a scale or any other leaf without one.
@@ -33,16 +34,15 @@ def as_matrix(path: str, leaf: jax.Array) -> jax.Array | None:
       >>> print(as_matrix("attention/query/bias", jnp.ones((2, 4))))
       None
     """
-    inside = unit_axes(path, leaf.shape)
-    if not inside or not leaf.size:
+    axes = Axes(unit_axes(path, leaf.shape))
+    if not axes.reduce or not leaf.size:
         return None
-    rows = math.prod(leaf.shape[axis] for axis in inside)
-    x = jnp.moveaxis(leaf, inside, range(len(inside)))
-    return x.reshape(rows, -1).astype(compute_dtype(leaf.dtype))
+    (matrix,) = as_matrices(leaf, axes)
+    return matrix.astype(compute_dtype(leaf.dtype))
 
 
 def _matrices(tree: Any, layers: Layers) -> list[jax.Array | None]:
-    leaves = jax.tree.leaves(tree)
+    leaves = jax.tree.leaves(unstack(tree, layers.stacked))
     return [as_matrix(p, leaf) for p, leaf in zip(layers.paths, leaves, strict=True)]
 
 

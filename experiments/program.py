@@ -17,7 +17,7 @@ from gnomon.experiments import probes
 from gnomon.experiments.preflight import same_shapes
 from gnomon.experiments.resolve import build, resolve
 from gnomon.models import functional
-from gnomon.optimizers import apply_fused
+from gnomon.optimizers import apply_fused, layered
 
 Batch = Mapping[str, jax.Array]
 Hypers = Mapping[str, jax.Array]
@@ -87,11 +87,18 @@ def learning_rate(config: Mapping, hypers: Hypers) -> Callable | None:
 def make_optimizer(
     config: Mapping, hypers: Hypers
 ) -> optax.GradientTransformationExtraArgs:
-    """Builds a trial's optimizer from its config and its traced numbers."""
+    """Builds a trial's optimizer from its config and its traced numbers.
+
+    Those of other packages know nothing of stacked layers; where that matters they are
+    shown the layers one by one, see :func:`gnomon.optimizers.per_layer`.
+    """
     spec = _fill(config, hypers, "optimizer")
     schedule = learning_rate(config, hypers)
     provided = {} if schedule is None else {"learning_rate": schedule}
-    return same_shapes(build(spec, **provided), spec["name"])
+    optimizer = build(spec, **provided)
+    if not spec["name"].startswith("gnomon."):
+        optimizer = layered(optimizer)
+    return same_shapes(optimizer, spec["name"])
 
 
 def make_program(config: Mapping) -> Program:

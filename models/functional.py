@@ -7,6 +7,8 @@ import jax
 from flax import nnx
 from jax import Array
 
+from gnomon.parameters.stacks import unstack
+
 Params = dict[str, Any]
 Stats = dict[str, Any]
 
@@ -24,8 +26,9 @@ class Functional(NamedTuple):
         randomness (dropout); a model without any ignores it.
       activations: `activations(params, stats, inputs, *, train, key=None)`, what the
         modules inside of the model put out on the way, by their path (`hidden/0`): the
-        last output of each one that returns an array. Blocks that run under
-        `jax.lax.scan` are not seen.
+        last output of each one that returns an array. Modules under `jax.lax.scan` are
+        not seen; a model that takes `scan=True` is therefore run here with
+        `scan=False` on its layers taken apart, and its paths are those of that model.
     """
 
     init: Callable[[Array], tuple[Params, Stats]]
@@ -69,6 +72,9 @@ def functional(model: Callable[..., nnx.Module], **kwargs: Any) -> Functional:
       >>> jax.tree.map(jnp.shape, seen)
       {'head': (2, 3), 'hidden/0': (2, 8)}
     """
+    unscanned = None
+    if kwargs.get("scan") is True:
+        unscanned = functional(model, **{**kwargs, "scan": False})
     abstract = nnx.eval_shape(lambda: model(**kwargs, rngs=nnx.Rngs(0)))
     graphdef, *slots = nnx.split(abstract, nnx.Param, nnx.BatchStat, nnx.RngState, ...)
     param_slots, stat_slots, random_slots, other = map(nnx.to_flat_state, slots)
@@ -120,6 +126,9 @@ def functional(model: Callable[..., nnx.Module], **kwargs: Any) -> Functional:
         train: bool,
         key: Array | None = None,
     ) -> dict[str, Array]:
+        if unscanned is not None:
+            parts = unstack(params), unstack(stats)
+            return unscanned.activations(*parts, inputs, train=train, key=key)
         kind = nnx.Intermediate
         forward: Any = nnx.capture(
             build(params, stats, train, key), kind, method_outputs=kind

@@ -125,8 +125,10 @@ class TransformerLM(nnx.Module):
     `blocks/<i>/attention/{query,key,value}/kernel` [width, heads, head_dim],
     `blocks/<i>/attention/out/kernel` [heads, head_dim, width],
     `blocks/<i>/mlp/{up,down}/kernel`, `blocks/<i>/{attention_norm,mlp_norm}/scale`,
-    `final_norm/scale` and, untied, `head/kernel` [width, vocab]. Scanned layers drop
-    `<i>` and stack their arrays on a leading axis of length `depth`.
+    `final_norm/scale` and, untied, `head/kernel` [width, vocab]. Scanned layers are
+    `blocks/stacked/...`, their arrays stacked on a leading axis of length `depth`: a
+    name by which optimizers and probes keep layers apart
+    (`gnomon.parameters.stacks`).
 
     Args:
       vocab: number of token values. Default 256, bytes.
@@ -244,7 +246,9 @@ class TransformerLM(nnx.Module):
         )
         keys = jax.random.split(rngs.params(), depth)
         self.blocks: Any = (
-            nnx.vmap(block)(keys) if scan else nnx.List([block(key) for key in keys])
+            nnx.Dict(stacked=nnx.vmap(block)(keys))
+            if scan
+            else nnx.List([block(key) for key in keys])
         )
         self.final_norm = RMSNorm(
             width,
@@ -277,7 +281,7 @@ class TransformerLM(nnx.Module):
         """
         x = self.embed(inputs.astype(jnp.int32))
         if self.scan:
-            graphdef, stacked = nnx.split(self.blocks)
+            graphdef, stacked = nnx.split(self.blocks.stacked)
             x, _ = jax.lax.scan(
                 lambda x, layer: (nnx.merge(graphdef, layer)(x), None), x, stacked
             )

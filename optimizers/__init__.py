@@ -42,9 +42,12 @@ from gnomon.optimizers.fadam import ScaleByFAdamState, fadam, scale_by_fadam
 from gnomon.optimizers.fused import FusedTransformation, apply_fused
 from gnomon.optimizers.hyperball import HyperballState, hyperball
 from gnomon.optimizers.lawn import lawn, lawn_schedule
+from gnomon.optimizers.layered import layered
+from gnomon.optimizers.matrices import hidden_matrices
 from gnomon.optimizers.momo import MomoState, momo, momo_adam
 from gnomon.optimizers.momsps import MomSpsState, momsps
 from gnomon.optimizers.norm_loss import AddNormLossState, add_norm_loss, norm_loss
+from gnomon.optimizers.per_layer import per_layer
 from gnomon.optimizers.projection import ProjectRadialState, project_radial
 from gnomon.optimizers.quantized import QuantizeMomentsState, quantize_moments
 from gnomon.optimizers.reparameterize import ReparameterizeState, reparameterize
@@ -122,10 +125,12 @@ __all__ = (
     "fadam",
     "fixed_norm",
     "geometry",
+    "hidden_matrices",
     "hyperball",
     "lawn",
     "lawn_schedule",
     "layer_index_rescaling",
+    "layered",
     "leafwise",
     "learning_rate_factors",
     "max_norm",
@@ -136,6 +141,7 @@ __all__ = (
     "mup_initialization",
     "mup_rule",
     "norm_loss",
+    "per_layer",
     "project_radial",
     "project_tangent",
     "quantize_moments",

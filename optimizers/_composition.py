@@ -31,6 +31,7 @@ import optax
 
 from gnomon.parameters.checks import ScalarOrSchedule
 from gnomon.parameters.paths import path_string
+from gnomon.parameters.stacks import stack_of
 from gnomon.parameters.trees import broadcast_mask
 
 
@@ -42,12 +43,20 @@ class Claim(NamedTuple):
     allows_decay: bool  # whether weight decay makes sense inside it
 
 
+# A selection has no ranks: that the names fit the leaves was checked before.
+_ANY_RANK = 99
+
 _CLAIMS: ContextVar[tuple[Claim, ...]] = ContextVar("norm_control", default=())
 
 
 def _paths(selected: Any) -> frozenset[str]:
     leaves = jax.tree_util.tree_leaves_with_path(selected)
-    return frozenset(path_string(path) for path, chosen in leaves if chosen)
+    # By the names of single layers: an inner transform may be shown those.
+    return frozenset(
+        stack_of(path_string(path), _ANY_RANK).path()
+        for path, chosen in leaves
+        if chosen
+    )
 
 
 @contextlib.contextmanager

@@ -121,7 +121,7 @@ def scale_by_adamp(
             (state.mu, state.nu),
             params,
             resolve_axes(params, rules, stacked),
-            broadcast_mask(weight_decay_mask, params),
+            broadcast_mask(weight_decay_mask, params, stacked),
         )
         return updates, ScaleByAdamPState(count, mu, nu)
 
@@ -286,7 +286,7 @@ def adamp(
             (scaling.mu, scaling.nu),
             params,
             resolve_axes(params, rules, stacked),
-            broadcast_mask(weight_decay_mask, params),
+            broadcast_mask(weight_decay_mask, params, stacked),
             leaf_shardings(shardings, params),
             leaf_keys(rounding_key, params),
         )

@@ -10,7 +10,9 @@ import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from gnomon.optimizers.fused import FusedTransformation, apply_fused, leaf_shardings
+from gnomon.optimizers.layered import layered
 from gnomon.parameters.checks import require_params
+from gnomon.parameters.stacks import Stacks
 
 
 class Buckets(NamedTuple):
@@ -44,10 +46,11 @@ def bucket_leaves(
 
     Args:
       inner: the optimizer.
-      max_size: leaves of at most so many numbers are joined, default 16384.
+      max_size: leaves of at most so many numbers a layer are joined, default 16384.
       label: a function of the parameters that returns a tree of strings, or a prefix of
         one; leaves of different labels never share a bucket. Default one label, "".
-      joins: which of the small leaves to join, a function of a leaf; default all. For
+      joins: which of the small leaves to join, a function of a leaf, of which it sees
+        the shape and dtype of one layer where layers are stacked; default all. For
         an optimizer that works by rows, ``lambda leaf: leaf.ndim < 2``.
 
     Returns:
@@ -68,7 +71,7 @@ def bucket_leaves(
       >>> [leaf.shape for leaf in jax.tree.leaves(mu)]
       [(200, 100), (30,)]
     """
-    extended = optax.with_extra_args_support(inner)
+    extended = layered(inner, prefixes=("leaves/",))
 
     def plan(params) -> list[str | None]:
         """The bucket of every leaf, in order; None for one that stays alone."""
@@ -81,6 +84,8 @@ def bucket_leaves(
             small = leaf.size <= max_size and (joins is None or joins(leaf))
             return "/".join(filter(None, (leaf.dtype.name, name))) if small else None
 
+        layers = Stacks(params)
+        params = layers.first(_shapes(params)) if layers.any else params
         pairs = zip(jax.tree.leaves(params), jax.tree.leaves(labels), strict=True)
         return [bucket(leaf, name) for leaf, name in pairs]
 
@@ -152,8 +157,12 @@ def bucket_leaves(
         cuts = join_shardings(buckets, treedef, shardings, params)
         if cuts is not None:
             extra_args["shardings"] = cuts
-        moved, state = apply_fused(inner, joined_grads, state, joined, **extra_args)
+        moved, state = apply_fused(extended, joined_grads, state, joined, **extra_args)
         return split(buckets, treedef, shapes, moved), state
 
     unfused = optax.GradientTransformationExtraArgs(init_fn, update_fn)
     return FusedTransformation(unfused, apply_fn)
+
+
+def _shapes(tree):
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)

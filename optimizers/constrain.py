@@ -15,7 +15,9 @@ from gnomon.optimizers.fused import (
     leaf_keys,
     leaf_shardings,
 )
+from gnomon.optimizers.layered import layered
 from gnomon.parameters.checks import require_choice, require_params, require_scalar
+from gnomon.parameters.stacks import declare
 from gnomon.parameters.trees import compute_dtype, map_leaves
 
 Tangent = Literal["none", "gradients", "updates", "both"]
@@ -47,6 +49,8 @@ class Constraint(NamedTuple):
     # (parameters, updates, reference, whether the updates lose their radial part first,
     # keys, shardings) to the parameters moved and put back on the set, by a kernel.
     step: Callable[..., Any] | None = None
+    # Regex of further leaves that stack layers along axis 0, for the inner optimizer.
+    stacked: str | None = None
 
 
 def leafwise(
@@ -59,6 +63,7 @@ def leafwise(
     allows_decay: bool = True,
     moves_all: bool = False,
     step: Callable[..., jax.Array] | None = None,
+    stacked: str | None = None,
 ) -> Constraint:
     """A constraint on each leaf by itself.
 
@@ -76,6 +81,8 @@ def leafwise(
       moves_all: whether ``project`` moves every entry of a weight that is off the set.
       step: ``step(w, u, reference, info, tangent=, key=, sharding=)`` is the weight
         after the update and on the set, in one kernel; default none.
+      stacked: regex of further leaves that stack layers along axis 0, which the inner
+        optimizer is told of; ``plan`` has to know of it too.
 
     Returns:
       The constraint.
@@ -145,6 +152,7 @@ def leafwise(
         allows_decay,
         moves_all,
         None if step is None else step_all,
+        stacked,
     )
 
 
@@ -234,18 +242,19 @@ def constrain(
         raise ValueError(
             f"the constraint {constraint.name!r} has no tangents: use tangent='none'."
         )
-    wrapped = optax.with_extra_args_support(inner)
+    wrapped = layered(inner, constraint.stacked)
     # Known to be on from the first update: nothing to choose, so XLA can fuse the
     # projection into the step. The state and the numbers are those of the general case.
     begins_at_once = isinstance(start, int) and start <= 0
     always = begins_at_once and isinstance(every, int) and every == 1
 
     def init_fn(params):
-        with norm_control(
+        control = norm_control(
             constraint.name,
             constraint.selects(params),
             allows_decay=constraint.allows_decay,
-        ):
+        )
+        with declare(constraint.stacked), control:
             inner_state = wrapped.init(params)
         count = jnp.zeros([], jnp.int32)
         return ConstrainState(count, inner_state, blank_reference(constraint, params))

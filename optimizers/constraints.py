@@ -21,6 +21,7 @@ from gnomon.kernels import variance as variance_kernel
 from gnomon.optimizers.constrain import Constraint, leafwise
 from gnomon.parameters.checks import require_choice, require_scalar
 from gnomon.parameters.paths import path_string
+from gnomon.parameters.roles import roles, warn_of_guesses
 from gnomon.parameters.select import LAYER, Where, layer_number, select
 from gnomon.parameters.trees import compute_dtype, map_leaves
 from gnomon.parameters.units import (
@@ -61,7 +62,7 @@ def norm_plan(
         def with_units():
             return jax.tree.map(lambda w, a: bool(a.reduce), params, axes)
 
-        chosen = select(params, constrained, with_units, "constrained")
+        chosen = select(params, constrained, with_units, "constrained", stacked)
 
         def of_leaf(leaf, is_chosen, of_unit: Axes):
             if not is_chosen:
@@ -148,6 +149,7 @@ def fixed_norm(
         allows_decay=False,
         moves_all=True,
         step=None if chosen.implementation == "xla" else step,
+        stacked=stacked,
     )
 
 
@@ -188,6 +190,7 @@ def unit_sphere(
         tangent=_sphere_tangent,
         allows_decay=False,
         moves_all=True,
+        stacked=stacked,
     )
 
 
@@ -227,7 +230,10 @@ def max_norm(
         return jnp.where(unit_norm(w, axes) > limit, retract(w, limit, axes), w)
 
     return leafwise(
-        "max_norm", norm_plan(constrained, view, rules, stacked), project=project
+        "max_norm",
+        norm_plan(constrained, view, rules, stacked),
+        project=project,
+        stacked=stacked,
     )
 
 
@@ -269,7 +275,8 @@ def target_std(
       ratio: :math:`r`, how far above it is tolerated, default 1.2.
       scale_with_depth: divide the target of layer :math:`l` by :math:`\sqrt{l}`.
       zero_bias: where a layer is rescaled, set the ``bias`` beside it to zero.
-      constrained: the leaves, default all that have units and lie in a layer.
+      constrained: the leaves, default all hidden ones (:mod:`gnomon.parameters.roles`)
+        that lie in a layer; an output layer that is a guess is said in a warning.
       layers: regex whose first group is a leaf's zero-based layer index; by default the
         first name of the path that is a number or ends in one, ``blocks/0``.
       rules: ordered ``(regex, axes)`` pairs, see :func:`units.resolve_axes`.
@@ -303,11 +310,13 @@ def target_std(
         )
 
         def in_layers():
+            kinds = roles(params, rules, stacked)
+            warn_of_guesses(kinds, "target_std", "name the leaves by constrained=...")
             (chosen,) = map_leaves(
-                lambda w, a, n: (bool(a.reduce) and n is not None,),
+                lambda w, role, n: (role.role == "hidden" and n is not None,),
                 params,
                 (),
-                axes,
+                kinds,
                 numbers,
             )
             if jax.tree.leaves(chosen) and not any(jax.tree.leaves(chosen)):
@@ -317,7 +326,7 @@ def target_std(
                 )
             return chosen
 
-        chosen = select(params, constrained, in_layers, "constrained")
+        chosen = select(params, constrained, in_layers, "constrained", stacked)
 
         def of_leaf(w, is_chosen, of_unit, number):
             info = _Spread(of_unit.layer(w.ndim), number) if is_chosen else None
@@ -365,7 +374,11 @@ def target_std(
     # A kernel rescales one leaf and tells nobody, so the bias beside it needs XLA.
     by_kernel = chosen.implementation != "xla" and not zero_bias
     kernels = leafwise(
-        "target_std", plan, project=project, step=step if by_kernel else None
+        "target_std",
+        plan,
+        project=project,
+        step=step if by_kernel else None,
+        stacked=stacked,
     )
     if not zero_bias:
         return kernels

@@ -1,5 +1,6 @@
 """Data-dependent initialization: unit pre-activations, layer by layer."""
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import optax
 
 from gnomon.parameters.paths import path_string
+from gnomon.parameters.stacks import Stacks
 from gnomon.parameters.trees import compute_dtype
 from gnomon.parameters.units import Rules, resolve_axes
 
@@ -22,6 +24,7 @@ def data_dependent_init(
     std: jax.typing.ArrayLike = 1.0,
     eps: jax.typing.ArrayLike = 1e-10,
     rules: Rules | None = None,
+    stacked: str | None = None,
 ) -> optax.Params:
     r"""Scales and shifts every layer so that its units start at mean 0 and variance 1.
 
@@ -42,14 +45,20 @@ def data_dependent_init(
         kernel (names joined by ``/``), what each layer puts out before its
         nonlinearity: examples and positions first, then the kernel's unit axes. The
         bias that was added, if any, is the leaf ``bias`` beside the kernel. It is
-        called once a layer.
+        called once a layer. Of a kernel that stacks layers
+        (:mod:`gnomon.parameters.stacks`) it returns, in front of all that, the axes of
+        the layers, as ``jax.lax.scan`` collects them; or it names each layer as an
+        unscanned model would.
       params: the parameters as drawn.
       batch: the examples, a few hundred.
       order: the paths in order of computation. Default the order of the mapping, which
-        ``jax.jit`` would sort by name: give it with a jitted function.
+        ``jax.jit`` would sort by name: give it with a jitted function. Stacked kernels
+        that follow each other are taken layer by layer.
       std: :math:`\sigma`, default 1.
       eps: :math:`\epsilon`, default 1e-10.
-      rules: ordered ``(regex, axes)`` pairs, see :func:`units.resolve_axes`.
+      rules: ordered ``(regex, axes)`` pairs, see :func:`units.resolve_axes`; of stacked
+        layers they name axes as of a list of layers.
+      stacked: regex of further leaves that stack layers along axis 0.
 
     Returns:
       The parameters, with the structure and dtypes of ``params``.
@@ -77,33 +86,47 @@ def data_dependent_init(
       whose biases are zero; the result is the same function. The authors' code has
       :math:`\epsilon` = 1e-10 in dense and 1e-8 in convolutional layers.
     """
+    stacks = Stacks(params, stacked)
+    single = stacks.unstack(params)
     paths, leaves = zip(
-        *((path_string(p), x) for p, x in jax.tree_util.tree_leaves_with_path(params)),
+        *((path_string(p), x) for p, x in jax.tree_util.tree_leaves_with_path(single)),
         strict=True,
     )
     values = dict(zip(paths, leaves, strict=True))
-    treedef: Any = jax.tree.structure(params)  # jax declares no methods for it
+    treedef: Any = jax.tree.structure(single)  # jax declares no methods for it
     axes = dict(
-        zip(paths, treedef.flatten_up_to(resolve_axes(params, rules)), strict=True)
+        zip(paths, treedef.flatten_up_to(resolve_axes(single, rules)), strict=True)
     )
 
-    def run():
-        return pre_activations(treedef.unflatten([values[p] for p in paths]), batch)
+    def whole():
+        return stacks.restack(treedef.unflatten([values[p] for p in paths]))
 
-    layers = run()
-    order = tuple(layers) if order is None else tuple(order)
-    if sorted(order) != sorted(layers):
+    def run():
+        return pre_activations(whole(), batch)
+
+    def of_layers(outputs):
+        """The pre-activations of every layer of a stack by its own path."""
+        return {
+            path: value[index]
+            for name, value in outputs.items()
+            for path, index in stacks.layers_of(name)
+        }
+
+    returned = run()
+    order = tuple(returned) if order is None else tuple(order)
+    if sorted(order) != sorted(returned):
         raise ValueError(
             f"order={order} does not name the layers that pre_activations returns, "
-            f"{sorted(layers)}."
+            f"{sorted(returned)}."
         )
+    layers, order = of_layers(returned), _by_layer(order, stacks)
     for number, path in enumerate(order):
         if path not in values or not axes[path].reduce:
             raise ValueError(
                 f"pre_activations returns {path!r}, which is no parameter with units. "
                 f"Paths: {', '.join(paths[:20])}{', ...' * (len(paths) > 20)}."
             )
-        outputs = (run() if number else layers)[path]
+        outputs = (of_layers(run()) if number else layers)[path]
         kernel, reduce = values[path], axes[path].reduce
         units = tuple(n for a, n in enumerate(kernel.shape) if a not in reduce)
         if outputs.shape[outputs.ndim - len(units) :] != units:
@@ -125,7 +148,16 @@ def data_dependent_init(
             values[bias] = _scaled(
                 values[bias], factor.reshape(shift.shape), shift=shift
             )
-    return treedef.unflatten([values[p] for p in paths])
+    return whole()
+
+
+def _by_layer(order: Sequence[str], stacks: Stacks) -> list[str]:
+    """The paths of single layers, stacks that follow each other layer by layer."""
+    in_order: list[str] = []
+    for _, names in itertools.groupby(order, stacks.sizes_of):
+        columns = [[path for path, _ in stacks.layers_of(name)] for name in names]
+        in_order.extend(itertools.chain.from_iterable(zip(*columns, strict=True)))
+    return in_order
 
 
 def _scaled(x: jax.Array, factor: jax.Array, shift: jax.Array | None = None):

@@ -8,6 +8,7 @@ import optax
 
 from gnomon.optimizers.curvature import hessian_product
 from gnomon.parameters.checks import require_params, require_scalar
+from gnomon.parameters.stacks import Stacks
 from gnomon.parameters.trees import compute_dtype, map_leaves
 
 
@@ -130,17 +131,17 @@ def scale_by_hutchinson(
     def estimate(updates, count, params, extra_args):
         del updates
         require_params(params, "scale_by_hutchinson")
-        leaves, treedef = jax.tree.flatten(params)
+        # Drawn layer by layer, so that stacked layers get the signs of a list of them.
+        layers = Stacks(params)
+        leaves, treedef = jax.tree.flatten(layers.unstack(params))
         keys = jax.random.split(
             jax.random.fold_in(jax.random.key(seed), count), max(len(leaves), 1)
         )
-        signs = jax.tree.unflatten(
-            treedef,
-            [
-                jax.random.rademacher(key, w.shape, w.dtype)
-                for key, w in zip(keys, leaves, strict=False)
-            ],
-        )
+        signs = [
+            jax.random.rademacher(key, w.shape, w.dtype)
+            for key, w in zip(keys, leaves, strict=False)
+        ]
+        signs = layers.restack(jax.tree.unflatten(treedef, signs))
         product = hessian_product("scale_by_hutchinson", extra_args)(params, signs)
         return map_leaves(lambda h, z: (h * z.astype(h.dtype),), product, (), signs)[0]
 

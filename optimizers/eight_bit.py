@@ -3,7 +3,9 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
+from jax.sharding import NamedSharding, PartitionSpec
 
 from gnomon import kernels
 from gnomon.kernels import adamp as adamp_kernel
@@ -100,6 +102,7 @@ def adamp_8bit(
         min_size=min_size,
         block=block,
         stochastic=stochastic,
+        stacked=stacked,
     )
 
     def apply_fn(
@@ -113,7 +116,9 @@ def adamp_8bit(
         rate = at_step("learning_rate", learning_rate, descent.count)
         decay = at_step("weight_decay", weight_decay, scaling.count)
 
-        def rule(grad, mu, nu, mu_scale, nu_scale, param, axes, decays, key, sharding):
+        def rule(
+            grad, mu, nu, mu_scale, nu_scale, param, axes, layers, decays, key, sharding
+        ):
             kwargs: dict[str, Any] = dict(
                 learning_rate=rate,
                 count=count,
@@ -134,15 +139,9 @@ def adamp_8bit(
             if mu.dtype != "int8":
                 moved = adamp_kernel.step(param, grad, mu, nu, **kwargs)
                 return *moved, mu_scale, nu_scale
-            w, m, v = adamp_8bit_kernel.step(
-                param,
-                grad,
-                Coded(mu, mu_scale),
-                Coded(nu, nu_scale),
-                stochastic=stochastic,
-                block=block,
-                **kwargs,
-            )
+            arrays = param, grad, Coded(mu, mu_scale), Coded(nu, nu_scale)
+            how = kwargs | dict(stochastic=stochastic, block=block)
+            w, m, v = _by_layer(arrays, len(layers.stack), how)
             return w, m.codes, v.codes, m.scales, v.scales
 
         moved, mu, nu, mu_scales, nu_scales = map_leaves(
@@ -151,7 +150,8 @@ def adamp_8bit(
             (scaling.mu, scaling.nu, scales.mu, scales.nu),
             params,
             resolve_axes(params, rules, stacked),
-            broadcast_mask(weight_decay_mask, params),
+            resolve_axes(params, stacked=stacked),  # a rule cannot move these
+            broadcast_mask(weight_decay_mask, params, stacked),
             leaf_keys(rounding_key, params),
             leaf_shardings(shardings, params),
         )
@@ -165,6 +165,29 @@ def adamp_8bit(
     return FusedTransformation(unfused, apply_fn)
 
 
+def _by_layer(arrays: Any, depth: int, how: dict[str, Any]) -> Any:
+    """The step of every layer of a stack: its blocks and its draws are its own."""
+    if not depth:
+        return adamp_8bit_kernel.step(*arrays, **how)
+    sharding = how["sharding"]
+    inside = how | dict(
+        reduce=tuple(axis - 1 for axis in how["reduce"]),
+        stack=tuple(axis - 1 for axis in how["stack"] if axis),
+    )
+    if sharding is not None:
+        rest = PartitionSpec(*sharding.spec[1:])
+        inside["sharding"] = NamedSharding(sharding.mesh, rest)
+
+    def layer(numbered):
+        index, parts = numbered
+        key = how["key"]
+        if key is not None:
+            key = jax.random.fold_in(key, index)
+        return _by_layer(parts, depth - 1, inside | dict(key=key))
+
+    return jax.lax.map(layer, (jnp.arange(arrays[0].shape[0]), arrays))
+
+
 def adamw_8bit(
     learning_rate: ScalarOrSchedule,
     *,
@@ -174,6 +197,7 @@ def adamw_8bit(
     weight_decay: ScalarOrSchedule = 0.0,
     weight_decay_mask: optax.MaskOrFn | None = None,
     nesterov: bool = False,
+    stacked: str | None = None,
     min_size: int = 4096,
     block: int = BLOCK,
     stochastic: bool = True,
@@ -192,6 +216,7 @@ def adamw_8bit(
         default 0.
       weight_decay_mask: which leaves decay, default all.
       nesterov: look ahead by one step of momentum.
+      stacked: regex of the leaves that stack layers along axis 0.
       min_size: see :func:`gnomon.optimizers.quantize_moments`, as the two below.
       block: numbers that share one scale.
       stochastic: round the moments at random.
@@ -220,6 +245,7 @@ def adamw_8bit(
         weight_decay_mask=weight_decay_mask,
         nesterov=nesterov,
         rules=((".*", ()),),
+        stacked=stacked,
         min_size=min_size,
         block=block,
         stochastic=stochastic,

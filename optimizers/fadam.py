@@ -142,7 +142,7 @@ def scale_by_fadam(
             (state.mu, state.root),
             params,
             resolve_axes(params, stacked=stacked),
-            broadcast_mask(weight_decay_mask, params),
+            broadcast_mask(weight_decay_mask, params, stacked),
         )
         return updates, ScaleByFAdamState(count, mu, root)
 
@@ -320,7 +320,7 @@ def fadam(
             (scaling.mu, scaling.root),
             params,
             resolve_axes(params, stacked=stacked),
-            broadcast_mask(weight_decay_mask, params),
+            broadcast_mask(weight_decay_mask, params, stacked),
             leaf_shardings(shardings, params),
             leaf_keys(rounding_key, params),
         )

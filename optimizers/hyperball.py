@@ -18,16 +18,18 @@ from gnomon.optimizers.fused import (
     leaf_shardings,
     with_kernel,
 )
+from gnomon.optimizers.layered import layered
 from gnomon.parameters.checks import (
     ScalarOrSchedule,
     at_step,
     require_params,
     require_scalar,
 )
-from gnomon.parameters.paths import path_string
+from gnomon.parameters.roles import Role, roles
 from gnomon.parameters.select import Where
+from gnomon.parameters.stacks import declare
 from gnomon.parameters.trees import compute_dtype, map_leaves
-from gnomon.parameters.units import Axes, Rules, resolve_axes, retract
+from gnomon.parameters.units import Axes, Rules, retract
 
 
 class HyperballState(NamedTuple):
@@ -116,14 +118,13 @@ def hyperball(
     kernel.explain(implementation=implementation)  # refuses what cannot run
     require_scalar("learning_rate", learning_rate)
     require_scalar("free_learning_rate", free_learning_rate)
-    wrapped = optax.with_extra_args_support(inner)
+    wrapped = layered(inner, stacked)
 
     def kernels(params):
-        def is_kernel(path, _, axes):
-            return bool(axes.reduce) and "embed" not in path_string(path)
-
-        return jax.tree_util.tree_map_with_path(
-            is_kernel, params, resolve_axes(params, rules, stacked)
+        return jax.tree.map(
+            lambda role: role.role in ("hidden", "head"),
+            roles(params, rules, stacked),
+            is_leaf=lambda node: isinstance(node, Role),
         )
 
     chosen = kernels if constrained is None else constrained
@@ -135,7 +136,8 @@ def hyperball(
     assert capture is not None
 
     def init_fn(params):
-        with norm_control("hyperball", sphere.selects(params), allows_decay=False):
+        control = norm_control("hyperball", sphere.selects(params), allows_decay=False)
+        with declare(stacked), control:
             inner_state = wrapped.init(params)
         count = jnp.zeros([], jnp.int32)
         return HyperballState(count, inner_state, blank_reference(sphere, params))

@@ -2,8 +2,9 @@
 
 Muon and its kin treat the matrices inside a network one way and everything else
 (embeddings, the output head, gains, biases) another, by an Adam. optax tells them
-apart by rank alone, so that an embedding counts as a matrix and an attention kernel
-of rank three does not; here the leaf's path and its unit axes decide.
+apart by rank alone, so that an embedding counts as a matrix, an attention kernel of
+rank three does not, and the biases of stacked layers do; here the leaf's role and its
+axes decide (`gnomon.parameters.roles`, `gnomon.parameters.matrices`).
 """
 
 import re
@@ -12,22 +13,34 @@ import jax
 import optax
 from optax.contrib import MuonDimensionNumbers
 
+from gnomon.parameters.matrices import matrix_axes
 from gnomon.parameters.paths import path_string
-from gnomon.parameters.units import Axes, resolve_axes
+from gnomon.parameters.roles import Role, roles, warn_of_guesses
+from gnomon.parameters.units import Axes, Rules, resolve_axes
 
-OUTER = r"(^|/)([^/]*_)?(embed|embeddings?|head|lm_head|logits|classifier)(/|$)"
 
-
-def hidden_matrices(params: optax.Params, outer: str = OUTER) -> optax.Params:
+def hidden_matrices(
+    params: optax.Params,
+    outer: str | None = None,
+    *,
+    rules: Rules | None = None,
+    stacked: str | None = None,
+) -> optax.Params:
     """Dimension numbers of the hidden matrices of a model.
 
     The reduction axes are those inside one unit (`units.unit_axes`), the output
     axes all others: a query kernel ``(in, heads, head_dim)`` is the matrix that maps
-    ``in`` to all heads.
+    ``in`` to all heads. The axis of stacked layers is in neither, so that optax takes
+    it for a batch: each layer is a matrix of its own.
 
     Args:
       params: the parameters.
-      outer: regex of the leaves that embed or read out, which are no hidden matrices.
+      outer: regex of the leaves that embed or read out, which are no hidden matrices;
+        by default those of these roles, see :mod:`gnomon.parameters.roles`. A head
+        that is a guess is said in a warning.
+      rules: ordered ``(regex, axes)`` pairs, see `units.resolve_axes`.
+      stacked: regex of further leaves that stack layers along axis 0. Bind it
+        by ``functools.partial`` for `optax.contrib.muon`.
 
     Returns:
       A tree of ``optax.contrib.MuonDimensionNumbers``, None for every other leaf. It
@@ -47,16 +60,19 @@ def hidden_matrices(params: optax.Params, outer: str = OUTER) -> optax.Params:
       Jordan, K. et al. (2024). Muon: An optimizer for hidden layers in neural networks.
     """
 
-    def numbers(key_path, axes: Axes, leaf) -> MuonDimensionNumbers | None:
-        if not axes.reduce or re.search(outer, path_string(key_path)):
-            return None
-        taken = {*axes.reduce, *axes.stack}
-        outputs = tuple(axis for axis in range(len(leaf.shape)) if axis not in taken)
-        return MuonDimensionNumbers(axes.reduce, outputs)
+    axes = resolve_axes(params, rules, stacked)
+    kinds = roles(params, rules, stacked)
+    if outer is None:
+        warn_of_guesses(kinds, "hidden_matrices", "name the outer leaves by outer=...")
 
-    return jax.tree_util.tree_map_with_path(
-        numbers,
-        resolve_axes(params),
-        params,
-        is_leaf=lambda node: isinstance(node, Axes),
-    )
+    def numbers(key_path, leaf, of_units: Axes, role: Role):
+        if outer is None:
+            is_hidden = role.role == "hidden"
+        else:
+            is_hidden = not re.search(outer, path_string(key_path))
+        found = matrix_axes(of_units, len(leaf.shape))
+        if found is None or not is_hidden:
+            return None
+        return MuonDimensionNumbers(found.inputs, found.outputs)
+
+    return jax.tree_util.tree_map_with_path(numbers, params, axes, kinds)

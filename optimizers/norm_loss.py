@@ -9,6 +9,7 @@ import optax
 from gnomon.optimizers._composition import norm_control
 from gnomon.optimizers._learning_rate import descend
 from gnomon.optimizers.constraints import View, norm_plan
+from gnomon.optimizers.layered import layered
 from gnomon.parameters.checks import (
     ScalarOrSchedule,
     at_step,
@@ -183,4 +184,4 @@ def norm_loss(
         rules=rules,
         stacked=stacked,
     )
-    return optax.chain(inner, pull, descend(learning_rate))
+    return optax.chain(layered(inner, stacked), pull, descend(learning_rate))

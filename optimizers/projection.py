@@ -14,6 +14,7 @@ import numpy as np
 import optax
 
 from gnomon.optimizers._composition import refuse_decay
+from gnomon.optimizers.layered import layered
 from gnomon.parameters.checks import (
     ScalarOrSchedule,
     at_step,
@@ -169,7 +170,7 @@ def project_radial(
         delta=delta, wd_ratio=wd_ratio, weight_decay=weight_decay, eps=eps
     ).items():
         require_scalar(name, value)
-    wrapped = optax.with_extra_args_support(inner or optax.identity())
+    wrapped = layered(inner or optax.identity(), stacked)
 
     def init_fn(params):
         refuse_decay("project_radial", weight_decay, weight_decay_mask, params)
@@ -205,7 +206,7 @@ def project_radial(
             grad,
             params,
             resolve_axes(params, rules, stacked),
-            broadcast_mask(weight_decay_mask, params),
+            broadcast_mask(weight_decay_mask, params, stacked),
         )
         return updates, ProjectRadialState(
             optax.safe_increment(state.count), inner_state

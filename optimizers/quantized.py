@@ -1,6 +1,7 @@
 """Any optimizer with its moments in eight bits."""
 
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -10,7 +11,10 @@ import optax
 
 from gnomon.kernels.companding import BLOCK, Coded, decode, dither, encode, noise
 from gnomon.optimizers._inner import Inner, complete
+from gnomon.optimizers.layered import layered
 from gnomon.parameters.checks import ScalarOrSchedule
+from gnomon.parameters.paths import path_string
+from gnomon.parameters.stacks import stack_of
 
 # Where optax and this package keep averages of gradients, and of their squares.
 SIGNED = ("mu", "trace")
@@ -39,6 +43,7 @@ def quantize_moments(
     min_size: int = 4096,
     block: int = BLOCK,
     stochastic: bool = True,
+    stacked: str | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Keeps the moments of any optimizer in eight bits between its steps.
 
@@ -73,6 +78,8 @@ def quantize_moments(
       stochastic: round to a neighboring code at random, the default, with numbers drawn
         from the step and the place in the leaf: equal runs stay equal. If False, to the
         nearest, which never lets a slow average change by less than half a code.
+      stacked: regex of further leaves that stack layers along axis 0; each layer has
+        its own blocks and draws, and counts its own numbers.
 
     Returns:
       The optimizer. Updates have the dtype of the gradients.
@@ -98,12 +105,19 @@ def quantize_moments(
       rounded to nearest; here a power law in 256, rounded at random without bias, and
       a second moment that is not zero never becomes zero.
     """
-    optimizer = complete(inner, learning_rate, inner_kwargs)
+    optimizer = layered(complete(inner, learning_rate, inner_kwargs), stacked)
     dtypes = dict.fromkeys(signed, "int8") | dict.fromkeys(unsigned, "uint8")
 
     def code_dtype(path) -> str | None:
         names = (getattr(key, "name", None) for key in path)
         return next((dtypes[name] for name in names if name in dtypes), None)
+
+    def depth(path, x) -> int:
+        """How many leading axes of a moment run over layers."""
+        names = [getattr(key, "name", None) for key in path]
+        field = next(i for i, name in enumerate(names) if name in dtypes)
+        own = path_string(path[field + 1 :])
+        return len(stack_of(own, x.ndim, stacked).axes)
 
     def pack(count, moments, coded):
         """Moments, of which ``coded`` says which to code, as a state."""
@@ -114,7 +128,7 @@ def quantize_moments(
                 return x, None
             if not as_code:
                 return x, jnp.ones([], jnp.float32)
-            return _code(x, count, dtype, block, stochastic)
+            return _code(x, count, dtype, block, stochastic, depth(path, x))
 
         pairs = jax.tree_util.tree_map_with_path(leaf, moments, coded)
         inner, scales = (
@@ -127,7 +141,9 @@ def quantize_moments(
 
         def is_coded(path, x):
             floating = jnp.issubdtype(x.dtype, jnp.floating)
-            return bool(code_dtype(path) and floating and x.size >= min_size)
+            if code_dtype(path) is None or not floating:
+                return False
+            return math.prod(x.shape[depth(path, x) :]) >= min_size
 
         leaves = jax.tree_util.tree_leaves_with_path(moments)
         if jax.tree.leaves(params) and not any(code_dtype(path) for path, _ in leaves):
@@ -144,9 +160,9 @@ def quantize_moments(
         coded = jax.tree_util.tree_map_with_path(
             lambda path, x: x.dtype == code_dtype(path), state.inner
         )
-        moments = jax.tree.map(
-            lambda x, is_code, scales: (
-                _decode(Coded(x, scales), block=block) if is_code else x
+        moments = jax.tree_util.tree_map_with_path(
+            lambda path, x, is_code, scales: (
+                _decode(Coded(x, scales), block, depth(path, x)) if is_code else x
             ),
             state.inner,
             coded,
@@ -160,13 +176,25 @@ def quantize_moments(
 
 
 # Compiled as one where a step is not: one by one their operations would take longer.
-_decode = jax.jit(decode, static_argnames="block")
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _decode(coded: Coded, block: int, depth: int) -> jax.Array:
+    if depth:
+        return jax.vmap(lambda layer: _decode(layer, block, depth - 1))(coded)
+    return decode(coded, block=block)
 
 
-@functools.partial(jax.jit, static_argnums=(2, 3, 4))
+@functools.partial(jax.jit, static_argnums=(2, 3, 4, 5))
 def _code(
-    x: jax.Array, count: jax.Array, dtype: str, block: int, stochastic: bool
+    x: jax.Array,
+    count: jax.Array,
+    dtype: str,
+    block: int,
+    stochastic: bool,
+    depth: int,
 ) -> Coded:
+    if depth:
+        how = (dtype, block, stochastic, depth - 1)
+        return jax.vmap(lambda layer: _code(layer, count, *how))(x)
     share: Any = 0.5
     if stochastic:
         # The two moments of one number are rounded independently.

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from gnomon.optimizers.layered import layered
 from gnomon.parameters.checks import require_params
 from gnomon.parameters.trees import compute_dtype
 
@@ -83,7 +84,16 @@ def reparameterize(
       >>> print(w * jnp.exp(-0.5 * g * w))
       [ 0.36787945 10.873127  ]
     """
-    wrapped = optax.with_extra_args_support(inner)
+    return walk(layered(inner), forward, inverse, name)
+
+
+def walk(
+    wrapped: optax.GradientTransformationExtraArgs,
+    forward: Callable[[Any], Any],
+    inverse: Callable[[Any], Any],
+    name: str,
+) -> optax.GradientTransformationExtraArgs:
+    """:func:`reparameterize` of an optimizer that keeps stacked layers apart."""
 
     def init_fn(params):
         latents = inverse(jax.tree.map(_widened_copy, params))

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from gnomon.optimizers.layered import layered
 from gnomon.optimizers.polyak import (
     against,
     inner_product,
@@ -96,7 +97,7 @@ def sania(
       that is not one of descent, :math:`N \le 0`, gives the step size 0; there it gives
       a full step.
     """
-    preconditioner = optax.with_extra_args_support(preconditioner)
+    preconditioner = layered(preconditioner)
     for name, number in dict(f_min=f_min, max_learning_rate=max_learning_rate).items():
         require_scalar(name, number)
 

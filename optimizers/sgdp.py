@@ -109,7 +109,7 @@ def scale_by_sgdp(
             (state.trace,),
             params,
             resolve_axes(params, rules, stacked),
-            broadcast_mask(weight_decay_mask, params),
+            broadcast_mask(weight_decay_mask, params, stacked),
         )
         return updates, ScaleBySgdpState(optax.safe_increment(state.count), trace)
 

@@ -14,6 +14,7 @@ import optax
 from gnomon.optimizers._composition import refuse_decay
 from gnomon.optimizers._inner import Inner, complete
 from gnomon.optimizers._learning_rate import DescendState
+from gnomon.optimizers.layered import layered
 from gnomon.optimizers.width import (
     Alignment,
     Base,
@@ -32,7 +33,7 @@ from gnomon.parameters.checks import (
     require_scalar,
 )
 from gnomon.parameters.trees import broadcast_mask, compute_dtype, map_leaves
-from gnomon.parameters.units import Rules
+from gnomon.parameters.units import Axes, Rules, resolve_axes
 
 
 def scale_by_width(
@@ -292,19 +293,22 @@ def mup_initialization(
       Yang et al., Tensor Programs V, 2022 (https://arxiv.org/abs/2203.03466), table 3
     """
 
-    def rms(x):
-        return jnp.sqrt(jnp.mean(jnp.square(x.astype(compute_dtype(x.dtype)))))
+    def rms(x, axes):
+        wide = x.astype(compute_dtype(x.dtype))
+        return jnp.sqrt(jnp.mean(jnp.square(wide), axis=axes, keepdims=True))
 
-    def rescale(w, growth: Growth, small):
+    def rescale(w, growth: Growth, of_units: Axes, small):
         if growth.role == "fixed":
             return (w,)
         power = {"hidden": -0.5, "output": -1.0}.get(growth.role, 0.0)
-        now, wanted = rms(w), rms(small) * growth.fan_in**power
+        layer = of_units.layer(w.ndim).reduce
+        now, wanted = rms(w, layer), rms(small, layer) * growth.fan_in**power
         factor = jnp.where(now > 0, wanted / jnp.where(now > 0, now, 1), 1)
         return ((w.astype(factor.dtype) * factor).astype(w.dtype),)
 
     growth = width_growth(params, base, rules, stacked)
-    return map_leaves(rescale, params, (), growth, base)[0]
+    axes = resolve_axes(params, rules, stacked)
+    return map_leaves(rescale, params, (), growth, axes, base)[0]
 
 
 def _transfer(
@@ -319,7 +323,7 @@ def _transfer(
     stacked: str | None,
 ) -> optax.GradientTransformationExtraArgs:
     links = [
-        complete(inner, learning_rate, inner_kwargs),
+        layered(complete(inner, learning_rate, inner_kwargs), stacked),
         scale_by_width(base, rule, rules=rules, stacked=stacked),
     ]
     if weight_decay is not None:
@@ -328,7 +332,7 @@ def _transfer(
                 "learning_rate is missing: weight_decay is multiplied by it. Give "
                 "inner as a function or a direction, with learning_rate beside it."
             )
-        links.append(_decay(learning_rate, weight_decay, weight_decay_mask))
+        links.append(_decay(learning_rate, weight_decay, weight_decay_mask, stacked))
     return optax.with_extra_args_support(optax.chain(*links))
 
 
@@ -336,6 +340,7 @@ def _decay(
     learning_rate: ScalarOrSchedule,
     weight_decay: ScalarOrSchedule,
     mask: optax.MaskOrFn | None,
+    stacked: str | None,
 ) -> optax.GradientTransformationExtraArgs:
     """Adds ``-learning_rate weight_decay w`` to updates that are steps already."""
     require_scalar("learning_rate", learning_rate)
@@ -359,7 +364,8 @@ def _decay(
             moved = update.astype(dtype) - pull * w.astype(dtype)
             return (moved.astype(update.dtype),)
 
-        updates = map_leaves(add, updates, (), params, broadcast_mask(mask, params))[0]
+        decaying = broadcast_mask(mask, params, stacked)
+        updates = map_leaves(add, updates, (), params, decaying)[0]
         return updates, DescendState(count=optax.safe_increment(state.count))
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

@@ -15,7 +15,9 @@ from gnomon.optimizers.constrain import constrain
 from gnomon.optimizers.constraints import target_std as target_std_constraint
 from gnomon.parameters.checks import ScalarOrSchedule, require_scalar
 from gnomon.parameters.paths import path_string
+from gnomon.parameters.roles import roles, warn_of_guesses
 from gnomon.parameters.select import LAYER, Where, layer_number
+from gnomon.parameters.stacks import stack_of
 from gnomon.parameters.trees import compute_dtype
 from gnomon.parameters.units import Rules, resolve_axes
 
@@ -66,8 +68,9 @@ def target_variance_rescaling(
       scale_with_depth: use :math:`s_t / \sqrt{l}` in layer :math:`l = 1, 2, \dots`.
       zero_bias: set the bias beside a rescaled kernel to zero, see Differences.
       constrained: which leaves: a regex found in the path, or a mask (a tree of bools,
-        a prefix, or a function of the parameters); default every leaf that has units
-        and lies in a layer.
+        a prefix, or a function of the parameters); default every hidden leaf
+        (:mod:`gnomon.parameters.roles`) that lies in a layer; an output layer that is
+        a guess, such as linen's last ``Dense_2``, is said in a warning.
       layers: regex whose first group is a leaf's zero-based layer index; by default the
         first name of the path that is a number or ends in one, ``blocks/0``.
       rules: ordered ``(regex, axes)`` pairs, see :func:`units.resolve_axes`.
@@ -191,16 +194,22 @@ def layer_index_rescaling(
     """
     require_scalar("std", std)
     require_scalar("scale_factor", scale_factor)
+    kinds = roles(params, rules, stacked)
+    warn_of_guesses(kinds, "layer_index_rescaling", "give layers=... for the others")
 
-    def draw(path, leaf, axes):
+    def draw(path, leaf, axes, role):
         name = path_string(path)
+        stack = stack_of(name, leaf.ndim, stacked)
         if not axes.reduce:
             is_bias = name.split("/")[-1].endswith("bias")
             return jnp.zeros(leaf.shape, leaf.dtype) if is_bias else leaf
-        number = layer_number(name, leaf.shape, layers, stacked)
+        number = None
+        if role.role not in ("embedding", "head"):
+            number = layer_number(name, leaf.shape, layers, stacked)
         dtype = compute_dtype(leaf.dtype)
         sigma = jnp.asarray(std, dtype)
-        own_key = jax.random.fold_in(key, zlib.crc32(_without_index(name, layers)))
+        without_index = _without_index(stack.path(), layers)
+        own_key = jax.random.fold_in(key, zlib.crc32(without_index))
         if number is None:
             normal = jax.random.normal(own_key, leaf.shape, dtype)
         else:
@@ -214,7 +223,7 @@ def layer_index_rescaling(
         return (sigma * normal).astype(leaf.dtype)
 
     return jax.tree_util.tree_map_with_path(
-        draw, params, resolve_axes(params, rules, stacked)
+        draw, params, resolve_axes(params, rules, stacked), kinds
     )
 
 

@@ -11,7 +11,8 @@ from gnomon.kernels import Implementation
 from gnomon.kernels import weight_norm as kernel
 from gnomon.optimizers._composition import norm_control
 from gnomon.optimizers._inner import Inner, complete
-from gnomon.optimizers.reparameterize import reparameterize
+from gnomon.optimizers.layered import layered
+from gnomon.optimizers.reparameterize import walk
 from gnomon.parameters.checks import ScalarOrSchedule, require_choice, require_scalar
 from gnomon.parameters.select import Where, select
 from gnomon.parameters.trees import map_leaves
@@ -25,9 +26,9 @@ class WeightNormLatents(NamedTuple):
 
     # v, shaped like the parameters; the parameter itself where it is not normalized.
     direction: Any
-    # g, a vector of one number a unit; None where the parameter is not normalized.
-    # Being vectors they are not mistaken for matrices by optimizers that treat those
-    # apart.
+    # g, a vector of one number a unit, [layers, units] where layers are stacked; None
+    # where the parameter is not normalized. Being vectors they are not mistaken for
+    # matrices by optimizers that treat those apart.
     scale: Any
 
 
@@ -139,6 +140,7 @@ def weight_norm(
             normalized,
             lambda: jax.tree.map(lambda _: True, params),
             "normalized",
+            stacked,
         )
 
         def is_chosen(_, is_named, axes):
@@ -155,9 +157,9 @@ def weight_norm(
                 return w, None
             norm = _norm(w, axes, eps)
             if init == "weight":
-                return w, norm.reshape(-1)
+                return w, _by_layer(norm, axes)
             v = w * _inverse(norm)
-            return v, (norm * _norm(v, axes, eps)).reshape(-1)
+            return v, _by_layer(norm * _norm(v, axes, eps), axes)
 
         leaves: list[Any]
         treedef: Any  # jax declares no methods for it
@@ -188,11 +190,10 @@ def weight_norm(
 
         return map_leaves(merge, v, (), g, resolve_axes(v, rules, stacked))[0]
 
-    mechanism = reparameterize(
-        complete(inner, learning_rate, inner_kwargs),
-        forward,
-        inverse,
-        name="weight_norm",
+    optimizer = complete(inner, learning_rate, inner_kwargs)
+    prefixes = ("direction/", "scale/")
+    mechanism = walk(
+        layered(optimizer, stacked, prefixes), forward, inverse, "weight_norm"
     )
 
     def init_fn(params):
@@ -202,6 +203,11 @@ def weight_norm(
             return mechanism.init(params)
 
     return optax.GradientTransformationExtraArgs(init_fn, mechanism.update)
+
+
+def _by_layer(norm: jax.Array, axes: Axes) -> jax.Array:
+    """One number a unit, behind the axes of stacked layers."""
+    return norm.reshape(*(norm.shape[axis] for axis in axes.stack), -1)
 
 
 def _norm(v: jax.Array, axes: Axes, eps: jax.typing.ArrayLike) -> jax.Array:

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 
 from gnomon.parameters.paths import path_string
+from gnomon.parameters.stacks import matches, stack_of
 from gnomon.parameters.trees import broadcast_mask
 
 # A regex found in the path, a tree of bools (or a prefix of one), or a function of the
@@ -20,7 +21,11 @@ LAYER = r"(?:^|/)(?:[^/]*_)?(\d+)(?=/)"
 
 
 def select(
-    params: optax.Params, where: Where | None, default: Callable[[], Any], name: str
+    params: optax.Params,
+    where: Where | None,
+    default: Callable[[], Any],
+    name: str,
+    stacked: str | None = None,
 ) -> Any:
     """Spreads a selection over the leaves of the parameters.
 
@@ -29,6 +34,8 @@ def select(
       where: a regex, a mask, a function that returns a mask, or None.
       default: what None stands for, a function that returns a tree of bools.
       name: the argument's name, for the message.
+      stacked: regex of further leaves that stack layers along axis 0. A regex may be
+        written for the names of either, and a function sees one layer of each leaf.
 
     Returns:
       A tree with the structure of ``params`` and one bool a leaf.
@@ -47,10 +54,10 @@ def select(
     if not jax.tree.leaves(params):
         return params
     if not isinstance(where, str):
-        return broadcast_mask(where, params)
-    pattern = re.compile(where)
+        return broadcast_mask(where, params, stacked)
     chosen = jax.tree_util.tree_map_with_path(
-        lambda path, leaf: pattern.search(path_string(path)) is not None, params
+        lambda path, leaf: matches(where, path_string(path), np.shape(leaf), stacked),
+        params,
     )
     if not any(jax.tree.leaves(chosen)):
         leaves = jax.tree_util.tree_leaves_with_path(chosen)
@@ -62,14 +69,16 @@ def select(
     return chosen
 
 
-def layer_number(path: str, shape: tuple[int, ...], pattern: str, stacked: str | None):
+def layer_number(
+    path: str, shape: tuple[int, ...], pattern: str, stacked: str | None = None
+):
     """The one-based number of the layer that a leaf belongs to.
 
     Args:
       path: names from the root to the leaf, joined by ``/``.
       shape: shape of the leaf as stored.
       pattern: regex whose first group is the zero-based index, default ``LAYER``.
-      stacked: regex of the leaves that stack layers along axis 0, or None.
+      stacked: regex of further leaves that stack layers along axis 0, or None.
 
     Returns:
       An array of one number, or for a stacked leaf of one number a layer, shaped to
@@ -82,7 +91,7 @@ def layer_number(path: str, shape: tuple[int, ...], pattern: str, stacked: str |
       [1 2]
       >>> layer_number("embed/embedding", (8, 4), LAYER, None)
     """
-    if stacked is not None and re.search(stacked, path):
+    if stack_of(path, len(shape), stacked).axes:
         return np.arange(1, shape[0] + 1).reshape((-1,) + (1,) * (len(shape) - 1))
     found = re.search(pattern, path)
     if found is None:

@@ -7,6 +7,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from gnomon.parameters.stacks import Stacks
+
+# The name of what leaf rules compute, which keep stacked layers apart by themselves.
+BY_LAYER = "by_layer"
+
 
 def compute_dtype(dtype: jax.typing.DTypeLike) -> Any:
     """The dtype to compute in: float32, or the leaf's own when that is wider."""
@@ -40,8 +45,9 @@ def map_leaves(
     columns = [treedef.flatten_up_to(tree) for tree in (*states, *others)]
     kept = len(states)
     rows = []
-    for leaf, *rest in zip(leaves, *columns, strict=True):
-        rows.append((None, *rest[:kept]) if leaf is None else fn(leaf, *rest))
+    with jax.named_scope(BY_LAYER):
+        for leaf, *rest in zip(leaves, *columns, strict=True):
+            rows.append((None, *rest[:kept]) if leaf is None else fn(leaf, *rest))
     if not rows:
         return (updates, *states)
     return tuple(
@@ -49,13 +55,16 @@ def map_leaves(
     )
 
 
-def broadcast_mask(mask: Any, params: optax.Params) -> Any:
+def broadcast_mask(mask: Any, params: optax.Params, stacked: str | None = None) -> Any:
     """Spreads a mask over the leaves of the parameters.
 
     Args:
       mask: None (every leaf), a tree of bools with the structure of ``params`` or a
-        prefix of it, or a function from parameters to such a tree.
+        prefix of it, or a function from parameters to such a tree. A function sees
+        one layer of a leaf that stacks several, so that a rank means what it means of
+        layers in a list.
       params: the parameters.
+      stacked: regex of further leaves that stack layers along axis 0.
 
     Returns:
       A tree with the structure of ``params`` and one bool a leaf.
@@ -63,7 +72,8 @@ def broadcast_mask(mask: Any, params: optax.Params) -> Any:
     if mask is None:
         mask = True
     if callable(mask):
-        mask = mask(params)
+        layers = Stacks(params, stacked)
+        mask = mask(layers.first(params) if layers.any else params)
     return jax.tree.map(
         lambda keep, subtree: jax.tree.map(lambda _: bool(keep), subtree), mask, params
     )

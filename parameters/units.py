@@ -18,6 +18,7 @@ import numpy as np
 import optax
 
 from gnomon.parameters.paths import BOXES, path_string
+from gnomon.parameters.stacks import matches, stack_of
 from gnomon.parameters.trees import compute_dtype
 
 
@@ -109,7 +110,8 @@ def resolve_axes(
 
     The first rule whose regex is found (``re.search``) in a leaf's path decides; leaves
     that no rule claims follow :func:`unit_axes`. That layers are stacked in one leaf
-    (``nnx.vmap``, ``nn.scan``) cannot be seen in a shape, so ``stacked`` says it.
+    (``nnx.vmap``, ``nn.scan``) cannot be seen in a shape: the leaf's names say it
+    (:mod:`gnomon.parameters.stacks`), or ``stacked`` does.
 
     Args:
       params: a tree of arrays or ``jax.ShapeDtypeStruct``; ``None`` and ``MaskedNode``
@@ -117,7 +119,7 @@ def resolve_axes(
       rules: ordered ``(regex, axes)`` pairs. ``axes`` are the axes to reduce over,
         counted in the leaf as stored (negative from the end), or a full :class:`Axes`;
         ``()`` exempts the leaf.
-      stacked: regex of the leaves whose axis 0 runs over layers.
+      stacked: regex of further leaves whose axis 0 runs over layers.
 
     Returns:
       A tree of :class:`Axes` with non-negative axes.
@@ -144,16 +146,16 @@ def resolve_axes(
         path = path_string(key_path)
         paths.append(path)
         shape = np.shape(leaf) if np.isscalar(leaf) else leaf.shape
-        claims = [rule for rule in rules if re.search(rule[0], path)]
+        claims = [rule for rule in rules if matches(rule[0], path, shape, stacked)]
         unused.difference_update(pattern for pattern, _ in claims)
-        is_stacked = stacked is not None and re.search(stacked, path) is not None
-        if is_stacked:
+        if stacked is not None and re.search(stacked, path):
             unused.discard(stacked)
-        stack = (0,) if is_stacked else ()
+        layers = stack_of(path, len(shape), stacked)
+        stack = layers.axes
         if claims:
             pattern, axes = claims[0]
             return _normalize(axes, stack, len(shape), f"rule {pattern!r} on {path!r}")
-        reduce = unit_axes(path, shape[len(stack) :])
+        reduce = unit_axes(layers.path(), shape[len(stack) :])
         reduce = tuple(axis + len(stack) for axis in reduce)
         return _normalize(reduce, stack, len(shape), f"stacked={stacked!r} on {path!r}")
 

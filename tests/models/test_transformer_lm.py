@@ -150,7 +150,8 @@ def test_parameter_count_is_the_closed_formula(
 def stack(params):
     """An unrolled model's parameters in the scanned model's layout."""
     layers = [params["blocks"][str(i)] for i in range(len(params["blocks"]))]
-    return {**params, "blocks": jax.tree.map(lambda *x: np.stack(x), *layers)}
+    stacked = jax.tree.map(lambda *x: np.stack(x), *layers)
+    return {**params, "blocks": {"stacked": stacked}}
 
 
 def test_scanned_layers_equal_unrolled_in_values_and_gradients():

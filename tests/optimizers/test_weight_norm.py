@@ -77,7 +77,7 @@ def test_one_scale_a_unit(x64, path):
         return
     norms = np.sqrt(np.sum(np.square(params[path]), axis=inner_axes(path)))
     assert norms.shape == units
-    np.testing.assert_allclose(latents.scale[path], norms.ravel(), rtol=1e-15)
+    np.testing.assert_allclose(latents.scale[path].ravel(), norms.ravel(), rtol=1e-15)
 
 
 @pytest.mark.parametrize("init", ["weight", "unit"])

@@ -1,0 +1,182 @@
+"""Any optimizer on stacked layers as on a list of layers."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import NamedSharding, PartitionSpec
+
+from gnomon.optimizers.fused import FusedTransformation, apply_fused
+from gnomon.parameters.stacks import Stacks
+
+
+def per_layer(
+    inner: optax.GradientTransformation, *, stacked: str | None = None
+) -> optax.GradientTransformationExtraArgs:
+    """Shows an optimizer the layers of stacked leaves one by one.
+
+    What an optimizer finds of a whole leaf, a norm or a rank or a factorization, it
+    would find of all layers of a stack together. Here it sees the tree of the model
+    whose layers are not scanned, ``blocks/0/...`` in place of ``blocks/stacked/...``
+    (:mod:`gnomon.parameters.stacks`), and its updates are stacked again. So is what its
+    state holds of the parameters: it is shaped, and sharded, like them. The compile
+    time grows with the number of layers.
+
+    Optimizers of this package keep layers apart by themselves, and its wrappers and the
+    trainer put an inner optimizer of another package into ``per_layer`` where it is not
+    plainly elementwise. It is for chains of one's own.
+
+    Args:
+      inner: any optax transform. Regexes, masks and labels that it was given see the
+        names of the unscanned model; a tree of them has its structure, nested
+        dictionaries.
+      stacked: regex of further leaves that stack layers along axis 0.
+
+    Returns:
+      The transform. The extra args that speak of parameters are translated: trees like
+      the parameters are taken apart, ``value_fn``, ``obj_fn`` and ``grad_fn`` become
+      functions of the unscanned tree. It has the fused entry point of
+      :func:`gnomon.optimizers.apply_fused` where ``inner`` has one. Without stacked
+      leaves it is ``inner``.
+
+    Raises:
+      ValueError: if two leaves would have one path.
+
+    Example:
+      LAMB's steps are as long as the weights of each layer, times the rate:
+
+      >>> import jax.numpy as jnp
+      >>> kernels = jnp.stack([jnp.eye(2), 9 * jnp.eye(2)])
+      >>> w = {"blocks": {"stacked": {"kernel": kernels}}}
+      >>> g = jax.tree.map(jnp.ones_like, w)
+      >>> for optimizer in (optax.lamb(0.1), per_layer(optax.lamb(0.1))):
+      ...     updates, _ = optimizer.update(g, optimizer.init(w), w)
+      ...     update = updates["blocks"]["stacked"]["kernel"]
+      ...     print(jnp.linalg.norm(update, axis=(1, 2)))
+      [0.90553856 0.90553856]
+      [0.14142136 1.2727922 ]
+    """
+    wrapped = optax.with_extra_args_support(inner)
+
+    def init_fn(params):
+        layers = Stacks(params, stacked)
+        if not layers.any:
+            return wrapped.init(params)
+        return _Layout(wrapped, layers, params).restack(
+            wrapped.init(layers.unstack(params))
+        )
+
+    def run(step, updates, state, params, extra_args):
+        tree = updates if params is None else params
+        layers = Stacks(tree, stacked)
+        if not layers.any:
+            return step(updates, state, params, extra_args)
+        layout = _Layout(wrapped, layers, tree)
+        moved, state = step(
+            layers.unstack(updates),
+            layout.unstack(state),
+            None if params is None else layers.unstack(params),
+            _translated(extra_args, layers),
+        )
+        return layers.restack(moved), layout.restack(state)
+
+    def update_fn(updates, state, params=None, **extra_args):
+        def step(updates, state, params, extra_args):
+            return wrapped.update(updates, state, params, **extra_args)
+
+        return run(step, updates, state, params, extra_args)
+
+    unfused = optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    if not isinstance(inner, FusedTransformation):
+        return unfused
+
+    def apply_fn(grads, state, params, **extra_args):
+        def step(grads, state, params, extra_args):
+            return apply_fused(inner, grads, state, params, **extra_args)
+
+        return run(step, grads, state, params, extra_args)
+
+    return FusedTransformation(unfused, apply_fn)
+
+
+class _Layout:
+    """The way between the state of the inner optimizer and the state shown outside."""
+
+    def __init__(self, wrapped, layers: Stacks, params: Any):
+        self._layers = layers
+        self._like = layers.unstack(params)
+        state = jax.eval_shape(wrapped.init, self._like)
+        self._treedef: Any = jax.tree.structure(state)
+        # Where each of its leaves lies: number 7 may be layer 2 of a stacked leaf.
+        numbers = [np.asarray(i) for i in range(self._treedef.num_leaves)]
+        self._where = self.restack(self._treedef.unflatten(numbers))
+
+    def restack(self, state: Any) -> Any:
+        """Stacks every subtree that is made like the parameters."""
+
+        def is_params(node):
+            return isinstance(node, dict) and _same_names(node, self._like)
+
+        return jax.tree.map(
+            lambda node: self._layers.restack(node) if is_params(node) else node,
+            state,
+            is_leaf=is_params,
+        )
+
+    def unstack(self, state: Any) -> Any:
+        """The inverse of :meth:`restack`."""
+        leaves: list[Any] = [None] * self._treedef.num_leaves
+        where, treedef = jax.tree.flatten(self._where)
+        for numbers, leaf in zip(where, treedef.flatten_up_to(state), strict=True):
+            for index in np.ndindex(numbers.shape):
+                leaves[int(numbers[index])] = leaf[index] if index else leaf
+        return self._treedef.unflatten(leaves)
+
+
+def _same_names(node: Any, like: Any) -> bool:
+    if not isinstance(like, dict):
+        return True
+    return (
+        isinstance(node, dict)
+        and node.keys() == like.keys()
+        and all(_same_names(node[name], like[name]) for name in like)
+    )
+
+
+def _translated(extra_args: Mapping[str, Any], layers: Stacks) -> dict[str, Any]:
+    """The extra args as an optimizer of single layers is to see them."""
+    translated = dict(extra_args)
+    for name, value in extra_args.items():
+        if name == "shardings":
+            translated[name] = _of_layers(value, layers)
+        elif not callable(value) and layers.fits(value):
+            translated[name] = layers.unstack(value)
+
+    def of_layers(fn):
+        return lambda tree, *args, **kwargs: fn(layers.restack(tree), *args, **kwargs)
+
+    for name in ("value_fn", "obj_fn"):
+        if callable(extra_args.get(name)):
+            translated[name] = of_layers(extra_args[name])
+    grad_fn = extra_args.get("grad_fn")
+    if callable(grad_fn):
+        gradient = of_layers(grad_fn)
+        translated["grad_fn"] = lambda *args, **kwargs: layers.unstack(
+            gradient(*args, **kwargs)
+        )
+    return translated
+
+
+def _of_layers(shardings: Any, layers: Stacks) -> Any:
+    """Shardings of single layers: what is left of those of the stacks."""
+    if shardings is None:
+        return None
+
+    def rest(sharding, depth):
+        if sharding is None:
+            return None
+        return NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[depth:]))
+
+    return layers.unstack(layers.map(rest, shardings))
