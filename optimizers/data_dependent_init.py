@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from gnomon.parameters.checks import require_within
 from gnomon.parameters.paths import path_string
 from gnomon.parameters.trees import compute_dtype
 from gnomon.parameters.units import Rules, resolve_axes
@@ -77,6 +78,7 @@ def data_dependent_init(
       whose biases are zero; the result is the same function. The authors' code has
       :math:`\epsilon` = 1e-10 in dense and 1e-8 in convolutional layers.
     """
+    require_within("[0, inf)", std=std, eps=eps)
     paths, leaves = zip(
         *((path_string(p), x) for p, x in jax.tree_util.tree_leaves_with_path(params)),
         strict=True,

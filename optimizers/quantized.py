@@ -10,7 +10,8 @@ import optax
 
 from gnomon.kernels.companding import BLOCK, Coded, decode, dither, encode, noise
 from gnomon.optimizers._inner import Inner, complete
-from gnomon.parameters.checks import ScalarOrSchedule
+from gnomon.optimizers._transform import transformation
+from gnomon.parameters.checks import ScalarOrSchedule, require_within
 
 # Where optax and this package keep averages of gradients, and of their squares.
 SIGNED = ("mu", "trace")
@@ -98,7 +99,9 @@ def quantize_moments(
       rounded to nearest; here a power law in 256, rounded at random without bias, and
       a second moment that is not zero never becomes zero.
     """
-    optimizer = complete(inner, learning_rate, inner_kwargs)
+    require_within("[0, inf)", min_size=min_size)
+    require_within("[1, inf)", block=block, whole=True)
+    optimizer = complete(inner, learning_rate, inner_kwargs, any_sign=True)
     dtypes = dict.fromkeys(signed, "int8") | dict.fromkeys(unsigned, "uint8")
 
     def code_dtype(path) -> str | None:
@@ -156,7 +159,7 @@ def quantize_moments(
         out = jax.tree.map(lambda u, g: u.astype(g.dtype), out, updates)
         return out, pack(optax.safe_increment(state.count), moments, coded)
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return transformation("quantize_moments", init_fn, update_fn)
 
 
 # Compiled as one where a step is not: one by one their operations would take longer.

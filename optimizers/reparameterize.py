@@ -7,7 +7,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gnomon.parameters.checks import require_params
+from gnomon.optimizers._inner import Inner, complete
+from gnomon.optimizers._transform import transformation
+from gnomon.parameters.checks import ScalarOrSchedule, require_params
 from gnomon.parameters.trees import compute_dtype
 
 
@@ -19,10 +21,12 @@ class ReparameterizeState(NamedTuple):
 
 
 def reparameterize(
-    inner: optax.GradientTransformation,
+    inner: Inner,
     forward: Callable[[Any], Any],
     inverse: Callable[[Any], Any],
     *,
+    learning_rate: ScalarOrSchedule | None = None,
+    inner_kwargs: Mapping[str, Any] | None = None,
     name: str = "reparameterize",
 ) -> optax.GradientTransformationExtraArgs:
     r"""Lets an optimizer walk in latent coordinates; the model keeps plain weights.
@@ -52,12 +56,16 @@ def reparameterize(
     is.
 
     Args:
-      inner: a complete optimizer, learning rate included. The trees it sees are those
-        of ``inverse``.
+      inner: a complete optimizer; or, with ``learning_rate``, an ascent-signed
+        direction or a function that makes an optimizer of a learning rate. The trees
+        it sees are those of ``inverse``.
       forward: a differentiable function from latents to weights.
       inverse: a function from weights to latents with ``forward(inverse(w)) = w``. It
         is called once, on weights in float32 or wider. It must also take a tree
         without leaves, with which optax asks for the layout of a state.
+      learning_rate: a scalar or a schedule; None, the default, where ``inner`` is
+        complete.
+      inner_kwargs: keyword arguments for an ``inner`` that is a function.
       name: what to call the transform in messages.
 
     Returns:
@@ -65,7 +73,8 @@ def reparameterize(
       counts as one with a zero gradient.
 
     Raises:
-      ValueError: if ``params`` is missing.
+      ValueError: if ``params`` is missing, or ``inner`` climbs (or, with
+        ``learning_rate``, descends).
 
     Example:
       Gradient descent on :math:`z = \log w` is multiplicative in :math:`w`:
@@ -83,7 +92,7 @@ def reparameterize(
       >>> print(w * jnp.exp(-0.5 * g * w))
       [ 0.36787945 10.873127  ]
     """
-    wrapped = optax.with_extra_args_support(inner)
+    wrapped = complete(inner, learning_rate, inner_kwargs)
 
     def init_fn(params):
         latents = inverse(jax.tree.map(_widened_copy, params))
@@ -112,7 +121,7 @@ def reparameterize(
         updates = jax.tree.map(emit, forward(latents), params)
         return updates, ReparameterizeState(latents, inner_state)
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return transformation(name, init_fn, update_fn)
 
 
 def _widened_copy(w: jax.Array) -> jax.Array:

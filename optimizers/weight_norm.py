@@ -10,9 +10,9 @@ import optax
 from gnomon.kernels import Implementation
 from gnomon.kernels import weight_norm as kernel
 from gnomon.optimizers._composition import norm_control
-from gnomon.optimizers._inner import Inner, complete
+from gnomon.optimizers._inner import Inner
 from gnomon.optimizers.reparameterize import reparameterize
-from gnomon.parameters.checks import ScalarOrSchedule, require_choice, require_scalar
+from gnomon.parameters.checks import ScalarOrSchedule, require_choice, require_within
 from gnomon.parameters.select import Where, select
 from gnomon.parameters.trees import map_leaves
 from gnomon.parameters.units import Axes, Rules, resolve_axes
@@ -127,7 +127,7 @@ def weight_norm(
       included, and the scale keeps the function as it is. ``flax.linen.WeightNorm``
       starts at scale one, and has one scale for all heads of an attention kernel.
     """
-    require_scalar("eps", eps)
+    require_within("[0, inf)", eps=eps)
     # Refuses what cannot run.
     kernel.explain(jax.ShapeDtypeStruct((1, 128), "float32"), 1, implementation)
     require_choice("init", init, Start)
@@ -189,9 +189,11 @@ def weight_norm(
         return map_leaves(merge, v, (), g, resolve_axes(v, rules, stacked))[0]
 
     mechanism = reparameterize(
-        complete(inner, learning_rate, inner_kwargs),
+        inner,
         forward,
         inverse,
+        learning_rate=learning_rate,
+        inner_kwargs=inner_kwargs,
         name="weight_norm",
     )
 

@@ -29,7 +29,9 @@ def program(options: Options) -> Program:
         rate = factor(uu, norm, s, options)
         dot = rate * wu
         if options.tangent:
-            radial = dot * jnp.where(ww > 0, 1 / jnp.where(ww > 0, ww, 1), 0)
+            # A unit without a norm to keep is free, its radial part with it.
+            bound = (ww > 0) & (norm > 0)
+            radial = dot * jnp.where(bound, 1 / jnp.where(bound, ww, 1), 0)
             square = ww + rate * rate * uu - radial * dot
         else:
             radial = jnp.zeros_like(ww)

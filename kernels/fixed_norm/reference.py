@@ -50,7 +50,9 @@ def step(
     moving = moving * factor(dot(moving, moving), norm, s, options)
     if options.tangent:
         square = dot(wide, wide)
-        inverse = jnp.where(square > 0, 1 / jnp.where(square > 0, square, 1), 0)
+        # A unit without a norm to keep is free, its radial part with it.
+        bound = (square > 0) & (norm > 0)
+        inverse = jnp.where(bound, 1 / jnp.where(bound, square, 1), 0)
         moving = moving - wide * (dot(wide, moving) * inverse)
     moved = wide + moving
     to = norm * inverse_root(dot(moved, moved))
