@@ -71,6 +71,7 @@ from gnomon.optimizers.width import (
 )
 from gnomon.parameters import units as geometry
 from gnomon.parameters.units import (
+    OUTPUTS_FIRST,
     Axes,
     cosine,
     project_tangent,
@@ -81,6 +82,7 @@ from gnomon.parameters.units import (
 )
 
 __all__ = (
+    "OUTPUTS_FIRST",
     "AddNormLossState",
     "AligState",
     "AlrHbState",

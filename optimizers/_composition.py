@@ -105,6 +105,7 @@ def refuse_decay(
       ValueError: if a decaying leaf is claimed by a transform that allows no decay.
 
     Example:
+      >>> import numpy as np
       >>> params = {"kernel": np.ones((3, 2)), "bias": np.ones(2)}
       >>> chosen = {"kernel": True, "bias": False}
       >>> with norm_control("lawn", chosen, allows_decay=False):

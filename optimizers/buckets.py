@@ -67,6 +67,7 @@ def bucket_leaves(
     Example:
       Ten biases and a kernel are two arrays to AdamW:
 
+      >>> import optax
       >>> params = {str(i): jnp.zeros(3) for i in range(10)}
       >>> params["kernel"] = jnp.zeros((200, 100))
       >>> optimizer = bucket_leaves(optax.adamw(1e-3))
