@@ -74,6 +74,7 @@ from gnomon.optimizers.width import (
 )
 from gnomon.parameters import units as geometry
 from gnomon.parameters.units import (
+    OUTPUTS_FIRST,
     Axes,
     cosine,
     project_tangent,
@@ -84,6 +85,7 @@ from gnomon.parameters.units import (
 )
 
 __all__ = (
+    "OUTPUTS_FIRST",
     "AddNormLossState",
     "AligState",
     "AlrHbState",

@@ -26,10 +26,9 @@ from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 import optax
 
-from gnomon.parameters.checks import ScalarOrSchedule
+from gnomon.parameters.checks import ScalarOrSchedule, is_zero
 from gnomon.parameters.paths import path_string
 from gnomon.parameters.stacks import stack_of
 from gnomon.parameters.trees import broadcast_mask
@@ -115,6 +114,7 @@ def refuse_decay(
       ValueError: if a decaying leaf is claimed by a transform that allows no decay.
 
     Example:
+      >>> import numpy as np
       >>> params = {"kernel": np.ones((3, 2)), "bias": np.ones(2)}
       >>> chosen = {"kernel": True, "bias": False}
       >>> with norm_control("lawn", chosen, allows_decay=False):
@@ -129,7 +129,7 @@ def refuse_decay(
     claims = [claim for claim in _CLAIMS.get() if not claim.allows_decay]
     if not claims or isinstance(weight_decay, jax.core.Tracer):
         return
-    if not callable(weight_decay) and np.all(np.asarray(weight_decay) == 0):
+    if not callable(weight_decay) and is_zero(weight_decay):
         return
     paths = _paths(broadcast_mask(weight_decay_mask, params))
     for claim in claims:

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gnomon.parameters.checks import ScalarOrSchedule, at_step, require_scalar
+from gnomon.optimizers._transform import transformation
+from gnomon.parameters.checks import ScalarOrSchedule, at_step, require_within
 from gnomon.parameters.trees import compute_dtype
 
 
@@ -41,7 +42,7 @@ def descend(learning_rate: ScalarOrSchedule) -> optax.GradientTransformationExtr
       >>> print(step.update(updates, step.init(updates))[0])
       [-0.1  0.2]
     """
-    require_scalar("learning_rate", learning_rate)
+    require_within("[0, inf)", learning_rate=learning_rate)
 
     def init_fn(params):
         del params
@@ -59,4 +60,4 @@ def descend(learning_rate: ScalarOrSchedule) -> optax.GradientTransformationExtr
         updates = jax.tree.map(scale, updates)
         return updates, DescendState(count=optax.safe_increment(state.count))
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return transformation("descend", init_fn, update_fn, complex_leaves=True)

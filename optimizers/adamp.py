@@ -10,6 +10,7 @@ from gnomon import kernels
 from gnomon.kernels.adamp import explain, step
 from gnomon.optimizers._composition import refuse_decay
 from gnomon.optimizers._learning_rate import descend
+from gnomon.optimizers._transform import transformation
 from gnomon.optimizers.fused import (
     FusedTransformation,
     kept,
@@ -22,9 +23,14 @@ from gnomon.parameters.checks import (
     ScalarOrSchedule,
     at_step,
     require_params,
-    require_scalar,
+    require_within,
 )
-from gnomon.parameters.trees import broadcast_mask, compute_dtype, map_leaves
+from gnomon.parameters.trees import (
+    broadcast_mask,
+    compute_dtype,
+    map_leaves,
+    safe_divide,
+)
 from gnomon.parameters.units import Rules, resolve_axes
 
 
@@ -75,10 +81,10 @@ def scale_by_adamp(
       ValueError: if ``params`` is missing, a hyperparameter is not one number, or a
         rule matches no leaf.
     """
-    for name, value in dict(
-        b1=b1, b2=b2, eps=eps, delta=delta, wd_ratio=wd_ratio, weight_decay=weight_decay
-    ).items():
-        require_scalar(name, value)
+    require_within("[0, 1)", b1=b1, b2=b2)
+    require_within(
+        "[0, inf)", eps=eps, delta=delta, wd_ratio=wd_ratio, weight_decay=weight_decay
+    )
 
     def init_fn(params):
         refuse_decay("adamp", weight_decay, weight_decay_mask, params)
@@ -107,8 +113,9 @@ def scale_by_adamp(
             m = beta1 * mu.astype(dtype) + (1 - beta1) * g
             v = beta2 * nu.astype(dtype) + (1 - beta2) * g * g
             first = beta1 * m + (1 - beta1) * g if nesterov else m
-            denominator = jnp.sqrt(v / (1 - beta2**t)) + epsilon
-            p = first / ((1 - beta1**t) * denominator)
+            denominator = jnp.sqrt(safe_divide(v, 1 - beta2**t)) + epsilon
+            # Zero only without eps, where no gradient was seen.
+            p = safe_divide(first, (1 - beta1**t) * denominator)
             radial = radial_part(
                 p, g, w, axes, delta=delta, wd_ratio=wd_ratio, eps=epsilon
             )
@@ -125,7 +132,7 @@ def scale_by_adamp(
         )
         return updates, ScaleByAdamPState(count, mu, nu)
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return transformation("adamp", init_fn, update_fn)
 
 
 def adamp(

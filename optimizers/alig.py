@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from gnomon.optimizers._transform import transformation
 from gnomon.optimizers.polyak import (
+    excess,
     inner_product,
     polyak_step,
     require_value,
@@ -16,7 +18,7 @@ from gnomon.parameters.checks import (
     ScalarOrSchedule,
     at_step,
     require_params,
-    require_scalar,
+    require_within,
 )
 from gnomon.parameters.trees import compute_dtype, map_leaves
 
@@ -134,14 +136,12 @@ def alig(
       The authors' code also projects the initial parameters; a transform first sees
       them at the first update, whose result is projected. :math:`f^*` is 0 there.
     """
-    for name, number in dict(
-        max_learning_rate=max_learning_rate,
-        momentum=momentum,
-        f_min=f_min,
-        eps=eps,
-        max_norm=0.0 if max_norm is None else max_norm,
-    ).items():
-        require_scalar(name, number)
+    require_within("[0, inf]", max_learning_rate=max_learning_rate)
+    require_within("[0, 1)", momentum=momentum)
+    require_within("(-inf, inf)", f_min=f_min)
+    require_within("[0, inf)", eps=eps)
+    if max_norm is not None:
+        require_within("(0, inf]", max_norm=max_norm)
 
     def init_fn(params):
         return AligState(
@@ -154,10 +154,9 @@ def alig(
         del extra_args
         require_value(value, "alig")
         dtype = state.step_size.dtype
-        target = at_step("f_min", f_min, state.count)
         square = inner_product(updates, updates).astype(dtype)
         step_size = polyak_step(
-            jnp.asarray(value, dtype) - jnp.asarray(target, dtype),
+            excess(value, f_min, state.count, dtype),
             jnp.where(square == 0, 0, square + jnp.asarray(eps, dtype)),
             at_step("max_learning_rate", max_learning_rate, state.count),
         )
@@ -179,4 +178,4 @@ def alig(
             optax.safe_increment(state.count), step_size, velocity
         )
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return transformation("alig", init_fn, update_fn)

@@ -7,15 +7,17 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from gnomon.optimizers._transform import transformation
 from gnomon.optimizers.polyak import (
     against,
+    excess,
     heavy_ball,
     inner_product,
     polyak_step,
     require_value,
     scalar_dtype,
 )
-from gnomon.parameters.checks import ScalarOrSchedule, at_step, require_scalar
+from gnomon.parameters.checks import ScalarOrSchedule, at_step, require_within
 from gnomon.parameters.trees import compute_dtype, map_leaves
 
 
@@ -294,7 +296,7 @@ def alr_hb(
 
 def _along_sum(name, max_learning_rate, *, momentum, c, f_min, accumulator_dtype):
     """The Polyak step along the decayed sum of gradients."""
-    _require_scalars(max_learning_rate, momentum, c, f_min)
+    _require_ranges(max_learning_rate, momentum, c, f_min)
 
     def init_fn(params):
         return AlrMagState(
@@ -315,9 +317,8 @@ def _along_sum(name, max_learning_rate, *, momentum, c, f_min, accumulator_dtype
 
         direction, trace = map_leaves(accumulate, updates, (state.trace,))
         square = inner_product(direction, direction).astype(dtype)
-        target = at_step("f_min", f_min, state.count)
         step_size = polyak_step(
-            jnp.asarray(value, dtype) - jnp.asarray(target, dtype),
+            excess(value, f_min, state.count, dtype),
             jnp.asarray(c, dtype) * square,
             at_step("max_learning_rate", max_learning_rate, state.count),
         )
@@ -327,12 +328,12 @@ def _along_sum(name, max_learning_rate, *, momentum, c, f_min, accumulator_dtype
         )
         return updates, AlrMagState(optax.safe_increment(state.count), step_size, trace)
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return transformation(name, init_fn, update_fn)
 
 
 def _heavy_ball(name, max_learning_rate, *, momentum, c, f_min, gain):
     """Heavy ball with the step size that closes ``gain`` times the gap."""
-    _require_scalars(max_learning_rate, momentum, c, f_min)
+    _require_ranges(max_learning_rate, momentum, c, f_min)
 
     def init_fn(params):
         return AlrHbState(
@@ -347,8 +348,7 @@ def _heavy_ball(name, max_learning_rate, *, momentum, c, f_min, gain):
         dtype = state.step_size.dtype
         square = inner_product(updates, updates).astype(dtype)
         drift = inner_product(updates, state.velocity).astype(dtype)
-        target = at_step("f_min", f_min, state.count)
-        gap = jnp.asarray(value, dtype) - jnp.asarray(target, dtype)
+        gap = excess(value, f_min, state.count, dtype)
         step_size = polyak_step(
             gain * gap + jnp.asarray(momentum, dtype) * drift,
             jnp.asarray(c, dtype) * square,
@@ -359,11 +359,11 @@ def _heavy_ball(name, max_learning_rate, *, momentum, c, f_min, gain):
             optax.safe_increment(state.count), step_size, velocity
         )
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return transformation(name, init_fn, update_fn)
 
 
-def _require_scalars(max_learning_rate, momentum, c, f_min):
-    for name, number in dict(
-        max_learning_rate=max_learning_rate, momentum=momentum, c=c, f_min=f_min
-    ).items():
-        require_scalar(name, number)
+def _require_ranges(max_learning_rate, momentum, c, f_min):
+    require_within("[0, inf]", max_learning_rate=max_learning_rate)
+    require_within("[0, 1)", momentum=momentum)
+    require_within("(0, inf)", c=c)
+    require_within("(-inf, inf)", f_min=f_min)

@@ -6,12 +6,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
+from gnomon.optimizers._inner import Inner, complete
+from gnomon.optimizers._transform import transformation
 from gnomon.optimizers.fused import FusedTransformation, apply_fused, leaf_shardings
 from gnomon.optimizers.layered import layered
-from gnomon.parameters.checks import require_params
+from gnomon.parameters.checks import ScalarOrSchedule, require_params, require_within
 from gnomon.parameters.stacks import Stacks
 
 
@@ -25,8 +26,10 @@ class Buckets(NamedTuple):
 
 
 def bucket_leaves(
-    inner: optax.GradientTransformation,
+    inner: Inner,
     *,
+    learning_rate: ScalarOrSchedule | None = None,
+    inner_kwargs: Mapping[str, Any] | None = None,
     max_size: int = 2**14,
     label: Callable[[Any], Any] | None = None,
     joins: Callable[[jax.Array], bool] | None = None,
@@ -45,7 +48,10 @@ def bucket_leaves(
     ``vectors/float32/decay``.
 
     Args:
-      inner: the optimizer.
+      inner: the optimizer, or a direction; or, with ``learning_rate``, a direction or
+        a function that makes an optimizer of a learning rate, such as ``optax.adamw``.
+      learning_rate: a scalar or a schedule; None, the default, where ``inner`` has it.
+      inner_kwargs: keyword arguments for an ``inner`` that is a function.
       max_size: leaves of at most so many numbers a layer are joined, default 16384.
       label: a function of the parameters that returns a tree of strings, or a prefix of
         one; leaves of different labels never share a bucket. Default one label, "".
@@ -64,6 +70,7 @@ def bucket_leaves(
     Example:
       Ten biases and a kernel are two arrays to AdamW:
 
+      >>> import optax
       >>> params = {str(i): jnp.zeros(3) for i in range(10)}
       >>> params["kernel"] = jnp.zeros((200, 100))
       >>> optimizer = bucket_leaves(optax.adamw(1e-3))
@@ -71,7 +78,9 @@ def bucket_leaves(
       >>> [leaf.shape for leaf in jax.tree.leaves(mu)]
       [(200, 100), (30,)]
     """
-    extended = layered(inner, prefixes=("leaves/",))
+    require_within("[0, inf]", max_size=max_size)
+    optimizer = complete(inner, learning_rate, inner_kwargs, any_sign=True)
+    extended = layered(optimizer, prefixes=("leaves/",))
 
     def plan(params) -> list[str | None]:
         """The bucket of every leaf, in order; None for one that stays alone."""
@@ -104,8 +113,8 @@ def bucket_leaves(
                     "buckets with joins=."
                 )
             if name is not None:
-                parts.setdefault(name, []).append(leaf.reshape(-1))
-        vectors = {name: jnp.concatenate(part) for name, part in parts.items()}
+                parts.setdefault(name, []).append(leaf)
+        vectors = {name: _joined(part) for name, part in parts.items()}
         return Buckets(jax.tree.unflatten(treedef, alone), vectors)
 
     def join_shardings(buckets, treedef, shardings, params) -> Buckets | None:
@@ -122,47 +131,85 @@ def bucket_leaves(
         }
         return Buckets(jax.tree.unflatten(treedef, alone), vectors)
 
-    def split(buckets, treedef, shapes, joined: Buckets):
+    def split(buckets, treedef, likes, joined: Buckets):
         alone = treedef.flatten_up_to(joined.leaves)
         offsets = dict.fromkeys(joined.vectors, 0)
         leaves = []
-        for leaf, name, shape in zip(alone, buckets, shapes, strict=True):
+        for leaf, name, like in zip(alone, buckets, likes, strict=True):
             if name is not None:
-                size = math.prod(shape)
+                size = math.prod(like.shape)
                 part = jax.lax.slice_in_dim(
                     joined.vectors[name], offsets[name], offsets[name] + size
                 )
-                leaf = part.reshape(shape)
+                leaf = _placed(part.reshape(like.shape), like)
                 offsets[name] += size
             leaves.append(leaf)
         return jax.tree.unflatten(treedef, leaves)
 
     def init_fn(params):
-        return extended.init(join(plan(params), jax.tree.structure(params), params))
+        if jax.tree.leaves(params):
+            return extended.init(join(plan(params), jax.tree.structure(params), params))
+        # A part of a partition that has none; or optax asks, with a tree that is to
+        # show where the state holds trees like the parameters. It holds none: what is
+        # there is answered by leaves of another kind, which no update looks at.
+        return jax.tree.map(
+            lambda x: jnp.zeros([]) if isinstance(x, Buckets) else x,
+            extended.init(Buckets(params, {})),
+            is_leaf=lambda x: isinstance(x, Buckets),
+        )
 
     def prepare(updates, params):
-        require_params(params, "bucket_leaves")
         leaves, treedef = jax.tree.flatten(params)
-        buckets, shapes = plan(params), [leaf.shape for leaf in leaves]
+        buckets = plan(params)
         joined = [join(buckets, treedef, tree) for tree in (updates, params)]
-        return buckets, treedef, shapes, *joined
+        return buckets, treedef, leaves, *joined
 
     def update_fn(updates, state, params=None, **extra_args):
-        buckets, treedef, shapes, grads, joined = prepare(updates, params)
+        require_params(params, "bucket_leaves")
+        if not jax.tree.leaves(params):
+            return updates, state
+        buckets, treedef, likes, grads, joined = prepare(updates, params)
         grads, state = extended.update(grads, state, joined, **extra_args)
-        return split(buckets, treedef, shapes, grads), state
+        return split(buckets, treedef, likes, grads), state
 
     def apply_fn(grads, state, params, *, shardings=None, **extra_args):
-        buckets, treedef, shapes, joined_grads, joined = prepare(grads, params)
+        require_params(params, "bucket_leaves")
+        if not jax.tree.leaves(params):
+            return params, state
+        buckets, treedef, likes, joined_grads, joined = prepare(grads, params)
         cuts = join_shardings(buckets, treedef, shardings, params)
         if cuts is not None:
             extra_args["shardings"] = cuts
         moved, state = apply_fused(extended, joined_grads, state, joined, **extra_args)
-        return split(buckets, treedef, shapes, moved), state
+        return split(buckets, treedef, likes, moved), state
 
-    unfused = optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    unfused = transformation("bucket_leaves", init_fn, update_fn, complex_leaves=True)
     return FusedTransformation(unfused, apply_fn)
 
 
 def _shapes(tree):
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)
+
+
+def _joined(leaves: list[Any]) -> Any:
+    """The leaves as one vector, which every device holds in full."""
+    if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in leaves):
+        size = sum(leaf.size for leaf in leaves)
+        return jax.ShapeDtypeStruct((size,), leaves[0].dtype)
+    return jnp.concatenate([_gathered(leaf).reshape(-1) for leaf in leaves])
+
+
+def _gathered(leaf: jax.Array) -> jax.Array:
+    """The leaf on every device, where its type says how it is cut."""
+    sharding = jax.typeof(leaf).sharding
+    if not any(sharding.spec):
+        return leaf
+    return jax.sharding.reshard(leaf, PartitionSpec())
+
+
+def _placed(leaf: jax.Array, like: jax.Array) -> jax.Array:
+    """The leaf cut as another, where the type of that says how it is."""
+    sharding = jax.typeof(like).sharding
+    if not any(sharding.spec):
+        return leaf
+    return jax.sharding.reshard(leaf, sharding)

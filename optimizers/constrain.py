@@ -1,6 +1,6 @@
 """Keeping weights on a set: any complete optimizer, then back to the set."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import optax
 
 from gnomon.optimizers._composition import norm_control
+from gnomon.optimizers._inner import Inner, complete
+from gnomon.optimizers._transform import transformation
 from gnomon.optimizers.fused import (
     FusedTransformation,
     add_updates,
@@ -16,7 +18,12 @@ from gnomon.optimizers.fused import (
     leaf_shardings,
 )
 from gnomon.optimizers.layered import layered
-from gnomon.parameters.checks import require_choice, require_params, require_scalar
+from gnomon.parameters.checks import (
+    ScalarOrSchedule,
+    require_choice,
+    require_params,
+    require_within,
+)
 from gnomon.parameters.stacks import declare
 from gnomon.parameters.trees import compute_dtype, map_leaves
 
@@ -39,8 +46,9 @@ class Constraint(NamedTuple):
     project: Callable[[Any, Any], Any]
     # Parameters to what ``project`` is to remember of them, norms for example.
     capture: Callable[[Any], Any] | None = None
-    # (vectors, parameters) to the vectors' part tangent to the set at the parameters.
-    tangent: Callable[[Any, Any], Any] | None = None
+    # (vectors, parameters, reference) to the vectors' part tangent to the set at the
+    # parameters; without a reference that of the parameters themselves.
+    tangent: Callable[..., Any] | None = None
     # Whether weight decay on the selected leaves does anything.
     allows_decay: bool = True
     # Whether ``project`` moves all entries of the selected leaves; otherwise entries
@@ -59,7 +67,7 @@ def leafwise(
     *,
     project: Callable[[jax.Array, Any, Any], jax.Array],
     capture: Callable[[jax.Array, Any], jax.Array] | None = None,
-    tangent: Callable[[jax.Array, jax.Array, Any], jax.Array] | None = None,
+    tangent: Callable[[jax.Array, jax.Array, Any, Any], jax.Array] | None = None,
     allows_decay: bool = True,
     moves_all: bool = False,
     step: Callable[..., jax.Array] | None = None,
@@ -75,8 +83,8 @@ def leafwise(
       project: ``project(w, reference, info)`` is the weight on the set; ``reference``
         is None without ``capture``.
       capture: ``capture(w, info)`` is what to remember, default nothing.
-      tangent: ``tangent(u, w, info)`` is the tangent part of a vector at ``w``; without
-        it the constraint cannot be used with ``constrain(tangent=...)``.
+      tangent: ``tangent(u, w, reference, info)`` is the tangent part of a vector at
+        ``w``; without it the constraint cannot be used with ``constrain(tangent=...)``.
       allows_decay: whether weight decay on the constrained leaves does anything.
       moves_all: whether ``project`` moves every entry of a weight that is off the set.
       step: ``step(w, u, reference, info, tangent=, key=, sharding=)`` is the weight
@@ -122,13 +130,16 @@ def leafwise(
 
         return map_leaves(rule, params, (), plan(params))[0]
 
-    def tangent_all(vectors, params):
+    def tangent_all(vectors, params, reference=None):
         assert tangent is not None
+        if reference is None and capture is not None:
+            reference = capture_all(params)
 
-        def rule(u, w, info):
-            return (u if info is None else tangent(u, w, info),)
+        def rule(u, w, info, kept=None):
+            return (u if info is None else tangent(u, w, kept, info),)
 
-        return map_leaves(rule, vectors, (), params, plan(params))[0]
+        kept = () if capture is None else (reference,)
+        return map_leaves(rule, vectors, (), params, plan(params), *kept)[0]
 
     def step_all(params, updates, reference, to_tangent, keys, shardings):
         assert step is not None
@@ -167,9 +178,11 @@ class ConstrainState(NamedTuple):
 
 
 def constrain(
-    inner: optax.GradientTransformation,
+    inner: Inner,
     constraint: Constraint,
     *,
+    learning_rate: ScalarOrSchedule | None = None,
+    inner_kwargs: Mapping[str, Any] | None = None,
     start: jax.typing.ArrayLike = 0,
     every: jax.typing.ArrayLike = 1,
     tangent: Tangent = "none",
@@ -196,8 +209,13 @@ def constrain(
     because every projection starts anew from the reference.
 
     Args:
-      inner: a complete optimizer: its updates are added to the weights as they are.
+      inner: a complete optimizer; or, with ``learning_rate``, an ascent-signed
+        direction such as ``optax.scale_by_adam()`` or a function that makes an
+        optimizer of a learning rate, such as ``optax.adam``.
       constraint: the set, see ``gnomon.optimizers.constraints``.
+      learning_rate: a scalar or a schedule; None, the default, where ``inner`` is
+        complete.
+      inner_kwargs: keyword arguments for an ``inner`` that is a function.
       start: updates made freely at first, a whole number, default 0.
       every: period of the projection in updates, a whole number, default 1.
       tangent: which vectors lose the part that leaves the set, from update
@@ -212,7 +230,8 @@ def constrain(
 
     Raises:
       ValueError: if ``params`` is missing, ``start`` or ``every`` is not one number,
-        ``tangent`` is unknown or the constraint has no tangents, or an enclosing
+        ``tangent`` is unknown or the constraint has no tangents, ``inner`` climbs (or,
+        with ``learning_rate``, descends), or an enclosing
         transform already controls the norm of a selected leaf.
 
     Example:
@@ -227,22 +246,25 @@ def constrain(
       >>> norm_after_a_step(constrain(optax.sgd(0.1), fixed_norm()))
       5.0
 
-      A constraint in front of the learning rate sees no weights that will ever be: it
-      projects ``w + g``, and the step back to the set is then scaled and turned round.
+      A constraint in front of the learning rate would see no weights that will ever
+      be: it would project ``w + g``, and the step back to the set would be scaled and
+      turned round. So it is refused:
 
-      >>> wrong = optax.chain(constrain(optax.identity(), fixed_norm()),
-      ...                     optax.scale_by_learning_rate(0.1))
-      >>> norm_after_a_step(wrong)
-      5.0577
+      >>> constrain(optax.identity(), fixed_norm())
+      Traceback (most recent call last):
+        ...
+      ValueError: inner climbs: without learning_rate it has to be a complete optimizer,
+      such as optax.adam(1e-3) in place of optax.scale_by_adam(); or give learning_rate.
     """
-    require_scalar("start", start)
-    require_scalar("every", every)
+    require_within("[0, 2147483647]", start=start)
+    require_within("[1, 2147483647]", every=every)
     require_choice("tangent", tangent, Tangent)
     if constraint.tangent is None and tangent != "none":
         raise ValueError(
             f"the constraint {constraint.name!r} has no tangents: use tangent='none'."
         )
-    wrapped = layered(inner, constraint.stacked)
+    optimizer = complete(inner, learning_rate, inner_kwargs)
+    wrapped = layered(optimizer, constraint.stacked)
     # Known to be on from the first update: nothing to choose, so XLA can fuse the
     # projection into the step. The state and the numbers are those of the general case.
     begins_at_once = isinstance(start, int) and start <= 0
@@ -259,13 +281,19 @@ def constrain(
         count = jnp.zeros([], jnp.int32)
         return ConstrainState(count, inner_state, blank_reference(constraint, params))
 
-    def to_tangent(vectors, params):
+    def to_tangent(vectors, params, reference):
         assert constraint.tangent is not None
-        return constraint.tangent(vectors, params)
+        return constraint.tangent(vectors, params, reference)
 
     def inner_step(updates, state, params, extra_args):
         """The inner optimizer's update, and whether the set's rules hold yet."""
         require_params(params, constraint.name)
+        if not jax.tree.leaves(params):  # a part of a partition that has none
+            updates, inner_state = wrapped.update(
+                updates, state.inner, params, **extra_args
+            )
+            count = optax.safe_increment(state.count)
+            return updates, state._replace(count=count, inner=inner_state), False, False
         first = jnp.maximum(jnp.asarray(start, jnp.int32), 0)
         period = jnp.maximum(jnp.asarray(every, jnp.int32), 1)
         number = state.count - first + 1  # of this update, counted from the start
@@ -274,31 +302,31 @@ def constrain(
 
         reference = state.reference
         capture = constraint.capture
-        if capture is not None and jax.tree.leaves(params):
+        if capture is not None:
             reference = when(number == 1, lambda _: capture(params), reference)
         if tangent in ("gradients", "both"):
-            updates = when(begun, lambda g: to_tangent(g, params), updates)
+            updates = when(begun, lambda g: to_tangent(g, params, reference), updates)
         updates, inner_state = wrapped.update(
             updates, state.inner, params, **extra_args
         )
         count = optax.safe_increment(state.count)
         return updates, ConstrainState(count, inner_state, reference), begun, fires
 
-    def projected(updates, params, begun):
+    def projected(updates, params, reference, begun):
         if tangent not in ("updates", "both"):
             return updates
-        return when(begun, lambda u: to_tangent(u, params), updates)
+        return when(begun, lambda u: to_tangent(u, params, reference), updates)
 
     def update_fn(updates, state, params=None, **extra_args):
         updates, state, begun, fires = inner_step(updates, state, params, extra_args)
         updates = when(
             fires,
             lambda u: _constrained(u, params, constraint, state.reference),
-            projected(updates, params, begun),
+            projected(updates, params, state.reference, begun),
         )
         return updates, state
 
-    unfused = optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    unfused = transformation(constraint.name, init_fn, update_fn)
     step = constraint.step
     if step is None:
         return unfused
@@ -315,7 +343,9 @@ def constrain(
             return kept(moved, params)
 
         def freely(updates):
-            return add_updates(params, projected(updates, params, begun))
+            return add_updates(
+                params, projected(updates, params, state.reference, begun)
+            )
 
         if isinstance(fires, jax.core.Tracer):
             return jax.lax.cond(fires, onto, freely, updates), state

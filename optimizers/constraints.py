@@ -19,7 +19,7 @@ from gnomon.kernels import Implementation
 from gnomon.kernels import fixed_norm as fixed_norm_kernel
 from gnomon.kernels import variance as variance_kernel
 from gnomon.optimizers.constrain import Constraint, leafwise
-from gnomon.parameters.checks import require_choice, require_scalar
+from gnomon.parameters.checks import require_choice, require_within
 from gnomon.parameters.paths import path_string
 from gnomon.parameters.roles import roles, warn_of_guesses
 from gnomon.parameters.select import LAYER, Where, layer_number, select
@@ -116,7 +116,7 @@ def fixed_norm(
       >>> print(constraint.project(moved, constraint.capture(w))["kernel"].T)
       [[0. 5.]]
     """
-    require_scalar("floor", floor)
+    require_within("[0, inf)", floor=floor)
 
     def capture(w, axes):
         norm = unit_norm(w, axes)
@@ -182,7 +182,7 @@ def unit_sphere(
       [[0.6 0. ]
        [0.8 1. ]]
     """
-    require_scalar("norm", norm)
+    require_within("(0, inf)", norm=norm)
     return leafwise(
         "unit_sphere",
         norm_plan(constrained, view, rules, stacked),
@@ -223,7 +223,7 @@ def max_norm(
       [[1.5 0. ]
        [2.  2. ]]
     """
-    require_scalar("bound", bound)
+    require_within("(0, inf]", bound=bound)
 
     def project(w, _, axes):
         limit = jnp.asarray(bound, w.dtype)
@@ -237,8 +237,12 @@ def max_norm(
     )
 
 
-def _sphere_tangent(u: jax.Array, w: jax.Array, axes: Axes) -> jax.Array:
-    return project_tangent(u, w, axes, eps=0.0)
+def _sphere_tangent(
+    u: jax.Array, w: jax.Array, norm: jax.Array | None, axes: Axes
+) -> jax.Array:
+    """The part of ``u`` along the sphere; all of it where there is no norm to keep."""
+    along = project_tangent(u, w, axes, eps=0.0)
+    return along if norm is None else jnp.where(norm > 0, along, u)
 
 
 class _Spread(NamedTuple):
@@ -299,8 +303,7 @@ def target_std(
       >>> print(f"mean {kernel.mean():.3f}, std {kernel.std(ddof=1):.3f}")
       mean 3.000, std 0.500
     """
-    require_scalar("target", target)
-    require_scalar("ratio", ratio)
+    require_within("(0, inf)", target=target, ratio=ratio)
 
     def plan(params):
         axes = resolve_axes(params, rules, stacked)

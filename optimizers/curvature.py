@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from gnomon.optimizers._transform import transformation
 from gnomon.optimizers.polyak import inner_product
-from gnomon.parameters.checks import require_params, require_scalar
+from gnomon.parameters.checks import require_params, require_within
 from gnomon.parameters.trees import compute_dtype
 
 
@@ -87,8 +88,8 @@ def scale_by_newton(
       Abdukhakimov et al., `SANIA: Polyak-type Optimization Framework Leads to Scale
       Invariant Stochastic Algorithms <https://arxiv.org/abs/2312.17369>`_, 2023
     """
-    for name, number in dict(damping=damping, tolerance=tolerance).items():
-        require_scalar(name, number)
+    require_within("[0, inf)", damping=damping, tolerance=tolerance)
+    require_within("[1, inf)", steps=steps, whole=True)
 
     def update_fn(updates, state, params=None, **extra_args):
         require_params(params, "scale_by_newton")
@@ -103,8 +104,8 @@ def scale_by_newton(
         solution = _conjugate_gradients(damped, updates, steps, tolerance)
         return jax.tree.map(lambda s, g: s.astype(g.dtype), solution, updates), state
 
-    return optax.GradientTransformationExtraArgs(
-        lambda params: optax.EmptyState(), update_fn
+    return transformation(
+        "scale_by_newton", lambda params: optax.EmptyState(), update_fn
     )
 
 

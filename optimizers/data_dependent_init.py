@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from gnomon.parameters.checks import require_within
 from gnomon.parameters.paths import path_string
 from gnomon.parameters.stacks import Stacks
 from gnomon.parameters.trees import compute_dtype
@@ -86,6 +87,7 @@ def data_dependent_init(
       whose biases are zero; the result is the same function. The authors' code has
       :math:`\epsilon` = 1e-10 in dense and 1e-8 in convolutional layers.
     """
+    require_within("[0, inf)", std=std, eps=eps)
     stacks = Stacks(params, stacked)
     single = stacks.unstack(params)
     paths, leaves = zip(

@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from gnomon.optimizers._transform import transformation
 from gnomon.optimizers.curvature import hessian_product
-from gnomon.parameters.checks import require_params, require_scalar
+from gnomon.parameters.checks import require_params, require_within
 from gnomon.parameters.stacks import Stacks
-from gnomon.parameters.trees import compute_dtype, map_leaves
+from gnomon.parameters.trees import compute_dtype, map_leaves, safe_divide
 
 
 class ScaleByDiagonalState(NamedTuple):
@@ -43,14 +44,14 @@ def scale_by_adagrad_sqr(
       >>> print(squares.update(grads, squares.init(grads))[0])
       [1.  1.  0.5]
     """
-    require_scalar("eps", eps)
+    require_within("[0, inf)", eps=eps)
 
     def accumulate(total, grad, count):
         del count
         total = total + jnp.square(grad)
         return total, total
 
-    return _scale_by_diagonal(accumulate, eps)
+    return _scale_by_diagonal("scale_by_adagrad_sqr", accumulate, eps)
 
 
 def scale_by_adam_sqr(
@@ -78,10 +79,12 @@ def scale_by_adam_sqr(
     Differences:
       As in the authors' code, and unlike in Adam, gradients are not averaged.
     """
-    require_scalar("b2", b2)
-    require_scalar("eps", eps)
+    require_within("[0, 1)", b2=b2)
+    require_within("[0, inf)", eps=eps)
     return _scale_by_diagonal(
-        lambda v, grad, count: _corrected_average(v, jnp.square(grad), b2, count), eps
+        "scale_by_adam_sqr",
+        lambda v, grad, count: _corrected_average(v, jnp.square(grad), b2, count),
+        eps,
     )
 
 
@@ -124,9 +127,9 @@ def scale_by_hutchinson(
       ``optax.contrib.hutchinson_estimator_diag_hessian`` draws the same signs in every
       run unless it is given a key, and fails on trees of mixed dtypes.
     """
-    require_scalar("b2", b2)
-    require_scalar("eps", eps)
-    require_scalar("seed", seed)
+    require_within("[0, 1)", b2=b2)
+    require_within("[0, inf)", eps=eps)
+    require_within("[0, 4294967295]", seed=seed, whole=True)
 
     def estimate(updates, count, params, extra_args):
         del updates
@@ -146,7 +149,10 @@ def scale_by_hutchinson(
         return map_leaves(lambda h, z: (h * z.astype(h.dtype),), product, (), signs)[0]
 
     return _scale_by_diagonal(
-        lambda d, sample, count: _corrected_average(d, sample, b2, count), eps, estimate
+        "scale_by_hutchinson",
+        lambda d, sample, count: _corrected_average(d, sample, b2, count),
+        eps,
+        estimate,
     )
 
 
@@ -154,10 +160,10 @@ def _corrected_average(average, sample, b2, count):
     """The new exponential average, and the same corrected for its start at zero."""
     beta = jnp.asarray(b2, average.dtype)
     average = beta * average + (1 - beta) * sample
-    return average, average / (1 - beta ** count.astype(average.dtype))
+    return average, safe_divide(average, 1 - beta ** count.astype(average.dtype))
 
 
-def _scale_by_diagonal(accumulate, eps, estimate=None):
+def _scale_by_diagonal(name, accumulate, eps, estimate=None):
     """Divides by a diagonal that ``accumulate`` builds from samples, floored at eps.
 
     ``accumulate(diagonal, sample, count)`` returns what to keep and what to divide by;
@@ -186,4 +192,4 @@ def _scale_by_diagonal(accumulate, eps, estimate=None):
         updates, diagonal = map_leaves(rule, updates, (state.diagonal,), samples)
         return updates, ScaleByDiagonalState(count, diagonal)
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return transformation(name, init_fn, update_fn)

@@ -17,6 +17,7 @@ from gnomon.kernels.fadam.reference import (
 )
 from gnomon.optimizers._composition import refuse_decay
 from gnomon.optimizers._learning_rate import descend
+from gnomon.optimizers._transform import transformation
 from gnomon.optimizers.fused import (
     FusedTransformation,
     kept,
@@ -29,7 +30,7 @@ from gnomon.parameters.checks import (
     at_step,
     require_choice,
     require_params,
-    require_scalar,
+    require_within,
 )
 from gnomon.parameters.trees import broadcast_mask, compute_dtype, map_leaves
 from gnomon.parameters.units import resolve_axes
@@ -87,10 +88,10 @@ def scale_by_fadam(
       ValueError: if ``params`` is missing, a hyperparameter is not one number, a flag
         is unknown, or ``stacked`` matches no leaf.
     """
-    for name, value in dict(
-        b1=b1, b2=b2, eps=eps, weight_decay=weight_decay, clip=clip, p=p
-    ).items():
-        require_scalar(name, value)
+    require_within("[0, 1)", b1=b1, b2=b2)
+    require_within("[0, inf)", eps=eps, weight_decay=weight_decay)
+    require_within("(0, inf]" if clip_rule == "threshold" else "(0, inf)", clip=clip)
+    require_within("[0, 1]", p=p)
     require_choice("eps_rule", eps_rule, EpsRule)
     require_choice("clip_rule", clip_rule, ClipRule)
 
@@ -146,7 +147,7 @@ def scale_by_fadam(
         )
         return updates, ScaleByFAdamState(count, mu, root)
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return transformation("fadam", init_fn, update_fn)
 
 
 def fadam(

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from gnomon.parameters.checks import require_params
+from gnomon.parameters.trees import as_arrays
 
 ApplyFn = Callable[..., tuple[optax.Params, optax.OptState]]
 
@@ -110,6 +111,7 @@ def apply_fused(
       [0.9 1.8]
     """
     require_params(params, "apply_fused")
+    grads, params = as_arrays(grads), as_arrays(params)
     if isinstance(optimizer, FusedTransformation):
         return optimizer.apply(grads, state, params, **extra_args)
     optimizer = optax.with_extra_args_support(optimizer)

@@ -1,5 +1,6 @@
 """Hyperball: steps of a given angle on the sphere of the initial norm."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -9,6 +10,8 @@ import optax
 from gnomon.kernels import Implementation
 from gnomon.kernels import fixed_norm as kernel
 from gnomon.optimizers._composition import norm_control
+from gnomon.optimizers._inner import Inner, direction
+from gnomon.optimizers._transform import transformation
 from gnomon.optimizers.constrain import blank_reference, when
 from gnomon.optimizers.constraints import View, fixed_norm, norm_plan
 from gnomon.optimizers.fused import (
@@ -23,7 +26,7 @@ from gnomon.parameters.checks import (
     ScalarOrSchedule,
     at_step,
     require_params,
-    require_scalar,
+    require_within,
 )
 from gnomon.parameters.roles import Role, roles
 from gnomon.parameters.select import Where
@@ -42,9 +45,10 @@ class HyperballState(NamedTuple):
 
 
 def hyperball(
-    inner: optax.GradientTransformation,
+    inner: Inner,
     learning_rate: ScalarOrSchedule,
     *,
+    inner_kwargs: Mapping[str, Any] | None = None,
     free_learning_rate: ScalarOrSchedule | None = None,
     constrained: Where | None = None,
     view: View = "layer",
@@ -69,8 +73,10 @@ def hyperball(
 
     Args:
       inner: an ascent-signed direction without a learning rate, such as
-        ``optax.scale_by_adam()`` (AdamH).
+        ``optax.scale_by_adam()`` (AdamH); or a function that makes an optimizer of a
+        learning rate, such as ``optax.adam``, of which the direction is taken.
       learning_rate: the angle :math:`\eta`, a scalar or a schedule.
+      inner_kwargs: keyword arguments for an ``inner`` that is a function.
       free_learning_rate: step size of ``inner``'s direction on the other leaves, a
         scalar or a schedule, default ``learning_rate``.
       constrained: which leaves: a regex found in the path, or a mask (a tree of bools,
@@ -92,7 +98,8 @@ def hyperball(
     Raises:
       ValueError: if ``params`` is missing, a hyperparameter is not one number,
         ``constrained`` matches no leaf, a transform inside controls norms too or is
-        known to decay a constrained leaf, or ``implementation`` cannot run.
+        known to decay a constrained leaf, ``inner`` descends, or ``implementation``
+        cannot run.
 
     Example:
       >>> optimizer = hyperball(optax.trace(0.9), 0.1)
@@ -116,9 +123,10 @@ def hyperball(
       output layer is among them too, unless ``constrained`` leaves it out.
     """
     kernel.explain(implementation=implementation)  # refuses what cannot run
-    require_scalar("learning_rate", learning_rate)
-    require_scalar("free_learning_rate", free_learning_rate)
-    wrapped = layered(inner, stacked)
+    require_within("[0, inf)", learning_rate=learning_rate)
+    if free_learning_rate is not None:
+        require_within("[0, inf)", free_learning_rate=free_learning_rate)
+    wrapped = layered(direction(inner, inner_kwargs), stacked)
 
     def kernels(params):
         return jax.tree.map(
@@ -171,12 +179,11 @@ def hyperball(
             to = retract(w - retract(u, length, axes), norm, axes)
             return (jnp.where(norm > 0, to - w, free).astype(param.dtype),)
 
-        (updates,) = map_leaves(
-            step, directions, (), params, plan(params), state.radius
-        )
+        radius = state.radius if jax.tree.leaves(params) else directions
+        (updates,) = map_leaves(step, directions, (), params, plan(params), radius)
         return updates, state
 
-    unfused = optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    unfused = transformation("hyperball", init_fn, update_fn)
 
     def implementations(state, params):
         def taken(param):
@@ -217,7 +224,7 @@ def hyperball(
             (),
             params,
             plan(params),
-            state.radius,
+            state.radius if jax.tree.leaves(params) else directions,
             leaf_shardings(shardings, params),
             leaf_keys(rounding_key, params),
         )

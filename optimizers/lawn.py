@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import optax
 
 from gnomon.kernels import Implementation
-from gnomon.optimizers._inner import Inner, complete
+from gnomon.optimizers._inner import Inner
 from gnomon.optimizers.constrain import constrain
 from gnomon.optimizers.constraints import View, fixed_norm
-from gnomon.parameters.checks import ScalarOrSchedule, require_scalar
+from gnomon.parameters.checks import ScalarOrSchedule, require_within
 from gnomon.parameters.select import Where
 from gnomon.parameters.units import Rules
 
@@ -115,7 +115,7 @@ def lawn(
       error). For ``optax.lamb`` the trust ratio is taken before the update is
       projected.
     """
-    require_scalar("free_steps", free_steps)
+    require_within("[0, 2147483647]", free_steps=free_steps)
     constraint = fixed_norm(
         constrained=constrained,
         view=view,
@@ -125,8 +125,10 @@ def lawn(
         implementation=implementation,
     )
     return constrain(
-        complete(inner, learning_rate, inner_kwargs),
+        inner,
         constraint._replace(name="lawn"),
+        learning_rate=learning_rate,
+        inner_kwargs=inner_kwargs,
         start=free_steps,
         tangent="both",
     )
@@ -159,10 +161,9 @@ def lawn_schedule(
       >>> print(jnp.array([schedule(t) for t in (0, 1, 2, 6, 10, 11)]).round(3))
       [0.   0.05 0.1  0.05 0.   0.  ]
     """
-    for name, value in dict(
-        peak=peak, warmup_steps=warmup_steps, total_steps=total_steps
-    ).items():
-        require_scalar(name, value)
+    require_within(
+        "[0, inf)", peak=peak, warmup_steps=warmup_steps, total_steps=total_steps
+    )
 
     def schedule(count):
         top = jnp.asarray(peak, jnp.result_type(float))

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from gnomon.optimizers._transform import transformation
 from gnomon.optimizers.polyak import (
     inner_product,
     leaf_products,
@@ -17,10 +18,16 @@ from gnomon.optimizers.polyak import (
 from gnomon.parameters.checks import (
     ScalarOrSchedule,
     at_step,
+    is_zero,
     require_params,
-    require_scalar,
+    require_within,
 )
-from gnomon.parameters.trees import broadcast_mask, compute_dtype, map_leaves
+from gnomon.parameters.trees import (
+    broadcast_mask,
+    compute_dtype,
+    map_leaves,
+    safe_divide,
+)
 
 
 class MomoState(NamedTuple):
@@ -198,8 +205,8 @@ def momo_adam(
       See :func:`momo`; ``optax.contrib.momo_adam`` too divides :math:`w` alone. As in
       the authors' package, ``divide=False`` keeps the formula of :math:`\tau`.
     """
-    for name, number in dict(b2=b2, eps=eps).items():
-        require_scalar(name, number)
+    require_within("[0, 1)", b2=b2)
+    require_within("[0, inf)", eps=eps)
     return _momo(
         "momo_adam",
         learning_rate,
@@ -228,13 +235,15 @@ def _momo(
     divide: bool,
 ) -> optax.GradientTransformationExtraArgs:
     """MoMo in the identity metric, or in that of ``second_moment = (b2, eps)``."""
-    for argument, number in dict(
-        learning_rate=learning_rate, b1=b1, f_min=f_min, weight_decay=weight_decay
-    ).items():
-        require_scalar(argument, number)
+    no_decay = not callable(weight_decay) and is_zero(weight_decay)
+    # Without a bound a decayed weight would be the quotient of two infinite numbers.
+    require_within("[0, inf]" if no_decay else "[0, inf)", learning_rate=learning_rate)
+    require_within("[0, 1)", b1=b1)
+    require_within("(-inf, inf)", f_min=f_min)
+    require_within("[0, inf)", weight_decay=weight_decay)
 
     def init_fn(params):
-        zero = jnp.zeros([], scalar_dtype(params))
+        dtype = scalar_dtype(params)
 
         def zeros():
             return jax.tree.map(
@@ -243,10 +252,10 @@ def _momo(
 
         return MomoState(
             count=jnp.zeros([], jnp.int32),
-            step_size=zero,
-            f_min=jnp.asarray(f_min, zero.dtype),
-            value_average=zero,
-            product_average=zero,
+            step_size=jnp.zeros([], dtype),
+            f_min=jnp.array(f_min, dtype),
+            value_average=jnp.zeros([], dtype),
+            product_average=jnp.zeros([], dtype),
             mu=zeros(),
             nu=None if second_moment is None else zeros(),
         )
@@ -257,7 +266,10 @@ def _momo(
         require_value(value, name)
         dtype = state.step_size.dtype
         count = optax.safe_increment(state.count)
-        beta, floor = jnp.asarray(b1, dtype), jnp.asarray(f_min, dtype)
+        beta = jnp.asarray(b1, dtype)
+        # As far down, or up, as numbers go: what a tracer holds may be infinite.
+        largest = jnp.finfo(dtype).max / 4
+        floor = jnp.clip(jnp.asarray(f_min, dtype), -largest, largest)
         rate = jnp.asarray(at_step("learning_rate", learning_rate, state.count), dtype)
         decay = jnp.asarray(at_step("weight_decay", weight_decay, state.count), dtype)
         if bias_correction:
@@ -295,16 +307,16 @@ def _momo(
         # decay alone would reach; in this form each leaf may have its own decay.
         intercept = value_average - product_average
         model = intercept + shrunk(products)
-        bound = state.f_min
+        bound = jnp.clip(state.f_min, -largest, largest)
         if estimate_f_min:
-            lowered = jnp.maximum(model / (2 * rho), floor)
+            lowered = jnp.maximum(safe_divide(model, 2 * rho), floor)
             bound = jnp.where(model < rho * bound, lowered, bound)
-        tau = polyak_step(model - rho * bound, shrunk(squares), rate / rho)
+        tau = polyak_step(model - rho * bound, shrunk(squares), safe_divide(rate, rho))
         if estimate_f_min:
             reached = (
                 intercept + total(products, dtype) - tau * total(squares, dtype) / 2
             )
-            bound = jnp.maximum(reached / rho, floor)
+            bound = jnp.maximum(safe_divide(reached, rho), floor)
 
         def step(grad, d, param, decays):
             leaf = compute_dtype(param.dtype)
@@ -320,7 +332,7 @@ def _momo(
             count, tau, bound, value_average, product_average, mu, nu
         )
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return transformation(name, init_fn, update_fn)
 
 
 def _precondition(mu, grads, nu, second_moment, count) -> tuple[Any, Any]:
@@ -333,9 +345,8 @@ def _precondition(mu, grads, nu, second_moment, count) -> tuple[Any, Any]:
         dtype = v.dtype
         beta, epsilon = jnp.asarray(b2, dtype), jnp.asarray(eps, dtype)
         v = beta * v + (1 - beta) * jnp.square(grad.astype(dtype))
-        denominator = jnp.sqrt(v / (1 - beta ** count.astype(dtype))) + epsilon
+        fisher = safe_divide(v, 1 - beta ** count.astype(dtype))
         # Only without eps can it be zero, and then every gradient so far was.
-        safe = jnp.where(denominator > 0, denominator, 1)
-        return d / safe, v
+        return safe_divide(d, jnp.sqrt(fisher) + epsilon), v
 
     return map_leaves(rule, grads, (nu,), mu)

@@ -7,7 +7,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from gnomon.optimizers._transform import transformation
 from gnomon.optimizers.polyak import (
+    excess,
     grown,
     heavy_ball,
     inner_product,
@@ -19,7 +21,7 @@ from gnomon.parameters.checks import (
     ScalarOrSchedule,
     at_step,
     require_choice,
-    require_scalar,
+    require_within,
 )
 
 Variant = Literal["max", "smooth"]
@@ -106,16 +108,11 @@ def momsps(
     require_choice("variant", variant, Variant)
     if max_learning_rate is None:
         max_learning_rate = 10.0 if variant == "max" else math.inf
-    for name, number in dict(
-        max_learning_rate=max_learning_rate,
-        momentum=momentum,
-        c=c,
-        f_min=f_min,
-        init_step_size=init_step_size,
-        growth=growth,
-        n_batches=n_batches,
-    ).items():
-        require_scalar(name, number)
+    require_within("[0, inf]", max_learning_rate=max_learning_rate)
+    require_within("[0, 1)", momentum=momentum)
+    require_within("(0, inf)", c=c, growth=growth, n_batches=n_batches)
+    require_within("(-inf, inf)", f_min=f_min)
+    require_within("(0, inf]", init_step_size=init_step_size)
 
     def init_fn(params):
         dtype = scalar_dtype(params)
@@ -130,10 +127,9 @@ def momsps(
         del params, extra_args
         require_value(value, "momsps")
         dtype = state.step_size.dtype
-        target = at_step("f_min", f_min, state.count)
         square = inner_product(updates, updates).astype(dtype)
         step_size = (1 - jnp.asarray(momentum, dtype)) * polyak_step(
-            jnp.asarray(value, dtype) - jnp.asarray(target, dtype),
+            excess(value, f_min, state.count, dtype),
             jnp.asarray(c, dtype) * square,
             at_step("max_learning_rate", max_learning_rate, state.count),
         )
@@ -148,4 +144,4 @@ def momsps(
             velocity=velocity,
         )
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return transformation("momsps", init_fn, update_fn)

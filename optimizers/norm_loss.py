@@ -1,20 +1,23 @@
 """Norm loss: a pull of every unit's norm toward a target."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from gnomon.optimizers._composition import norm_control
+from gnomon.optimizers._inner import Inner, direction
 from gnomon.optimizers._learning_rate import descend
+from gnomon.optimizers._transform import transformation
 from gnomon.optimizers.constraints import View, norm_plan
 from gnomon.optimizers.layered import layered
 from gnomon.parameters.checks import (
     ScalarOrSchedule,
     at_step,
     require_params,
-    require_scalar,
+    require_within,
 )
 from gnomon.parameters.select import Where
 from gnomon.parameters.trees import compute_dtype, map_leaves
@@ -93,8 +96,7 @@ def add_norm_loss(
       here every selected leaf is pulled, as its paper says. A target other than 1 is an
       addition.
     """
-    for name, value in dict(rate=rate, target=target, eps=eps).items():
-        require_scalar(name, value)
+    require_within("[0, inf)", rate=rate, target=target, eps=eps)
     plan = norm_plan(constrained, view, rules, stacked)
 
     def init_fn(params):
@@ -124,13 +126,14 @@ def add_norm_loss(
         (updates,) = map_leaves(pull, updates, (), params, plan(params))
         return updates, AddNormLossState(optax.safe_increment(state.count))
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return transformation("add_norm_loss", init_fn, update_fn)
 
 
 def norm_loss(
-    inner: optax.GradientTransformation,
+    inner: Inner,
     learning_rate: ScalarOrSchedule,
     *,
+    inner_kwargs: Mapping[str, Any] | None = None,
     rate: ScalarOrSchedule = 1e-4,
     target: jax.typing.ArrayLike = 1.0,
     eps: jax.typing.ArrayLike = 1e-8,
@@ -149,8 +152,10 @@ def norm_loss(
 
     Args:
       inner: an ascent-signed direction without a learning rate, such as
-        ``optax.scale_by_adam()``.
+        ``optax.scale_by_adam()``; or a function that makes an optimizer of a
+        learning rate, such as ``optax.adam``, of which the direction is taken.
       learning_rate: step size :math:`\eta`, a scalar or a schedule.
+      inner_kwargs: keyword arguments for an ``inner`` that is a function.
       rate: see :func:`add_norm_loss`, as the rest.
       target: the norm :math:`\tau`.
       eps: added to the norm.
@@ -163,7 +168,7 @@ def norm_loss(
       The optimizer. It needs ``params`` in ``update``.
 
     Raises:
-      ValueError: as :func:`add_norm_loss`.
+      ValueError: as :func:`add_norm_loss`, or if ``inner`` descends.
 
     Example:
       >>> optimizer = norm_loss(optax.identity(), 1.0, rate=0.25)
@@ -184,4 +189,5 @@ def norm_loss(
         rules=rules,
         stacked=stacked,
     )
-    return optax.chain(layered(inner, stacked), pull, descend(learning_rate))
+    ascent = layered(direction(inner, inner_kwargs), stacked)
+    return optax.chain(ascent, pull, descend(learning_rate))

@@ -33,7 +33,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from gnomon.parameters.trees import compute_dtype, map_leaves
+from gnomon.parameters.checks import ScalarOrSchedule, at_step
+from gnomon.parameters.trees import compute_dtype, map_leaves, safe_divide
 
 
 def require_value(value: Any, name: str) -> None:
@@ -140,6 +141,31 @@ def polyak_step(
     return jnp.where(finite, step, jnp.nan).astype(square.dtype)
 
 
+def excess(
+    value: jax.Array, f_min: ScalarOrSchedule, count: jax.Array, dtype: Any
+) -> jax.Array:
+    """How far the loss lies above its expected minimum at one step.
+
+    Args:
+      value: the loss, a scalar.
+      f_min: the expected minimum, a scalar or a schedule.
+      count: updates made so far.
+      dtype: the dtype to compute in.
+
+    Returns:
+      ``value - f_min``. An infinite ``f_min``, which only a tracer or a schedule can
+      be, counts as a number too large to matter: the step is then the bound of its
+      size, or zero.
+
+    Example:
+      >>> print(excess(jnp.array(3.0), 1.0, jnp.array(0), jnp.float32))
+      2.0
+    """
+    largest = jnp.finfo(dtype).max / 4  # twice the excess is finite too
+    target = jnp.asarray(at_step("f_min", f_min, count), dtype)
+    return jnp.asarray(value, dtype) - jnp.clip(target, -largest, largest)
+
+
 def grown(
     last: jax.Array, growth: jax.typing.ArrayLike, n_batches: jax.typing.ArrayLike
 ) -> jax.Array:
@@ -158,7 +184,7 @@ def grown(
       0.1072
     """
     growth, n_batches = (jnp.asarray(x, last.dtype) for x in (growth, n_batches))
-    return last * growth ** (1 / n_batches)
+    return last * growth ** safe_divide(jnp.ones_like(n_batches), n_batches)
 
 
 def against(step_size: jax.Array, direction: optax.Updates) -> optax.Updates:

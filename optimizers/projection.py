@@ -6,7 +6,8 @@ the effective step. The projection removes that part wherever the gradient test 
 that the weight is scale invariant.
 """
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,14 +15,21 @@ import numpy as np
 import optax
 
 from gnomon.optimizers._composition import refuse_decay
+from gnomon.optimizers._inner import Inner, direction
+from gnomon.optimizers._transform import transformation
 from gnomon.optimizers.layered import layered
 from gnomon.parameters.checks import (
     ScalarOrSchedule,
     at_step,
     require_params,
-    require_scalar,
+    require_within,
 )
-from gnomon.parameters.trees import broadcast_mask, compute_dtype, map_leaves
+from gnomon.parameters.trees import (
+    broadcast_mask,
+    compute_dtype,
+    map_leaves,
+    safe_divide,
+)
 from gnomon.parameters.units import Axes, Rules, resolve_axes
 
 
@@ -79,7 +87,8 @@ def radial_part(
     def view(sums, reduced):
         dot, grad_square, param_square, projection = sums
         grad_norm, param_norm = jnp.sqrt(grad_square), jnp.sqrt(param_square)
-        cosine = dot / (jnp.maximum(grad_norm, eps) * jnp.maximum(param_norm, eps))
+        floors = jnp.maximum(grad_norm, eps) * jnp.maximum(param_norm, eps)
+        cosine = safe_divide(dot, floors)
         length = np.prod([param.shape[axis] for axis in reduced])
         passed = jnp.abs(cosine) < delta / np.sqrt(length)
         # A zero unit has no radial part; its denominator may be zero when eps is.
@@ -105,8 +114,9 @@ class ProjectRadialState(NamedTuple):
 
 
 def project_radial(
-    inner: optax.GradientTransformation | None = None,
+    inner: Inner | None = None,
     *,
+    inner_kwargs: Mapping[str, Any] | None = None,
     delta: jax.typing.ArrayLike = 0.1,
     wd_ratio: jax.typing.ArrayLike = 0.1,
     weight_decay: ScalarOrSchedule = 0.0,
@@ -134,6 +144,8 @@ def project_radial(
         are taken for the raw gradient; the extra arg ``grad`` overrides them, for use
         after a transform that turned the gradient. Left out, this is a link of a chain
         that projects the updates it is given, and ``grad`` is required.
+      inner_kwargs: keyword arguments for an ``inner`` that is a function, such as
+        ``optax.adam``, of whose optimizer the direction is taken.
       delta: threshold of the test, a positive scalar, default 0.1.
       wd_ratio: factor on weight decay where the test passed, default 0.1.
       weight_decay: decoupled weight decay :math:`\lambda`, a scalar or a schedule,
@@ -166,11 +178,11 @@ def project_radial(
       Heo et al., `AdamP: Slowing Down the Slowdown for Momentum Optimizers on
       Scale-invariant Weights <https://arxiv.org/abs/2006.08217>`_, 2021
     """
-    for name, value in dict(
-        delta=delta, wd_ratio=wd_ratio, weight_decay=weight_decay, eps=eps
-    ).items():
-        require_scalar(name, value)
-    wrapped = layered(inner or optax.identity(), stacked)
+    require_within(
+        "[0, inf)", delta=delta, wd_ratio=wd_ratio, weight_decay=weight_decay, eps=eps
+    )
+    ascent = direction(optax.identity() if inner is None else inner, inner_kwargs)
+    wrapped = layered(ascent, stacked)
 
     def init_fn(params):
         refuse_decay("project_radial", weight_decay, weight_decay_mask, params)
@@ -212,7 +224,7 @@ def project_radial(
             optax.safe_increment(state.count), inner_state
         )
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return transformation("project_radial", init_fn, update_fn)
 
 
 def project_and_decay(

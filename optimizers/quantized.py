@@ -11,8 +11,9 @@ import optax
 
 from gnomon.kernels.companding import BLOCK, Coded, decode, dither, encode, noise
 from gnomon.optimizers._inner import Inner, complete
+from gnomon.optimizers._transform import transformation
 from gnomon.optimizers.layered import layered
-from gnomon.parameters.checks import ScalarOrSchedule
+from gnomon.parameters.checks import ScalarOrSchedule, require_within
 from gnomon.parameters.paths import path_string
 from gnomon.parameters.stacks import stack_of
 
@@ -105,7 +106,10 @@ def quantize_moments(
       rounded to nearest; here a power law in 256, rounded at random without bias, and
       a second moment that is not zero never becomes zero.
     """
-    optimizer = layered(complete(inner, learning_rate, inner_kwargs), stacked)
+    require_within("[0, inf)", min_size=min_size)
+    require_within("[1, inf)", block=block, whole=True)
+    optimizer = complete(inner, learning_rate, inner_kwargs, any_sign=True)
+    optimizer = layered(optimizer, stacked)
     dtypes = dict.fromkeys(signed, "int8") | dict.fromkeys(unsigned, "uint8")
 
     def code_dtype(path) -> str | None:
@@ -172,7 +176,7 @@ def quantize_moments(
         out = jax.tree.map(lambda u, g: u.astype(g.dtype), out, updates)
         return out, pack(optax.safe_increment(state.count), moments, coded)
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return transformation("quantize_moments", init_fn, update_fn)
 
 
 # Compiled as one where a step is not: one by one their operations would take longer.

@@ -7,8 +7,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from gnomon.optimizers._inner import Inner, complete
+from gnomon.optimizers._transform import transformation
 from gnomon.optimizers.layered import layered
-from gnomon.parameters.checks import require_params
+from gnomon.parameters.checks import ScalarOrSchedule, require_params
 from gnomon.parameters.trees import compute_dtype
 
 
@@ -20,10 +22,12 @@ class ReparameterizeState(NamedTuple):
 
 
 def reparameterize(
-    inner: optax.GradientTransformation,
+    inner: Inner,
     forward: Callable[[Any], Any],
     inverse: Callable[[Any], Any],
     *,
+    learning_rate: ScalarOrSchedule | None = None,
+    inner_kwargs: Mapping[str, Any] | None = None,
     name: str = "reparameterize",
 ) -> optax.GradientTransformationExtraArgs:
     r"""Lets an optimizer walk in latent coordinates; the model keeps plain weights.
@@ -53,12 +57,16 @@ def reparameterize(
     is.
 
     Args:
-      inner: a complete optimizer, learning rate included. The trees it sees are those
-        of ``inverse``.
+      inner: a complete optimizer; or, with ``learning_rate``, an ascent-signed
+        direction or a function that makes an optimizer of a learning rate. The trees
+        it sees are those of ``inverse``.
       forward: a differentiable function from latents to weights.
       inverse: a function from weights to latents with ``forward(inverse(w)) = w``. It
         is called once, on weights in float32 or wider. It must also take a tree
         without leaves, with which optax asks for the layout of a state.
+      learning_rate: a scalar or a schedule; None, the default, where ``inner`` is
+        complete.
+      inner_kwargs: keyword arguments for an ``inner`` that is a function.
       name: what to call the transform in messages.
 
     Returns:
@@ -66,7 +74,8 @@ def reparameterize(
       counts as one with a zero gradient.
 
     Raises:
-      ValueError: if ``params`` is missing.
+      ValueError: if ``params`` is missing, or ``inner`` climbs (or, with
+        ``learning_rate``, descends).
 
     Example:
       Gradient descent on :math:`z = \log w` is multiplicative in :math:`w`:
@@ -84,7 +93,9 @@ def reparameterize(
       >>> print(w * jnp.exp(-0.5 * g * w))
       [ 0.36787945 10.873127  ]
     """
-    return walk(layered(inner), forward, inverse, name)
+    return walk(
+        layered(complete(inner, learning_rate, inner_kwargs)), forward, inverse, name
+    )
 
 
 def walk(
@@ -122,7 +133,7 @@ def walk(
         updates = jax.tree.map(emit, forward(latents), params)
         return updates, ReparameterizeState(latents, inner_state)
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return transformation(name, init_fn, update_fn)
 
 
 def _widened_copy(w: jax.Array) -> jax.Array:

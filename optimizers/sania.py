@@ -6,15 +6,18 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from gnomon.optimizers._inner import require_ascent
+from gnomon.optimizers._transform import transformation
 from gnomon.optimizers.layered import layered
 from gnomon.optimizers.polyak import (
     against,
+    excess,
     inner_product,
     polyak_step,
     require_value,
     scalar_dtype,
 )
-from gnomon.parameters.checks import ScalarOrSchedule, at_step, require_scalar
+from gnomon.parameters.checks import ScalarOrSchedule, at_step, require_within
 
 
 class SaniaState(NamedTuple):
@@ -65,7 +68,8 @@ def sania(
       preconditioner needs; its state is a :class:`SaniaState`.
 
     Raises:
-      ValueError: if ``value`` is missing or a hyperparameter is not one number.
+      ValueError: if ``value`` is missing, a hyperparameter is not one number or out of
+        its range, or the preconditioner descends.
 
     Example:
       The second feature is of scale 1, then of scale 100; the losses are the same:
@@ -97,9 +101,10 @@ def sania(
       that is not one of descent, :math:`N \le 0`, gives the step size 0; there it gives
       a full step.
     """
+    require_ascent("preconditioner", preconditioner)
     preconditioner = layered(preconditioner)
-    for name, number in dict(f_min=f_min, max_learning_rate=max_learning_rate).items():
-        require_scalar(name, number)
+    require_within("(-inf, inf)", f_min=f_min)
+    require_within("[0, inf]", max_learning_rate=max_learning_rate)
 
     def init_fn(params):
         return SaniaState(
@@ -114,8 +119,7 @@ def sania(
         direction, inner = preconditioner.update(
             updates, state.preconditioner, params, value=value, **extra_args
         )
-        target = at_step("f_min", f_min, state.count)
-        gap = jnp.asarray(value, dtype) - jnp.asarray(target, dtype)
+        gap = excess(value, f_min, state.count, dtype)
         square = inner_product(direction, updates).astype(dtype)
         ratio = polyak_step(2 * gap, square, 1.0)
         # 1 - sqrt(1 - ratio), without the cancellation at small ratios.
@@ -126,4 +130,4 @@ def sania(
             optax.safe_increment(state.count), step_size, inner
         )
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return transformation("sania", init_fn, update_fn)

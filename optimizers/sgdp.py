@@ -8,14 +8,20 @@ import optax
 
 from gnomon.optimizers._composition import refuse_decay
 from gnomon.optimizers._learning_rate import descend
+from gnomon.optimizers._transform import transformation
 from gnomon.optimizers.projection import project_and_decay, radial_part
 from gnomon.parameters.checks import (
     ScalarOrSchedule,
     at_step,
     require_params,
-    require_scalar,
+    require_within,
 )
-from gnomon.parameters.trees import broadcast_mask, compute_dtype, map_leaves
+from gnomon.parameters.trees import (
+    broadcast_mask,
+    compute_dtype,
+    map_leaves,
+    safe_divide,
+)
 from gnomon.parameters.units import Rules, resolve_axes
 
 
@@ -67,15 +73,11 @@ def scale_by_sgdp(
       ValueError: if ``params`` is missing, a hyperparameter is not one number, or a
         rule matches no leaf.
     """
-    for name, value in dict(
-        momentum=momentum,
-        dampening=dampening,
-        delta=delta,
-        wd_ratio=wd_ratio,
-        weight_decay=weight_decay,
-        eps=eps,
-    ).items():
-        require_scalar(name, value)
+    require_within("[0, 1)", momentum=momentum)
+    require_within("[0, 1]", dampening=dampening)
+    require_within(
+        "[0, inf)", delta=delta, wd_ratio=wd_ratio, weight_decay=weight_decay, eps=eps
+    )
 
     def init_fn(params):
         refuse_decay("sgdp", weight_decay, weight_decay_mask, params)
@@ -97,7 +99,7 @@ def scale_by_sgdp(
             b = mu * trace.astype(dtype) + (1 - damp) * g
             p = g + mu * b if nesterov else b
             radial = radial_part(p, g, w, axes, delta=delta, wd_ratio=wd_ratio, eps=eps)
-            rate = jnp.asarray(decay if decays else 0.0, dtype) / (1 - mu)
+            rate = safe_divide(jnp.asarray(decay if decays else 0.0, dtype), 1 - mu)
             q = project_and_decay(p, w, radial, rate)
             if project_buffer and not nesterov:
                 b = p - radial.coefficient * w
@@ -113,7 +115,7 @@ def scale_by_sgdp(
         )
         return updates, ScaleBySgdpState(optax.safe_increment(state.count), trace)
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return transformation("sgdp", init_fn, update_fn)
 
 
 def sgdp(

@@ -7,8 +7,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from gnomon.optimizers._transform import transformation
 from gnomon.optimizers.polyak import (
     against,
+    excess,
     grown,
     inner_product,
     polyak_step,
@@ -19,7 +21,7 @@ from gnomon.parameters.checks import (
     ScalarOrSchedule,
     at_step,
     require_choice,
-    require_scalar,
+    require_within,
 )
 
 Variant = Literal["constant", "smooth", "plus"]
@@ -119,16 +121,11 @@ def sps(
             "norm: leave c out, or use variant 'constant'."
         )
     caution = {"plus": 1.0}.get(variant, 0.5) if c is None else c
-    for name, number in dict(
-        max_learning_rate=max_learning_rate,
-        f_min=f_min,
-        c=caution,
-        eps=eps,
-        init_step_size=init_step_size,
-        growth=growth,
-        n_batches=n_batches,
-    ).items():
-        require_scalar(name, number)
+    require_within("[0, inf]", max_learning_rate=max_learning_rate)
+    require_within("(-inf, inf)", f_min=f_min)
+    require_within("(0, inf)", c=caution, growth=growth, n_batches=n_batches)
+    require_within("[0, inf)", eps=eps)
+    require_within("(0, inf]", init_step_size=init_step_size)
 
     def init_fn(params):
         dtype = scalar_dtype(params)
@@ -143,7 +140,6 @@ def sps(
         require_value(value, "sps")
         dtype = state.step_size.dtype
         square = inner_product(updates, updates).astype(dtype)
-        target = at_step("f_min", f_min, state.count)
         bound = jnp.asarray(
             at_step("max_learning_rate", max_learning_rate, state.count), dtype
         )
@@ -151,7 +147,7 @@ def sps(
             bound = jnp.minimum(bound, grown(state.last_positive, growth, n_batches))
         scaled = jnp.asarray(caution, dtype) * square + jnp.asarray(eps, dtype)
         step_size = polyak_step(
-            jnp.asarray(value, dtype) - jnp.asarray(target, dtype),
+            excess(value, f_min, state.count, dtype),
             # A zero gradient must show as a zero denominator, whatever eps is.
             jnp.where(square == 0, 0, scaled),
             bound,
@@ -162,4 +158,4 @@ def sps(
             last_positive=jnp.where(step_size > 0, step_size, state.last_positive),
         )
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return transformation("sps", init_fn, update_fn)

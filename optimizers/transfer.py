@@ -14,6 +14,7 @@ import optax
 from gnomon.optimizers._composition import refuse_decay
 from gnomon.optimizers._inner import Inner, complete
 from gnomon.optimizers._learning_rate import DescendState
+from gnomon.optimizers._transform import transformation
 from gnomon.optimizers.layered import layered
 from gnomon.optimizers.width import (
     Alignment,
@@ -30,7 +31,7 @@ from gnomon.parameters.checks import (
     ScalarOrSchedule,
     at_step,
     require_params,
-    require_scalar,
+    require_within,
 )
 from gnomon.parameters.trees import broadcast_mask, compute_dtype, map_leaves
 from gnomon.parameters.units import Axes, Rules, resolve_axes
@@ -89,7 +90,7 @@ def scale_by_width(
 
         return map_leaves(scale, updates, (), factors(updates))[0], state
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return transformation("scale_by_width", init_fn, update_fn, complex_leaves=True)
 
 
 def mup(
@@ -343,8 +344,7 @@ def _decay(
     stacked: str | None,
 ) -> optax.GradientTransformationExtraArgs:
     """Adds ``-learning_rate weight_decay w`` to updates that are steps already."""
-    require_scalar("learning_rate", learning_rate)
-    require_scalar("weight_decay", weight_decay)
+    require_within("[0, inf)", learning_rate=learning_rate, weight_decay=weight_decay)
 
     def init_fn(params):
         refuse_decay("weight_decay", weight_decay, mask, params)
@@ -368,4 +368,4 @@ def _decay(
         updates = map_leaves(add, updates, (), params, decaying)[0]
         return updates, DescendState(count=optax.safe_increment(state.count))
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return transformation("weight_decay", init_fn, update_fn, complex_leaves=True)

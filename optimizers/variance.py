@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import optax
 
 from gnomon.kernels import Implementation
-from gnomon.optimizers._inner import Inner, complete
+from gnomon.optimizers._inner import Inner
 from gnomon.optimizers.constrain import constrain
 from gnomon.optimizers.constraints import target_std as target_std_constraint
-from gnomon.parameters.checks import ScalarOrSchedule, require_scalar
+from gnomon.parameters.checks import ScalarOrSchedule, require_within
 from gnomon.parameters.paths import path_string
 from gnomon.parameters.roles import roles, warn_of_guesses
 from gnomon.parameters.select import LAYER, Where, layer_number
@@ -114,7 +114,7 @@ def target_variance_rescaling(
       (``start=1``: updates 51, 101, ...). There the counter restarts when a run is
       resumed; here it is in the state. A kernel of more than two axes is one matrix.
     """
-    require_scalar("every", every)
+    require_within("(0, inf)", target_std=target_std)
     constraint = target_std_constraint(
         target_std,
         ratio=ratio,
@@ -127,8 +127,10 @@ def target_variance_rescaling(
         implementation=implementation,
     )
     return constrain(
-        complete(inner, learning_rate, inner_kwargs),
+        inner,
         constraint._replace(name="target_variance_rescaling"),
+        learning_rate=learning_rate,
+        inner_kwargs=inner_kwargs,
         start=start,
         every=every,
     )
@@ -192,8 +194,8 @@ def layer_index_rescaling(
       twice. It also zeroes the padding row of an embedding, which cannot be seen in a
       tree. The residual scaling of GPT-2 must not be applied on top.
     """
-    require_scalar("std", std)
-    require_scalar("scale_factor", scale_factor)
+    require_within("[0, inf)", std=std)
+    require_within("(0, inf)", scale_factor=scale_factor)
     kinds = roles(params, rules, stacked)
     warn_of_guesses(kinds, "layer_index_rescaling", "give layers=... for the others")
 

@@ -13,7 +13,7 @@ from gnomon.optimizers._composition import norm_control
 from gnomon.optimizers._inner import Inner, complete
 from gnomon.optimizers.layered import layered
 from gnomon.optimizers.reparameterize import walk
-from gnomon.parameters.checks import ScalarOrSchedule, require_choice, require_scalar
+from gnomon.parameters.checks import ScalarOrSchedule, require_choice, require_within
 from gnomon.parameters.select import Where, select
 from gnomon.parameters.trees import map_leaves
 from gnomon.parameters.units import Axes, Rules, resolve_axes
@@ -128,7 +128,7 @@ def weight_norm(
       included, and the scale keeps the function as it is. ``flax.linen.WeightNorm``
       starts at scale one, and has one scale for all heads of an attention kernel.
     """
-    require_scalar("eps", eps)
+    require_within("[0, inf)", eps=eps)
     # Refuses what cannot run.
     kernel.explain(jax.ShapeDtypeStruct((1, 128), "float32"), 1, implementation)
     require_choice("init", init, Start)

@@ -15,6 +15,7 @@ import optax
 
 from gnomon.parameters.checks import require_choice
 from gnomon.parameters.paths import path_string
+from gnomon.parameters.trees import is_function
 from gnomon.parameters.units import Axes, Rules, resolve_axes, unit_axes
 
 Role = Literal["fixed", "vector", "input", "hidden", "output"]
@@ -84,7 +85,7 @@ def width_growth(
       bias: vector kernel: hidden
       bias: fixed kernel: output
     """
-    at_base = base(params) if callable(base) else base
+    at_base = base(params) if is_function(base) else base
     sizes = {
         path_string(path): tuple(leaf.shape)
         for path, leaf in jax.tree_util.tree_leaves_with_path(at_base)

@@ -18,6 +18,40 @@ def compute_dtype(dtype: jax.typing.DTypeLike) -> Any:
     return jnp.dtype(dtype) if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
 
 
+def as_arrays(tree: Any) -> Any:
+    """The tree with arrays for leaves, each of a dtype of its own.
+
+    A number of Python's, and what is computed of such numbers alone, has a *weak* dtype
+    which gives way to that of others. A state made of it would change its dtype at the
+    first update, so that no loop could carry it.
+
+    Args:
+      tree: arrays, numbers, tracers or ``jax.ShapeDtypeStruct``.
+
+    Returns:
+      Arrays; what is one already is returned itself.
+    """
+
+    def convert(leaf):
+        if isinstance(leaf, jax.ShapeDtypeStruct):
+            return leaf
+        if isinstance(leaf, jax.Array) and not jax.typeof(leaf).weak_type:
+            return leaf
+        return jnp.asarray(leaf, jnp.result_type(leaf))
+
+    return jax.tree.map(convert, tree)
+
+
+def safe_divide(x: jax.Array, y: jax.Array) -> jax.Array:
+    """``x / y``, and zero where ``y`` is zero.
+
+    Example:
+      >>> print(safe_divide(jnp.array([1.0, 0.0, 3.0]), jnp.array([2.0, 0.0, 0.0])))
+      [0.5 0.  0. ]
+    """
+    return x / jnp.where(y == 0, jnp.inf, y)
+
+
 def map_leaves(
     fn: Callable[..., tuple],
     updates: optax.Updates,
@@ -55,6 +89,23 @@ def map_leaves(
     )
 
 
+def is_function(value: Any) -> bool:
+    """Whether a value is a function, and not a tree of values that can be called.
+
+    A module that is a tree of its parameters (``equinox.Module``, a
+    ``flax.struct.dataclass`` with ``__call__``) can be called as well, and so can a
+    mask or a base of its structure.
+
+    Example:
+      >>> is_function(len), is_function({"kernel": True})
+      (True, False)
+    """
+    if not callable(value):
+        return False
+    is_partial = isinstance(value, jax.tree_util.Partial)
+    return is_partial or jax.tree_util.all_leaves([value])
+
+
 def broadcast_mask(mask: Any, params: optax.Params, stacked: str | None = None) -> Any:
     """Spreads a mask over the leaves of the parameters.
 
@@ -71,7 +122,7 @@ def broadcast_mask(mask: Any, params: optax.Params, stacked: str | None = None) 
     """
     if mask is None:
         mask = True
-    if callable(mask):
+    if is_function(mask):
         layers = Stacks(params, stacked)
         mask = mask(layers.first(params) if layers.any else params)
     return jax.tree.map(

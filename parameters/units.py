@@ -41,7 +41,23 @@ class Axes(NamedTuple):
 
 
 AxesLike = Axes | Sequence[int] | int
-Rules = Sequence[tuple[str, AxesLike]]
+# Axes, or a function from the rank of one layer's leaf to them.
+Rules = Sequence[tuple[str, AxesLike | Callable[[int], AxesLike]]]
+
+
+def outputs_first(ndim: int) -> tuple[int, ...]:
+    """The axes inside one unit of a kernel that has its outputs on axis 0.
+
+    Example:
+      >>> outputs_first(2), outputs_first(4), outputs_first(1)
+      ((1,), (1, 2, 3), ())
+    """
+    return tuple(range(1, ndim))
+
+
+# Rules for modules that call a kernel ``weight`` and put its outputs first, as Equinox
+# (and PyTorch) do; their embeddings, rows first, are right under the same rule.
+OUTPUTS_FIRST: Rules = ((r"(^|/)weight$", outputs_first),)
 
 # Leaves with one number a unit whatever their rank, such as an attention bias of shape
 # (heads, head_dim).
@@ -117,8 +133,9 @@ def resolve_axes(
       params: a tree of arrays or ``jax.ShapeDtypeStruct``; ``None`` and ``MaskedNode``
         stay as they are.
       rules: ordered ``(regex, axes)`` pairs. ``axes`` are the axes to reduce over,
-        counted in the leaf as stored (negative from the end), or a full :class:`Axes`;
-        ``()`` exempts the leaf.
+        counted in the leaf as stored (negative from the end), or a full :class:`Axes`,
+        or a function that makes them of the rank of one layer's leaf; ``()`` exempts
+        the leaf. :data:`OUTPUTS_FIRST` is for the modules of Equinox.
       stacked: regex of further leaves whose axis 0 runs over layers.
 
     Returns:
@@ -169,9 +186,19 @@ def resolve_axes(
     return axes
 
 
-def _normalize(axes: AxesLike, stack: tuple[int, ...], ndim: int, where: str) -> Axes:
+def _normalize(
+    axes: AxesLike | Callable[[int], AxesLike],
+    stack: tuple[int, ...],
+    ndim: int,
+    where: str,
+) -> Axes:
+    made = callable(axes)
+    if callable(axes):
+        axes = axes(ndim - len(stack))
     if isinstance(axes, int):
         axes = (axes,)
+    if made and not isinstance(axes, Axes):
+        axes = tuple(axis + len(stack) if axis >= 0 else axis for axis in axes)
     if not isinstance(axes, Axes):
         axes = Axes(tuple(axes), stack)
     named = (*axes.reduce, *axes.stack)

@@ -84,7 +84,9 @@ def scalars(
         for x in (learning_rate, b1, b2, eps, weight_decay, clip, p, count)
     )
     # 1 - b2 (1 - b2^(t-1)) / (1 - b2^t), without its cancellation.
-    weight = (1 - beta2) / (1 - beta2**t)
+    seen = 1 - beta2**t
+    # At b2 = 1, which decays nothing, the limit: the mean of all.
+    weight = jnp.where(seen == 0, 1 / t, (1 - beta2) / jnp.where(seen == 0, 1, seen))
     return Scalars(rate, beta1, 1 - beta1, weight, epsilon, decay, bound, 2 * power)
 
 

@@ -39,7 +39,7 @@ def program(options: Options) -> Program:
         added = jnp.square(rate * jnp.sqrt(uu))
         both = ww + jnp.where(still, nothing, added)
         if options.tangent:
-            along = radial(dot, ww)
+            along = radial(dot, ww, norm)
             square = both - along * dot
         else:
             along = jnp.zeros_like(ww)

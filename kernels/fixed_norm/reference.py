@@ -35,12 +35,13 @@ def factor(uu: jax.Array, norm: jax.Array, s: Scalars, options: Options) -> jax.
     return jnp.where(has_norm(norm), s.angle * norm * inverse_root(uu), s.rate)
 
 
-def radial(dot: jax.Array, square: jax.Array) -> jax.Array:
+def radial(dot: jax.Array, square: jax.Array, norm: jax.Array) -> jax.Array:
     """The part of ``w`` in an update, from ``<w, v>`` and ``|w|^2``.
 
-    Nothing of a unit that is zero, or whose square overflows and the product may too.
+    Nothing of a unit that is zero, or whose square overflows and the product may too,
+    or that has no norm to keep and so is free.
     """
-    divides = (square > 0) & (square < jnp.inf)
+    divides = (square > 0) & (square < jnp.inf) & (norm > 0)
     return jnp.where(divides, dot * (1 / jnp.where(divides, square, 1)), 0)
 
 
@@ -74,6 +75,6 @@ def step(
     moving = moving * factor(dot(moving, moving), norm, s, options)
     along = jnp.zeros([], dtype)
     if options.tangent:
-        along = radial(dot(wide, moving), dot(wide, wide))
+        along = radial(dot(wide, moving), dot(wide, wide), norm)
     moved = wide * (1 - along) + moving
     return store(moved * to_norm(dot(moved, moved), norm), w.dtype, key)

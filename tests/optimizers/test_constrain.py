@@ -299,7 +299,7 @@ def test_tangents_are_orthogonal_to_the_weights(rows, seed, view):
 WRAPPERS = {
     "constrain": lambda inner: constrain(inner, fixed_norm()),
     "lawn": lambda inner: optimizers.lawn(inner, free_steps=1),
-    "hyperball": lambda inner: optimizers.hyperball(inner, 0.1),
+    "hyperball": lambda inner: optimizers.hyperball(lambda rate: inner, 0.1),
     "target_variance_rescaling": lambda inner: optimizers.target_variance_rescaling(
         inner, constrained="kernel"
     ),
@@ -360,7 +360,7 @@ def test_refusals_reach_through_the_combinators_of_optax(nest):
     if isinstance(inner, optax.MultiSteps):
         inner = inner.gradient_transformation()
     with pytest.raises(ValueError, match="hyperball wraps lawn"):
-        optimizers.hyperball(inner, 0.1).init(params)
+        optimizers.hyperball(lambda rate: inner, 0.1).init(params)
 
 
 def decaying(rate, mask):
@@ -370,7 +370,9 @@ def decaying(rate, mask):
         refuse_decay("decaying", rate, mask, params)
         return optax.EmptyState()
 
-    return optax.GradientTransformation(init, lambda u, s, p=None: (u, s))
+    return optax.GradientTransformation(
+        init, lambda u, s, p=None: (jax.tree.map(jnp.negative, u), s)
+    )
 
 
 def test_weight_decay_under_a_fixed_norm_is_refused_by_name():

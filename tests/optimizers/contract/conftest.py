@@ -3,6 +3,7 @@
 A new optimizer joins by one ``Row``.
 """
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -335,3 +336,96 @@ def row(request):
 def reference(row, problem):
     """The (params, state) after three steps built and taken outside of jit."""
     return problem.run(row, row.build())
+
+
+# What an argument without a default gets, and the rate beside an inner optimizer.
+ARGUMENTS: dict[str, Any] = dict(
+    learning_rate=0.1,
+    max_learning_rate=0.1,
+    free_steps=1,
+    inner=optax.adam,
+    constraint=optimizers.fixed_norm(),
+    forward=lambda tree: jax.tree.map(lambda x: 2 * x, tree),
+    inverse=lambda tree: jax.tree.map(lambda x: x / 2, tree),
+    base=lambda params: params,
+    rule=optimizers.mup_rule(),
+    preconditioner=optax.scale_by_rms(),
+)
+# Where the defaults would leave a small tree alone.
+SMALL: dict[str, dict[str, Any]] = {
+    "quantize_moments": dict(min_size=0, block=8),
+    "adamp_8bit": dict(min_size=0, block=8),
+    "adamw_8bit": dict(min_size=0, block=8),
+    "target_variance_rescaling": dict(target_std=0.1, every=1),
+}
+
+
+class Public(NamedTuple):
+    """One public function that makes a transform, built from its signature."""
+
+    name: str
+    make: Callable[..., Any]
+
+    @property
+    def parameters(self) -> Mapping[str, inspect.Parameter]:
+        return inspect.signature(self.make).parameters
+
+    @property
+    def wraps(self) -> bool:
+        return "inner" in self.parameters
+
+    def build(self, **changes) -> optax.GradientTransformationExtraArgs:
+        given = dict(SMALL.get(self.name, {}))
+        for name, parameter in self.parameters.items():
+            rate = name == "learning_rate" and self.wraps
+            if parameter.default is parameter.empty or rate or name == "inner":
+                given[name] = ARGUMENTS[name]
+        return self.make(**given | changes)
+
+
+def makes_a_transform(name: str) -> bool:
+    made = getattr(optimizers, name)
+    if not inspect.isfunction(made):
+        return False
+    returned = inspect.signature(made).return_annotation
+    return isinstance(returned, type) and issubclass(
+        returned, optax.GradientTransformation
+    )
+
+
+PUBLIC = [
+    Public(name, getattr(optimizers, name))
+    for name in optimizers.__all__
+    if makes_a_transform(name)
+]
+# By functions of a learning rate, the form that every wrapper takes.
+INNERS: dict[str, Callable[..., Any]] = {
+    "sgd": lambda learning_rate: optax.sgd(learning_rate, momentum=0.9),
+    "adamw": optax.adamw,
+    "adamp": optimizers.adamp,
+    "momo": optimizers.momo,
+}
+
+
+@pytest.fixture(params=PUBLIC, ids=lambda public: public.name)
+def public(request):
+    with jax.numpy_dtype_promotion("standard"):  # for what optax has inside
+        yield request.param
+
+
+@pytest.fixture(params=[p for p in PUBLIC if p.wraps], ids=lambda public: public.name)
+def wrapper(request):
+    with jax.numpy_dtype_promotion("standard"):
+        yield request.param
+
+
+@pytest.fixture(
+    params=[(public, None) for public in PUBLIC]
+    + [(public, name) for public in PUBLIC if public.wraps for name in INNERS],
+    ids=lambda pair: f"{pair[0].name}({pair[1] or ''})",
+)
+def transform(request):
+    """Every public transform, and every wrapper around several optimizers."""
+    public, inner = request.param
+    with jax.numpy_dtype_promotion("standard"):
+        yield public.build(**({} if inner is None else {"inner": INNERS[inner]}))

@@ -1,0 +1,154 @@
+"""Numbers out of range are refused by name; traced ones never make a NaN."""
+
+import inspect
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from gnomon import optimizers
+
+VALUES = (math.nan, math.inf, -math.inf, -1.0, 0.0, 1.0, 1.5, 1e30)
+# Integers that set shapes or the length of a loop cannot be traced.
+STATIC = {"steps", "min_size", "block", "max_size", "stochastic"}
+
+
+def is_numeric(parameter):
+    default = parameter.default
+    if isinstance(default, bool) or parameter.annotation is bool:
+        return False
+    if isinstance(default, int | float):
+        return True
+    text = str(parameter.annotation)
+    return "ArrayLike" in text or ("DTypeLike" not in text and "Schedule" in text)
+
+
+def numeric(make):
+    parameters = inspect.signature(make).parameters
+    return [name for name, p in parameters.items() if is_numeric(p)]
+
+
+def tree():
+    """A kernel that has a gradient, and one that has never had one."""
+    ramp = jnp.arange(1.0, 9.0).reshape(4, 2)
+    return {"layers_0": {"kernel": jnp.cos(ramp)}, "layers_1": {"kernel": ramp / 8}}
+
+
+def loss(params):
+    return (params["layers_0"]["kernel"] ** 2).sum()
+
+
+def steps(optimizer):
+    """What three steps put out and leave behind."""
+    params = tree()
+    grads = jax.grad(loss)(params)
+    state, out = optimizer.init(params), []
+    extra = dict(value=loss(params), grad=grads, obj_fn=loss)
+    for _ in range(3):
+        updates, state = optimizer.update(grads, state, params, **extra)
+        out.append(updates)
+    return out, state
+
+
+def has_nan(tree):
+    return any(
+        np.isnan(leaf).any()
+        for leaf in map(np.asarray, jax.tree.leaves(tree))
+        if leaf.dtype.kind == "f"
+    )
+
+
+def refused(build, name, value):
+    try:
+        return build(**{name: value})
+    except ValueError as error:
+        message = str(error)
+    assert message.startswith(f"{name}="), (name, value, message)
+    return None
+
+
+def test_every_number_of_every_optimizer(public):
+    names = [name for name in numeric(public.make) if name not in STATIC]
+    taken = {}
+    for name in names:
+        for value in VALUES:
+            built = refused(public.build, name, value)
+            # Of a finite one that is refused, the traced form has to be defined too.
+            taken[name, value] = built is not None
+            assert built is None or not math.isnan(value), (name, value)
+    for name in names:
+
+        @jax.jit
+        @jax.vmap
+        def run(value, name=name):
+            return steps(public.build(**{name: value}))
+
+        kept = [v for v in VALUES if taken[name, v] or math.isfinite(v)]
+        results = run(jnp.array(kept, "float32"))
+        for index, value in enumerate(kept):
+            one = jax.tree.map(lambda x, index=index: x[index], results)
+            assert not has_nan(one), (name, value, taken[name, value])
+
+
+@pytest.mark.parametrize("name", sorted(STATIC - {"stochastic"}))
+def test_static_numbers_are_refused_by_name(name):
+    makers = {
+        "steps": optimizers.scale_by_newton,
+        "min_size": lambda **kw: optimizers.quantize_moments(optax.adam(0.1), **kw),
+        "block": lambda **kw: optimizers.quantize_moments(optax.adam(0.1), **kw),
+        "max_size": lambda **kw: optimizers.bucket_leaves(optax.adam(0.1), **kw),
+    }
+    for value in (math.nan, -1):
+        assert refused(makers[name], name, value) is None
+
+
+CONSTRAINTS = {
+    "fixed_norm": {},
+    "max_norm": {"bound": 1.0},
+    "target_std": {"target": 0.1},
+    "unit_sphere": {},
+}
+
+
+@pytest.mark.parametrize("constraint", CONSTRAINTS)
+def test_every_number_of_every_constraint(constraint):
+    make = getattr(optimizers, constraint)
+    given = CONSTRAINTS[constraint]
+    for name in numeric(make):
+        for value in (math.nan, -1.0, -math.inf):
+            assert refused(lambda **kw: make(**given | kw), name, value) is None
+
+        @jax.jit
+        @jax.vmap
+        def run(value, name=name):
+            return steps(
+                optimizers.constrain(optax.sgd(0.1), make(**given | {name: value}))
+            )
+
+        assert not has_nan(run(jnp.array([-1.0, 0.0, 1.0, 1.5, 1e30])))
+
+
+INITIALIZERS = {
+    "layer_index_rescaling": lambda **kw: optimizers.layer_index_rescaling(
+        jax.random.key(0), tree(), **kw
+    ),
+    "data_dependent_init": lambda **kw: optimizers.data_dependent_init(
+        lambda p, x: {"layers_0/kernel": x @ p["layers_0"]["kernel"]},
+        tree(),
+        jnp.ones((3, 4)),
+        **kw,
+    ),
+    "lawn_schedule": lambda **kw: optimizers.lawn_schedule(
+        **{"peak": 0.1, "warmup_steps": 1, "total_steps": 2} | kw
+    ),
+}
+
+
+@pytest.mark.parametrize("function", INITIALIZERS)
+def test_every_number_of_every_initializer(function):
+    for name in numeric(getattr(optimizers, function)):
+        for value in (math.nan, -1.0, math.inf):
+            assert refused(INITIALIZERS[function], name, value) is None

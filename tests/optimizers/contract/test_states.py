@@ -1,0 +1,80 @@
+"""States are ordinary: of every transform, and every wrapper around several."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import AxisType, PartitionSpec
+
+
+def tree():
+    generator = np.random.default_rng(0)
+
+    def draw(*shape):
+        return jnp.asarray(generator.normal(size=shape), "float32")
+
+    return {
+        "embed": {"embedding": draw(8, 4)},
+        "head": {"kernel": draw(4, 2)},
+        "layers_0": {"kernel": draw(8, 4), "bias": draw(4)},
+    }
+
+
+def loss(params):
+    return sum((leaf**2).sum() for leaf in jax.tree.leaves(params))
+
+
+def step(transform, params, state):
+    grads = params  # of half the loss
+    extra = dict(value=loss(params), grad=grads, obj_fn=loss)
+    updates, state = transform.update(grads, state, params, **extra)
+    return optax.apply_updates(params, updates), state
+
+
+def layout(tree):
+    return jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), tree)
+
+
+def test_states_are_ordinary(transform):
+    params = tree()
+    state = transform.init(params)
+    mapped = optax.tree.map_params(transform, lambda leaf: leaf, state)
+    jax.tree.map(np.testing.assert_array_equal, mapped, state)
+
+    # As a loop's carry, and in lanes.
+    wanted = layout(jax.eval_shape(lambda: state))
+    moved = jax.eval_shape(lambda p, s: step(transform, p, s), params, state)
+    assert layout(moved[1]) == wanted
+    lanes = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), params)
+    both = jax.eval_shape(jax.vmap(transform.init), lanes)
+    jax.eval_shape(jax.vmap(lambda p, s: step(transform, p, s)), lanes, both)
+
+    # From shapes alone.
+    shapes = jax.eval_shape(tree)
+    assert layout(jax.eval_shape(transform.init, shapes)) == wanted
+    abstract = jax.tree.map(lambda x: (x.shape, x.dtype), transform.init(shapes))
+    assert abstract == jax.tree.map(lambda x: (x.shape, x.dtype), state)
+
+    # The first step may reuse the memory of what it is given; after it the state goes
+    # through a file, leaf by leaf.
+    donating = jax.jit(lambda p, s: step(transform, p, s), donate_argnums=(0, 1))
+    params, state = donating(params, state)
+    leaves, treedef = jax.tree.flatten((params, state))
+    saved = [np.array(leaf) for leaf in leaves]
+    going_on = donating(params, state)
+    restored = donating(*treedef.unflatten([jnp.array(leaf) for leaf in saved]))
+    jax.tree.map(np.testing.assert_array_equal, restored, going_on)
+
+
+def test_shardings_in_types_are_kept(transform):
+    mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types=(AxisType.Explicit,) * 2)
+    with jax.set_mesh(mesh):
+        params = tree()
+        spec = PartitionSpec("data", "model")
+        for name, leaf in (("embed", "embedding"), ("layers_0", "kernel")):
+            params[name][leaf] = jax.device_put(params[name][leaf], spec)
+        state = jax.eval_shape(transform.init, params)
+        moved, _ = jax.eval_shape(lambda p, s: step(transform, p, s), params, state)
+    for leaf in jax.tree.leaves(moved):
+        if leaf.shape == (8, 4):
+            assert leaf.sharding.spec == spec
