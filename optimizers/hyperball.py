@@ -8,6 +8,8 @@ import optax
 
 from gnomon.kernels import Implementation
 from gnomon.kernels import fixed_norm as kernel
+from gnomon.kernels.fixed_norm.reference import Options, Scalars
+from gnomon.kernels.fixed_norm.reference import step as move
 from gnomon.optimizers._checks import (
     ScalarOrSchedule,
     at_step,
@@ -31,7 +33,6 @@ from gnomon.optimizers.geometry import (
     Rules,
     path_string,
     resolve_axes,
-    retract,
 )
 
 
@@ -170,8 +171,8 @@ def hyperball(
             free = -jnp.asarray(rate, dtype) * u
             if axes is None:
                 return (free.astype(param.dtype),)
-            length = jnp.asarray(angle, dtype) * norm
-            to = retract(w - retract(u, length, axes), norm, axes)
+            numbers = Scalars(-jnp.asarray(rate, dtype), -jnp.asarray(angle, dtype))
+            to = move(w, u, norm, numbers, Options(True, False), axes.reduce)
             return (jnp.where(norm > 0, to - w, free).astype(param.dtype),)
 
         (updates,) = map_leaves(
