@@ -8,9 +8,14 @@ from flax import nnx
 from jax import Array
 
 from gnomon.kernels import Implementation
+from gnomon.kernels.layer_norm import explain as layer_norm_choice
 from gnomon.kernels.layer_norm import layer_norm
+from gnomon.kernels.rms_norm import explain as rms_norm_choice
 from gnomon.kernels.rms_norm import rms_norm
 from gnomon.models.layers import wide
+
+# Rows that every kernel takes.
+PROBE = jax.ShapeDtypeStruct((1, 128), "float32")
 
 
 class RMSNorm(nnx.Module):
@@ -49,6 +54,7 @@ class RMSNorm(nnx.Module):
         implementation: Implementation | None = None,
         rngs: nnx.Rngs,
     ):
+        rms_norm_choice(PROBE, implementation)  # refuses what cannot run
         self.scale = nnx.Param(jnp.ones((features,), param_dtype))
         self.epsilon = epsilon
         self.implementation = implementation
@@ -101,6 +107,7 @@ class LayerNorm(nnx.Module):
         implementation: Implementation | None = None,
         rngs: nnx.Rngs,
     ):
+        layer_norm_choice(PROBE, implementation)  # refuses what cannot run
         self.scale = nnx.Param(jnp.ones((features,), param_dtype))
         self.bias = nnx.Param(jnp.zeros((features,), param_dtype))
         self.epsilon = epsilon

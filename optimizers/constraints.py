@@ -18,6 +18,7 @@ import optax
 from gnomon.kernels import Implementation
 from gnomon.kernels import fixed_norm as fixed_norm_kernel
 from gnomon.kernels import variance as variance_kernel
+from gnomon.kernels.fixed_norm.reference import restored
 from gnomon.optimizers.constrain import Constraint, leafwise
 from gnomon.parameters.checks import require_choice, require_within
 from gnomon.parameters.paths import path_string
@@ -123,9 +124,8 @@ def fixed_norm(
         return jnp.maximum(norm, jnp.asarray(floor, norm.dtype))
 
     def project(w, norm, axes):
-        length = unit_norm(w, axes)
-        scale = norm / jnp.where(length > 0, length, 1)
-        return w * jnp.where(norm > 0, scale, 1)
+        wide = w.astype(compute_dtype(w.dtype))
+        return restored(wide, norm.astype(wide.dtype), axes.reduce).astype(w.dtype)
 
     def step(w, u, norm, axes, **how):
         return fixed_norm_kernel.step(

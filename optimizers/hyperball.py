@@ -9,6 +9,8 @@ import optax
 
 from gnomon.kernels import Implementation
 from gnomon.kernels import fixed_norm as kernel
+from gnomon.kernels.fixed_norm.reference import Options, Scalars
+from gnomon.kernels.fixed_norm.reference import step as move
 from gnomon.optimizers._composition import norm_control
 from gnomon.optimizers._inner import Inner, direction
 from gnomon.optimizers._transform import transformation
@@ -32,7 +34,7 @@ from gnomon.parameters.roles import Role, roles
 from gnomon.parameters.select import Where
 from gnomon.parameters.stacks import declare
 from gnomon.parameters.trees import compute_dtype, map_leaves
-from gnomon.parameters.units import Axes, Rules, retract
+from gnomon.parameters.units import Axes, Rules
 
 
 class HyperballState(NamedTuple):
@@ -175,8 +177,8 @@ def hyperball(
             free = -jnp.asarray(rate, dtype) * u
             if axes is None:
                 return (free.astype(param.dtype),)
-            length = jnp.asarray(angle, dtype) * norm
-            to = retract(w - retract(u, length, axes), norm, axes)
+            numbers = Scalars(-jnp.asarray(rate, dtype), -jnp.asarray(angle, dtype))
+            to = move(w, u, norm, numbers, Options(True, False), axes.reduce)
             return (jnp.where(norm > 0, to - w, free).astype(param.dtype),)
 
         radius = state.radius if jax.tree.leaves(params) else directions

@@ -179,14 +179,15 @@ def weight_norm(
         def merge(v, g, axes):
             if g is None:
                 return (v,)
-            choice = kernel.explain(v, axes.reduce, implementation, fall_back=True)
-            if choice.implementation != "xla":
-                w = kernel.weight_norm(
-                    v, g, axis=axes.reduce, eps=eps, implementation=implementation
-                )
-                return (w,)
-            norm = _norm(v, axes, eps)
-            return (v * (g.reshape(norm.shape) * _inverse(norm)),)
+            w = kernel.weight_norm(
+                v,
+                g,
+                axis=axes.reduce,
+                eps=eps,
+                implementation=implementation,
+                fall_back=True,
+            )
+            return (w,)
 
         return map_leaves(merge, v, (), g, resolve_axes(v, rules, stacked))[0]
 

@@ -55,6 +55,12 @@ def to_norm(square: jax.Array, norm: jax.Array) -> jax.Array:
     return jnp.where(restores, norm * inverse_root(square), 1)
 
 
+def restored(moved: jax.Array, norm: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+    """Units over ``axes``, in the dtype to compute in, with given norms."""
+    square = jnp.sum(moved * moved, axis=axes, keepdims=True)
+    return moved * to_norm(square, norm)
+
+
 def step(
     w: jax.Array,
     u: jax.Array,
@@ -77,4 +83,4 @@ def step(
     if options.tangent:
         along = radial(dot(wide, moving), dot(wide, wide), norm)
     moved = wide * (1 - along) + moving
-    return store(moved * to_norm(dot(moved, moved), norm), w.dtype, key)
+    return store(restored(moved, norm, axes), w.dtype, key)

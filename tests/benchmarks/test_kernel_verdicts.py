@@ -1,8 +1,12 @@
 """Goals and proposals follow from the rows of one run, and from nothing else."""
 
 import importlib
+import json
+from pathlib import Path
 
 import pytest
+
+from gnomon import kernels
 
 LARGE = 100_663_296
 
@@ -143,3 +147,32 @@ def test_every_operation_speaks_for_one_that_can_be_chosen(verdicts, module):
     }
     for name in set(verdicts.CHOICES.values()):
         importlib.import_module(f"gnomon.kernels.{name}.api")
+
+
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
+
+
+def unmeasured(verdicts, table, records):
+    """The entries of a table of defaults that no record of a benchmark speaks for."""
+    measured = {
+        (op, platform)
+        for record in records
+        for platform in ("tpu", "gpu")
+        if record["device"].startswith(platform)
+        for op in verdicts.faster(record["rows"], platform)
+    }
+    return {(op, on) for op, platforms in table.items() for on in platforms} - measured
+
+
+def test_no_default_without_a_measurement(verdicts):
+    """A kernel that runs unasked is in the results, on its platform, and faster."""
+    records = [json.loads(path.read_text()) for path in RESULTS.glob("kernels*.json")]
+    assert any(record["rows"] for record in records)
+    assert not unmeasured(verdicts, kernels.FASTER_THAN_XLA, records)
+    # The check fails on a table that says more than the results.
+    table = {"adam": {"gpu", "tpu"}, "fadam": {"gpu"}}
+    run = dict(device="gpu: H100", rows=pair("adam", 500) + pair("fadam", 1500))
+    on_cpu = run | dict(device="cpu: cpu")
+    everything = {("adam", "gpu"), ("adam", "tpu"), ("fadam", "gpu")}
+    assert unmeasured(verdicts, table, [on_cpu]) == everything
+    assert unmeasured(verdicts, table, [run]) == everything - {("adam", "gpu")}

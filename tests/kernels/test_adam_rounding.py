@@ -1,5 +1,7 @@
 """Stochastic rounding: between neighbors, right on average, the same everywhere."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,8 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gnomon.kernels import _blocks_tpu, adam
+from gnomon.kernels import _blocks_tpu, adam, adam_8bit
 from gnomon.kernels._rounding import random_bits, seeds_from, stochastic_round
+from gnomon.kernels._shards import on_shards
+from gnomon.kernels.companding import encode
 
 WORDS = random_bits(
     *seeds_from(jax.random.key(0)).astype(jnp.uint32),
@@ -101,3 +105,58 @@ def test_a_kernel_draws_what_the_definition_draws(shape, interpreted, monkeypatc
     np.testing.assert_array_equal(
         np.asarray(step("tpu").w, np.float32), np.asarray(step("xla").w, np.float32)
     )
+
+
+@functools.cache
+def mesh():
+    return jax.make_mesh((8,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
+
+
+def drawn_words(arrays, units, numbers, seeds):
+    """Words in place of a step: what `on_shards` gives a kernel to draw from."""
+    first, second = seeds.astype(jnp.uint32)
+    index = jnp.arange(arrays["w"].size, dtype=jnp.uint32)
+    return random_bits(first, second, index).reshape(arrays["w"].shape)
+
+
+def words_of_shards(key):
+    lies = jax.sharding.NamedSharding(mesh(), jax.P("x"))
+    arrays = {"w": jnp.zeros((8 * 400,))}
+    seeds = seeds_from(key)
+    return on_shards(drawn_words, arrays, {}, (), seeds, reduce=(), sharding=lies)
+
+
+def test_shards_draw_apart():
+    """The count that is rounded up varies as that of independent draws.
+
+    Over keys, of 3200 numbers on eight devices: 28.3, and 80 of draws in eight copies.
+    """
+    keys = jax.random.split(jax.random.key(0), 400)
+    words = np.asarray(jax.jit(jax.vmap(words_of_shards))(keys))
+    up = (words & 0xFFFF) < 0x8000
+    assert up.sum(1).std() == pytest.approx(np.sqrt(3200 / 4), rel=0.15)
+    shards = np.sort(words.reshape(400, 8, 400))
+    assert not (shards[:, :1] == shards[:, 1:]).all(-1).any()
+
+
+def test_shards_of_eight_bits_draw_apart(interpreted):
+    """The parameter and both moments; draws in another order would go up as often."""
+    lies = jax.sharding.NamedSharding(mesh(), jax.P("x"))
+    rows = jnp.full((8, 256), 0.3).at[:, 0].set(1)
+    w, m, v = rows.astype("bfloat16"), encode(rows, "int8"), encode(rows, "uint8")
+    step = functools.partial(
+        adam_8bit.step,
+        learning_rate=0.01,
+        sharding=lies,
+        implementation="tpu",
+    )
+    counts, keys = jnp.arange(1, 9), jax.random.split(jax.random.key(0), 8)
+    got = jax.jit(jax.vmap(lambda t, key: step(w, w, m, v, count=t, key=key)))(
+        counts, keys
+    )
+    for x in (got.w, got.m.codes, got.v.codes):
+        x = np.asarray(x, np.float32)[..., 1:]
+        up = (x > x.min(-1, keepdims=True)).sum(-1)
+        share = up.mean(1) / 255
+        expected = np.sqrt(255 * share * (1 - share)).mean()
+        assert up.std(1).mean() > 0.6 * expected > 0
