@@ -18,7 +18,7 @@ from absl import logging
 
 from gnomon.experiments.files import (
     make_folder,
-    read_json,
+    read_object,
     sync_folder,
     sync_tree,
     write_text,
@@ -110,6 +110,14 @@ class Checkpoints:
         """The newest step that was saved and is not known to be damaged."""
         known = self._saved.union(self._steps()) - self._damaged
         return max(known, default=None)
+
+    def owner(self) -> dict[str, Any]:
+        """The identity that the newest readable checkpoint bears; {} without one."""
+        for step in reversed(self._steps()):
+            with contextlib.suppress(DamagedCheckpointError, OSError):
+                found = _read_manifest(self._folder / str(step))
+                return dict(found.get("identity") or {})
+        return {}
 
     def save(
         self,
@@ -315,9 +323,9 @@ def read(folder: Path) -> tuple[dict[str, Any], list[np.ndarray | None]]:
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
     try:
-        sealed = read_json(folder / MANIFEST)
+        sealed = read_object(folder / MANIFEST, manifest=dict, crc32=int)
     except ConfigError as error:
-        raise DamagedCheckpointError(f"{MANIFEST} is not valid JSON") from error
+        raise DamagedCheckpointError(f"{MANIFEST} is not valid") from error
     manifest = sealed["manifest"]
     if _text_crc(manifest) != sealed["crc32"]:
         raise DamagedCheckpointError(f"{MANIFEST} has changed")

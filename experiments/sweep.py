@@ -94,6 +94,8 @@ class Sweep:
 
     def size(self, group: list[Trial]) -> int:
         """How many of a group's trials may run side by side."""
+        # No more than may run, or each trial less in a group would compile anew.
+        group = group[: self.max_lanes or None]
         key = self._form(group)
         if key not in self._sizes:
             size, lanes = fit_lanes(group, self.data(group[0]), self.max_lanes)
@@ -142,7 +144,7 @@ def _describe(folder: Path, trial: Trial) -> None:
         if lost := lost_rows(folder, result):
             _tell(lost)
         with contextlib.suppress(FileNotFoundError, ConfigError):
-            old = read_object(path)
+            old = read_object(path, data=dict, model=dict, optimizer=dict, steps=int)
             config = old | {key: config[key] for key in ("report", "tuning")}
             if config == old:
                 return

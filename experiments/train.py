@@ -45,7 +45,8 @@ def same_run(workdir: Path, trial: Trial) -> None:
     path = workdir / "config.json"
     if not path.exists():
         return
-    old, new = flatten(read_object(path)), flatten(plain(trial.config))
+    saved = read_object(path, data=dict, model=dict, optimizer=dict, steps=int)
+    old, new = flatten(saved), flatten(plain(trial.config))
     # A component's name first: its keywords differ because it does.
     fields = sorted(old.keys() | new.keys(), key=lambda f: (not f.endswith(".name"), f))
     free = (*OPERATIONAL, *OBSERVING, *PLACEMENT)
@@ -72,7 +73,9 @@ def same_data(
         old = read_object(path, run=str, trial=str, data=dict)
         check_data(workdir, old["data"], data)
         return old | {"trial": trial.id}
-    return {"run": uuid.uuid4().hex, "trial": trial.id, "data": data}
+    # A lost file does not make the run another one.
+    run = Checkpoints(workdir / "checkpoints").owner().get("run") or uuid.uuid4().hex
+    return {"run": run, "trial": trial.id, "data": data}
 
 
 def train(config: dict[str, Any], workdir: Path) -> dict:
@@ -107,6 +110,10 @@ def train(config: dict[str, Any], workdir: Path) -> dict:
         same_run(workdir, trial)
         if (result := read_result(workdir, trial.id)) is not None:
             print(f"{workdir} is done; its result is in result.json")
+            # What `load_state` reads is there, and whole.
+            if not (workdir / "config.json").exists():
+                write_json(workdir / "config.json", trial.config)
+            _identity(workdir)
             if lost := lost_rows(workdir, result):
                 print(lost, file=sys.stderr)
             return result
@@ -140,6 +147,15 @@ def train(config: dict[str, Any], workdir: Path) -> dict:
         return result
 
 
+def _identity(workdir: Path) -> dict[str, Any]:
+    """Whose the folder's checkpoints must be; empty where it does not say."""
+    try:
+        about = read_object(workdir / "run.json", run=str, trial=str)
+    except FileNotFoundError:
+        return {}
+    return {"trial": about["trial"], "run": about["run"]}
+
+
 def load_state(workdir: Path) -> TrainState:
     """The newest saved state of a run: parameters, optimizer state, statistics.
 
@@ -160,11 +176,8 @@ def load_state(workdir: Path) -> TrainState:
     target = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape), leaf.dtype), state
     )
-    about: dict[str, Any] = {}
-    if (workdir / "run.json").exists():
-        about = read_object(workdir / "run.json", run=str, trial=str)
-    identity = {"trial": about.get("trial"), "run": about.get("run")}
-    with Checkpoints(workdir / "checkpoints", identity=identity) as checkpoints:
+    folder = workdir / "checkpoints"
+    with Checkpoints(folder, identity=_identity(workdir)) as checkpoints:
         restored = checkpoints.restore(target, optional=("probes",))
     if restored is None:
         raise FileNotFoundError(f"{workdir} holds no checkpoint that can be read")

@@ -7,11 +7,14 @@ A run is broken at one event in one mode (`disk`), the same command is given aga
 parameters, rows of metrics, results and files must be, bit for bit, those of a run that
 nothing broke. ``--exits`` also breaks a few in processes of their own, which end there
 as by ``kill -9``, with the background thread that the other runs do without. Prints a
-line for each fault, and JSON with the counts last; the exit status is 1 for a fault.
+line for each fault, and JSON with the counts last, after Ctrl-C those so far; the exit
+status is 1 for a fault.
 """
 
 import argparse
 import collections
+import contextlib
+import io
 import json
 import logging
 import os
@@ -107,7 +110,9 @@ def main() -> int:
     chance = random.Random(options.seed)
     faults = 0
     counts: collections.Counter[str] = collections.Counter()
-    with tempfile.TemporaryDirectory() as scratch:
+    # What the runs show of their progress is not the question.
+    quiet = contextlib.redirect_stderr(io.StringIO())
+    with tempfile.TemporaryDirectory() as scratch, quiet:
         for name in options.runs.split(","):
             run = RUNS[name]()
             first = Path(scratch, name)
@@ -136,14 +141,21 @@ def main() -> int:
                     if mode == "eio":  # what the disk did not remove may stay
                         found["litter"] = []
                     fault = difference(whole, found)
+                except KeyboardInterrupt:
+                    return _summary(faults, counts)
                 except Exception as error:
                     trace = traceback.extract_tb(error.__traceback__)[-1]
                     fault = f"{error!r} at {trace.filename}:{trace.lineno}"
                 counts[f"{name} {mode}"] += 1
                 if fault:
                     faults += 1
-                    print(f"{name} event {at} ({events[at - 1]}) {mode}: {fault}")
+                    where = f"{name} event {at} ({events[at - 1]}) {mode}"
+                    print(f"{where}: {fault}", flush=True)
                 shutil.rmtree(folder, ignore_errors=True)
+    return _summary(faults, counts)
+
+
+def _summary(faults: int, counts: collections.Counter[str]) -> int:
     totals = {kind: 0 for kind in ("train", "sweep")}
     for key, count in counts.items():
         totals[key.split("-")[0]] += count

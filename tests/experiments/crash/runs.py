@@ -1,6 +1,7 @@
 """The two runs that are broken: one `train`, one sweep; tiny, and compiled once."""
 
 import contextlib
+import functools
 import hashlib
 import io
 from collections.abc import Iterator
@@ -93,47 +94,53 @@ def _litter(workdir: Path) -> list[str]:
 
 
 @contextlib.contextmanager
-def _patched(executor: Any) -> Iterator[None]:
-    before = checkpoint.ThreadPoolExecutor
+def _patched(executor: Any, **functions: Any) -> Iterator[None]:
+    wanted = [(train, name, function) for name, function in functions.items()]
     if executor is not None:
-        checkpoint.ThreadPoolExecutor = executor
+        wanted.append((checkpoint, "ThreadPoolExecutor", executor))
+    before = [(module, name, getattr(module, name)) for module, name, _ in wanted]
     try:
-        with (
-            contextlib.redirect_stdout(io.StringIO()),
-            contextlib.redirect_stderr(io.StringIO()),
-        ):
+        for module, name, value in wanted:
+            setattr(module, name, value)
+        with contextlib.redirect_stdout(io.StringIO()):
             yield
     finally:
-        checkpoint.ThreadPoolExecutor = before
+        for module, name, value in before:
+            setattr(module, name, value)
 
 
 class Train:
     """``train`` in a folder."""
 
-    def __init__(self, executor: Any):
-        self._executor = executor
-        self._config = override(plain(defaults()), CONFIG)
+    def __init__(self, executor: Any, **changes: Any):
+        self.config = override(plain(defaults()), CONFIG | changes)
         # The program is the same each time: what a rerun compiles is not the question.
-        for name in ("trace", "compile_lanes", "flops_per_step"):
-            setattr(train, name, _Once(getattr(train, name)))
+        names = ("trace", "compile_lanes", "flops_per_step")
+        once = {name: _Once(getattr(train, name)) for name in names}
+        self._patched = functools.partial(_patched, executor, **once)
 
     def run(self, workdir: Path) -> None:
         """Trains, or goes on."""
-        with _patched(self._executor):
-            train.train(self._config, workdir)
+        with self._patched():
+            train.train(self.config, workdir)
+
+    def load(self, workdir: Path) -> Any:
+        """The saved state."""
+        with self._patched():
+            return train.load_state(workdir)
 
     def read(self, workdir: Path) -> dict[str, Any]:
         """All that must not depend on what happened on the way."""
-        state = _hash(train.load_state(workdir))
+        state = _hash(self.load(workdir))
         return {"state": state, "litter": _litter(workdir), **_files(workdir)}
 
 
 class Sweep:
     """Four trials in two chunks; with ``keep`` their checkpoints stay."""
 
-    def __init__(self, executor: Any, keep: bool):
+    def __init__(self, executor: Any, keep: bool, **changes: Any):
         self._executor, self._keep = executor, keep
-        config = override(plain(defaults()), CONFIG | {"steps": 4})
+        config = override(plain(defaults()), CONFIG | {"steps": 4} | changes)
         rates = over("optimizer.learning_rate", [1e-3, 1e-2, 1e-1, 1.0])
         self.sweep = sweep.Sweep(make_trials(config, rates), max_lanes=2)
 
@@ -141,23 +148,20 @@ class Sweep:
         """Runs the sweep, or what is left of it."""
         with _patched(self._executor):
             sweep.prepare(self.sweep, workdir, {})
-            sweep.run_sweep(self.sweep, workdir, self._keep)
+            sweep.run_sweep(self.sweep, workdir, self._keep, stream=io.StringIO())
 
     def read(self, workdir: Path) -> dict[str, Any]:
         """All that must not depend on what happened on the way."""
         found: dict[str, Any] = {"litter": _litter(workdir)}
         for trial in self.sweep.trials:
             found[trial.id] = _files(workdir / "trials" / trial.id)
-        for manifest in sorted(workdir.glob("chunks/*/chunk.json")):
-            chunk = read_json(manifest)["trials"]
-            found[manifest.parent.name] = chunk
-            if self._keep:
-                trials = [t for t in self.sweep.trials if t.id in chunk]
-                target = self.sweep.lanes(trials).state
-                folder = manifest.parent / "checkpoints"
-                with Checkpoints(folder) as checkpoints:
-                    restored = checkpoints.restore(target)
-                found[manifest.parent.name] = restored and _hash(restored[1])
+        for manifest in sorted(workdir.glob("chunks/*/chunk.json")) * self._keep:
+            ids = read_json(manifest)["trials"]
+            trials = [trial for trial in self.sweep.trials if trial.id in ids]
+            target = self.sweep.lanes(trials).state
+            with Checkpoints(manifest.parent / "checkpoints") as checkpoints:
+                restored = checkpoints.restore(target)
+            found[manifest.parent.name] = restored and _hash(restored[1])
         return found
 
 
