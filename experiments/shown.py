@@ -12,7 +12,7 @@ import unicodedata
 # Control characters, surrogates, and what turns the direction of text around.
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _MARKS = re.compile(
-    r"[\\`*|~$]|\](?=[(\[:])|(?<!\w)_|_(?!\w)|^[#+=\[-](?!\d)|(?<=:)//|(?<=www)\."
+    r"[\\`*|~$]|\](?=[(\[:])|(?<!\w)_|_(?!\w)|^[#+=-](?=[\s#+=-])|(?<=:)//|(?<=www)\."
 )
 _NUMBERED = re.compile(r"^(\d+)([.)])(?=\s|$)")  # would begin a list
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+-]*")
