@@ -6,7 +6,8 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from types import FrameType, TracebackType
+from types import FrameType
+from typing import Any
 
 from absl import flags
 
@@ -135,18 +136,16 @@ def _stoppable() -> Iterator[None]:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Leaves out what threads of a failed write print of their closed event loop."""
-    before = sys.excepthook
+    before = sys.unraisablehook
 
-    def hook(
-        kind: type[BaseException], error: BaseException, trace: TracebackType | None
-    ) -> None:
-        if str(error) != "Event loop is closed":
-            before(kind, error, trace)
+    def hook(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            before(unraisable)
 
-    sys.excepthook = hook
+    sys.unraisablehook = hook
     yield
     # Not after an error: such threads outlive it.
-    sys.excepthook = before
+    sys.unraisablehook = before
 
 
 def _end(line: str, status: int) -> None:

@@ -64,6 +64,8 @@ def explain(error: BaseException) -> str | None:
         said = missing(error)
         return said and f"{place}: {said}" if place else said
     if place:
+        if isinstance(error, OSError) and error.strerror is not None:
+            return f"{place}: {_of_system(error)}"
         return f"{place}: {type(error).__name__}: {error}"
     for one in _chain(error):
         if isinstance(one, OSError):

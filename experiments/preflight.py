@@ -57,9 +57,8 @@ def _built(section: str, spec: Mapping[str, Any], **provided: Any) -> Any:
     except UserError:
         raise
     except Exception as error:
-        raise ConfigError(
-            f"config.{section}: {type(error).__name__}: {error}"
-        ) from error
+        said = f"{spec['name']}: {type(error).__name__}: {error}"
+        raise ConfigError(f"config.{section}: {said}") from error
 
 
 def same_shapes(

@@ -12,8 +12,9 @@ import unicodedata
 # Control characters, surrogates, and what turns the direction of text around.
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _MARKS = re.compile(
-    r"[\\`*|~$]|\](?=[(\[:])|(?<!\w)_|_(?!\w)|^[#+=\[-](?!\d)|(?<=:)//|(?<=www)\."
+    r"[\\`*|~$]|\](?=[(\[:])|(?<!\w)_|_(?!\w)|^[#+=-](?=[\s#+=-])|(?<=:)//|(?<=www)\."
 )
+_NUMBERED = re.compile(r"^(\d+)([.)])(?=\s|$)")  # would begin a list
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+-]*")
 
 
@@ -52,7 +53,8 @@ def markdown(text: object) -> str:
     a\|b &lt;i&gt; [x\](y) 1.0x [0.9, 1.1] max_lanes
     """
     line = html.escape(printable(text), quote=False)
-    return _MARKS.sub(lambda found: "\\" + "\\".join(found[0]), line)
+    line = _MARKS.sub(lambda found: "\\" + "\\".join(found[0]), line)
+    return _NUMBERED.sub(r"\1\\\2", line)
 
 
 def is_name(text: str) -> bool:

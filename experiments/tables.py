@@ -25,6 +25,7 @@ from gnomon.experiments.files import (
 )
 from gnomon.experiments.report.provenance import select, trace
 from gnomon.experiments.runs import load_runs, table
+from gnomon.experiments.shown import printable
 
 # Differ between trials without saying what was trained, or are kept beside the rows.
 _LEFT_OUT = ("report.", "tuning.", "log_every", "checkpoint_every", "tensorboard")
@@ -142,12 +143,15 @@ def read(path: Path) -> Stored:
 
 
 def _is_mixed(columns: Mapping[str, np.ndarray], field: str) -> bool:
+    """Whether a column of text has cells that CSV would not give back as they are."""
     column = columns[field]
-    if column.dtype != object:
-        return False
-    return any(
-        not (value is None or (isinstance(value, str) and value)) for value in column
+    return column.dtype == object and any(
+        not (value is None or _is_text(value)) for value in column
     )
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and value != "" and printable(value) == value
 
 
 def _plain(value: Any) -> Any:
