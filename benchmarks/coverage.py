@@ -260,10 +260,11 @@ def resigned(path: Path, studies: int, bootstrap: int) -> dict:
     }
 
 
-def laws(studies: int, bootstrap: int) -> list[dict]:
+def laws(studies: int, bootstrap: int, designs: list[int]) -> list[dict]:
     """Every design and noise at the published delta, one design at a larger one."""
-    cases = [(runs, noise, 1e-3) for runs in DESIGNS for noise in NOISES]
-    cases += [(48, noise, 1e-2) for noise in ("normal", "student")]
+    cases = [(runs, noise, 1e-3) for runs in designs for noise in NOISES]
+    if len(designs) > 1:
+        cases += [(48, noise, 1e-2) for noise in ("normal", "student")]
     return [
         coverage(runs, noise, studies, draws, delta)
         for runs, noise, delta in cases
@@ -292,13 +293,18 @@ def offsets(sweeps: int) -> list[dict]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--parts", default="laws,verdicts,grids")
+    parser.add_argument("--designs", default="24,48,108", help="runs of a study")
     parser.add_argument("--studies", type=int, default=200)
     parser.add_argument("--sweeps", type=int, default=200)
     parser.add_argument("--bootstrap", type=int, default=200)
     parser.add_argument("--points", type=Path)
     arguments = parser.parse_args()
     parts = {
-        "laws": lambda: laws(arguments.studies, arguments.bootstrap),
+        "laws": lambda: laws(
+            arguments.studies,
+            arguments.bootstrap,
+            [int(runs) for runs in arguments.designs.split(",")],
+        ),
         "verdicts": lambda: calls(arguments.sweeps),
         "grids": lambda: offsets(arguments.sweeps),
     }

@@ -43,7 +43,12 @@ from gnomon.dynamics.curvature import (
     top_eigenpairs,
     top_eigenvalues,
 )
-from gnomon.dynamics.equilibrium import Equilibrium, equilibrium, equilibrium_angle
+from gnomon.dynamics.equilibrium import (
+    Equilibrium,
+    equilibrium,
+    equilibrium_angle,
+    rule_of,
+)
 from gnomon.dynamics.lanczos import (
     Ritz,
     Tridiagonal,
@@ -180,6 +185,7 @@ __all__ = [
     "records",
     "ritz",
     "ritz_vectors",
+    "rule_of",
     "singular_alignment",
     "spectral_norms",
     "stability_ratio",

@@ -19,12 +19,58 @@ References:
   Kosson et al., Rotational Equilibrium, 2024.
 """
 
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from gnomon.dynamics.motion import Motion, divide
+
+
+class Rule(NamedTuple):
+    """How the keywords of a method enter the formulas above.
+
+    Attributes:
+      momentum: the keyword that is the formula's momentum.
+      decay: the keyword that is its weight decay.
+      adaptive: which of the formulas holds.
+      off: keywords that change the method's step; with one of them on, no formula
+        holds.
+    """
+
+    momentum: str
+    decay: str
+    adaptive: bool
+    off: tuple[str, ...] = ()
+
+
+# The methods whose formula is derived above, by their functions, which say more than
+# names of keywords: Lion, LAMB and FAdam take b2 as well, AdamP's decay is weaker where
+# it projects, Muon and SGDP have other steps. For what is not here nothing is said.
+RULES: Mapping[Callable, Rule] = {
+    optax.adamw: Rule("b1", "weight_decay", adaptive=True, off=("nesterov", "mask")),
+}
+
+
+def rule_of(method: Any, keywords: Mapping[str, Any]) -> Rule | None:
+    """The rule of a method with these keywords, None where none is known.
+
+    Args:
+      method: the function that makes the optimizer.
+      keywords: what it is called with.
+
+    Example:
+      >>> rule_of(optax.adamw, {"weight_decay": 0.1}).momentum
+      'b1'
+      >>> rule_of(optax.lion, {"b1": 0.9, "b2": 0.99, "weight_decay": 0.1})
+    """
+    rule = RULES.get(method)
+    on = rule is not None and any(
+        keywords.get(name) not in (None, False) for name in rule.off
+    )
+    return None if on else rule
 
 
 class Equilibrium(NamedTuple):

@@ -20,12 +20,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from gnomon import dynamics
 from gnomon.dynamics import curvature
 from gnomon.experiments.resolve import resolve
 
 SETTINGS: dict[str, Any] = dict(free=False, cheap_every=0, full_every=0, layers="")
+ADAM = (optax.adam, optax.adamw)  # divide by what `adam_denominator` computes
 GROUPS = 8  # the most groups that a batch is cut into for its noise
 
 
@@ -37,7 +39,8 @@ class Look(NamedTuple):
       params: the parameters before the step.
       opt_state: the optimizer's state before the step.
       learning_rate: of the step; NaN when the optimizer takes none.
-      optimizer: the optimizer's keywords, those of its signature included.
+      optimizer: the optimizer's keywords, those of its signature included, and the
+        function itself as ``name``.
     """
 
     loss_fn: Callable[[Any], jax.Array]
@@ -82,13 +85,17 @@ def memory(params: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def keywords(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """The keywords of an optimizer, those it was not given at their defaults."""
+    """The keywords of an optimizer, those it was not given at their defaults.
+
+    Its function is among them as ``name``.
+    """
+    function = resolve(spec["name"])
     try:
-        parameters = list(inspect.signature(resolve(spec["name"])).parameters.values())
+        parameters = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):  # a builtin without a signature
         parameters = []
     defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
-    return defaults | {key: value for key, value in spec.items() if key != "name"}
+    return defaults | {**spec, "name": function}
 
 
 def _number(value: Any) -> Any:
@@ -101,15 +108,13 @@ def _number(value: Any) -> Any:
 def _equilibrium(
     motion: dynamics.Motion, optimizer: Mapping[str, Any], rate: jax.Array
 ) -> dict[str, jax.Array]:
-    decay = _number(optimizer.get("weight_decay"))
-    if decay is None:
+    rule = dynamics.rule_of(optimizer["name"], optimizer)
+    if rule is None:
         return {}
-    # A method with a second moment steps at the same length whatever the gradient's.
-    adaptive = "b2" in optimizer
-    momentum = _number(optimizer.get("b1" if adaptive else "momentum"))
-    found = dynamics.equilibrium(
-        motion, rate, decay, 0.0 if momentum is None else momentum, adaptive=adaptive
-    )
+    decay, momentum = (_number(optimizer.get(x)) for x in (rule.decay, rule.momentum))
+    if decay is None or momentum is None:
+        return {}
+    found = dynamics.equilibrium(motion, rate, decay, momentum, adaptive=rule.adaptive)
     return {
         "equilibrium_angle": found.angle[0],
         "angle_ratio": found.angle_ratio,
@@ -221,7 +226,12 @@ def sharpness(look: Look) -> dict[str, jax.Array]:
 
 
 def preconditioned_sharpness(look: Look) -> dict[str, jax.Array]:
-    """The same of the Hessian that Adam sees; nothing for another method."""
+    """The same of the Hessian that Adam sees; nothing for another method.
+
+    A state with a second moment is no proof of it: LAMB and NAdam keep one as well.
+    """
+    if look.optimizer["name"] not in ADAM or look.optimizer.get("nesterov"):
+        return {}
     names = ("b1", "b2", "eps", "eps_root")
     numbers = {name: _number(look.optimizer.get(name)) for name in names}
     given = {name: value for name, value in numbers.items() if value is not None}

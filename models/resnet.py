@@ -1,7 +1,7 @@
 """A small residual network for images, with batch normalization."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -11,13 +11,23 @@ from jax import Array
 from gnomon.models.layers import check_positive, fan_in, wide
 from gnomon.models.normalization import BatchNorm
 
+Padding = Literal["SAME", "even"]
 
-def _conv(inputs: int, outputs: int, size: int, stride: int, **options: Any) -> Any:
+
+def _conv(
+    inputs: int,
+    outputs: int,
+    size: int,
+    stride: int,
+    padding: Padding = "SAME",
+    **options: Any,
+) -> Any:
     return nnx.Conv(
         inputs,
         outputs,
         (size, size),
         strides=(stride, stride),
+        padding=size // 2 if padding == "even" else "SAME",
         use_bias=False,
         kernel_init=fan_in(2.0),
         **options,
@@ -37,6 +47,7 @@ class ResidualBlock(nnx.Module):
         outputs: int,
         stride: int,
         *,
+        padding: Padding = "SAME",
         dtype: Any,
         param_dtype: Any,
         rngs: nnx.Rngs,
@@ -47,9 +58,9 @@ class ResidualBlock(nnx.Module):
             "rngs": rngs,
         }
         norm: dict[str, Any] = {"param_dtype": param_dtype, "rngs": rngs}
-        self.conv1 = _conv(inputs, outputs, 3, stride, **conv)
+        self.conv1 = _conv(inputs, outputs, 3, stride, padding, **conv)
         self.norm1 = BatchNorm(outputs, **norm)
-        self.conv2 = _conv(outputs, outputs, 3, 1, **conv)
+        self.conv2 = _conv(outputs, outputs, 3, 1, padding, **conv)
         self.norm2 = BatchNorm(outputs, **norm)
         self.project = inputs != outputs or stride != 1
         if self.project:
@@ -87,12 +98,16 @@ class ResNet(nnx.Module):
       blocks: residual blocks of each stage. Default `(1, 1, 1)`.
       classes: number of outputs. Default 10.
       channels: channels of the images. Default 1.
+      padding: `"SAME"`, XLA's: where a convolution of stride 2 meets an even image, all
+        of its border lies below and to the right, so that its windows are centered half
+        a pixel off. `"even"`: one pixel on every side, as other frameworks pad, for
+        comparisons with them. Sizes and parameters are the same. Default `"SAME"`.
       dtype: compute dtype; statistics and outputs are float32. Default float32.
       param_dtype: dtype of the parameters. Default float32.
       rngs: source of the initial values.
 
     Raises:
-      ValueError: if a size is not positive.
+      ValueError: if a size is not positive, or `padding` is neither.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -112,6 +127,7 @@ class ResNet(nnx.Module):
     Differences:
       Where a block changes the shape, the paper's CIFAR networks pad the identity
       with zero channels; here, as is now usual, the shortcut is a 1x1 convolution.
+      The paper does not say how borders are padded at stride 2; see `padding`.
     """
 
     def __init__(
@@ -121,21 +137,26 @@ class ResNet(nnx.Module):
         classes: int = 10,
         channels: int = 1,
         *,
+        padding: Padding = "SAME",
         dtype: Any = jnp.float32,
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
         check_positive(width=width, classes=classes, channels=channels)
         check_positive(**{f"blocks[{i}]": count for i, count in enumerate(blocks)})
+        if padding not in get_args(Padding):
+            raise ValueError(f"padding={padding!r}: must be 'SAME' or 'even'")
         options: dict[str, Any] = {
             "dtype": dtype,
             "param_dtype": param_dtype,
             "rngs": rngs,
         }
-        self.stem = _conv(channels, width, 3, 1, **options)
+        self.stem = _conv(channels, width, 3, 1, padding, **options)
         self.stem_norm = BatchNorm(width, param_dtype=param_dtype, rngs=rngs)
         layout = _layout(width, blocks)
-        self.blocks = nnx.List([ResidualBlock(*shape, **options) for shape in layout])
+        self.blocks = nnx.List(
+            [ResidualBlock(*shape, padding=padding, **options) for shape in layout]
+        )
         features = layout[-1][1] if layout else width
         self.head = nnx.Linear(features, classes, kernel_init=fan_in(), **options)
 

@@ -225,12 +225,13 @@ def fadam(
         is unknown, ``stacked`` matches no leaf, or ``implementation`` cannot run.
 
     Example:
-      The units of the loss do not matter, even when it is a millionth:
+      Without weight decay the units of the loss do not matter, even when it is a
+      millionth:
 
       >>> import jax, jax.numpy as jnp, optax
       >>> def minimize(units):
       ...     loss = lambda w: units * jnp.sum((w - jnp.array([1.0, -2.0])) ** 2)
-      ...     optimizer = fadam(0.05, weight_decay=1e-3)
+      ...     optimizer = fadam(0.05, weight_decay=0.0)
       ...     w = jnp.zeros(2)
       ...     state = optimizer.init(w)
       ...     for _ in range(200):

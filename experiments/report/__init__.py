@@ -70,9 +70,8 @@ def write_report(
     # One figure shows one metric: if a run lacks evaluations, all show training loss.
     if any(curve is not None and curve.name != metric for curve in curves.values()):
         curves = best_curves(analysis.cells, by_id, metric, "train_loss")
-    shown = {key: curve for key, curve in curves.items() if curve is not None}
     write_json(workdir / "report.json", record(analysis, provenance, law, found))
-    write_text(workdir / "report.html", page(analysis, provenance, shown, law, found))
+    write_text(workdir / "report.html", page(analysis, provenance, curves, law, found))
     return (
         f"{terminal(analysis, provenance, found)}\n\nreport: {workdir / 'report.html'}"
     )

@@ -49,6 +49,15 @@ def best_curves(
     }
 
 
+def left_out(curves: Mapping[tuple[str, Scale], Curve | None]) -> list[str]:
+    """Names the curves that no picture shows, and why."""
+    return [
+        f"{label} at {scale.name} (fewer than {ENOUGH} values recorded)"
+        for (label, scale), curve in curves.items()
+        if curve is None
+    ]
+
+
 def loss_curve(runs: Sequence[Run], metric: str, name: str = "") -> Curve | None:
     """The curve of one setting over its seeds.
 

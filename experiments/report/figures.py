@@ -144,17 +144,23 @@ def _learning_rate_line(
 
 
 def loss_curves(
-    analysis: Analysis, curves: Mapping[tuple[str, Scale], Curve]
-) -> list[str]:
-    """Loss against step of the best setting: a panel for each scale."""
+    analysis: Analysis, curves: Mapping[tuple[str, Scale], Curve | None]
+) -> tuple[list[str], list[str]]:
+    """Loss against step of the best setting: a panel for each scale.
+
+    Returns:
+      The panels, and the names of curves that are left out of them.
+    """
     look = looks(analysis.labels)
-    panels = []
+    panels, alone = [], []
+    drawn = {key: curve for key, curve in curves.items() if curve is not None}
     # A panel with one optimizer compares nothing; it is left out beside others.
-    sizes = [sum(s == scale for _, s in curves) for scale in analysis.scales]
+    sizes = [sum(s == scale for _, s in drawn) for scale in analysis.scales]
     least = max(1, min(2, max(sizes)))
     for i, scale in enumerate(analysis.scales):
-        here = {label: curve for (label, s), curve in curves.items() if s == scale}
+        here = {label: curve for (label, s), curve in drawn.items() if s == scale}
         if len(here) < least:
+            alone += [f"{label} at {scale.name} (alone there)" for label in here]
             continue
         with canvas(*PANEL) as (figure, axes):
             axes.set_title(scale.name, loc="left")
@@ -182,7 +188,7 @@ def loss_curves(
             axes.set_ylabel(name)
             title = f"{name} of the tuned runs by step, {scale.name}"
             panels.append(to_svg(figure, f"curves-{i}", title))
-    return panels
+    return panels, alone
 
 
 def loss_against_compute(analysis: Analysis) -> str:

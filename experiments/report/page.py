@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from gnomon.experiments.report import figures, verdict
 from gnomon.experiments.report.analysis import Analysis
-from gnomon.experiments.report.curves import Curve
+from gnomon.experiments.report.curves import Curve, left_out
 from gnomon.experiments.report.law import Law, NoLaw
 from gnomon.experiments.report.law import sentence as law_sentence
 from gnomon.experiments.report.profiles import SHARE, Profiles
@@ -29,7 +29,7 @@ _NUMERIC = re.compile(r"^[<>+\-−]?[\d.,]+|^\[|^-$|^(more|less) than ")
 def page(
     analysis: Analysis,
     provenance: Provenance,
-    curves: Mapping[tuple[str, Scale], Curve],
+    curves: Mapping[tuple[str, Scale], Curve | None],
     law: Law | NoLaw | None = None,
     found: Profiles | None = None,
 ) -> str:
@@ -38,7 +38,8 @@ def page(
     Args:
       analysis: The numbers.
       provenance: Where they come from.
-      curves: Loss curves of the best settings by optimizer and scale.
+      curves: Loss curves of the best settings by optimizer and scale; None where too
+        little was recorded for one.
       law: The baseline's, where there is one.
       found: Times to targets, for a sweep over several workloads.
 
@@ -150,7 +151,7 @@ def _picture(analysis: Analysis, svg: str) -> str:
 
 
 def _pictures(
-    analysis: Analysis, curves: Mapping[tuple[str, Scale], Curve]
+    analysis: Analysis, curves: Mapping[tuple[str, Scale], Curve | None]
 ) -> Sequence[str]:
     base = analysis.baseline
     pair = []
@@ -186,13 +187,16 @@ def _pictures(
                 _panels(analysis, svgs),
             )
         )
-    if svgs := figures.loss_curves(analysis, curves):
+    svgs, alone = figures.loss_curves(analysis, curves)
+    without = [*left_out(curves), *alone]
+    missing = f" Not drawn: {'; '.join(without)}." if without else ""
+    if svgs or missing:
         found.append(
             _section(
                 "Loss curves of the best settings",
                 "How to read this: only the right end counts for the verdict, since"
-                " learning rates decay over the run; bands span the seeds.",
-                _panels(analysis, svgs),
+                f" learning rates decay over the run; bands span the seeds.{missing}",
+                _panels(analysis, svgs) if svgs else "",
             )
         )
     return found

@@ -93,4 +93,5 @@ def _condition(rows):
     if not rows.size:
         return 1.0
     singular = np.linalg.svd(rows, compute_uv=False)
-    return float((singular[0] / max(singular[-1], 1e-300)) ** 2)
+    with np.errstate(over="ignore"):  # infinite where a row is zero
+        return float((singular[0] / max(singular[-1], 1e-300)) ** 2)

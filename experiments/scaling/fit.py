@@ -16,7 +16,9 @@ with n - p degrees of freedom. That is quick, and allows for noise that differs,
 less well: where noise follows a column closely its intervals are too narrow.
 
 Both take runs for independent. Rows that repeat another to the last digit are one run:
-they weigh in the fit, not in the intervals, and `Fit.notes` says so. COVERAGE
+they weigh in the fit, not in the intervals, and `Fit.notes` says so.
+`benchmarks/coverage.py` measures how often intervals hold, under noise that is alike,
+has outliers, or differs from run to run.
 
 References:
   Huber, P. J. (1981). Robust Statistics. Chapter 7.

@@ -7,6 +7,9 @@ import optax
 import pytest
 
 from gnomon.dynamics import equilibrium, equilibrium_angle, layer_motion
+from gnomon.dynamics.equilibrium import RULES
+from gnomon.experiments import probes
+from gnomon.experiments.configs.optimizers import OPTIMIZERS
 
 RATE, DECAY, SIZE, STEPS = 0.05, 0.1, 256, 3000
 
@@ -89,3 +92,36 @@ def test_adams_division_pushes_outward_and_the_push_undoes_decay():
 def test_without_decay_there_is_no_equilibrium():
     record = layer_motion({"w": jnp.ones(3)}, {"w": jnp.array([0.1, -0.1, 0.0])})
     assert all(jnp.isnan(x).all() for x in equilibrium(record, 0.1, 0.0))
+
+
+LINES = {
+    **OPTIMIZERS,
+    "adam": dict(name="optax.adam", learning_rate=1e-3),
+    "lamb": dict(name="optax.lamb", learning_rate=1e-3, weight_decay=0.1),
+    "nadamw": dict(name="optax.nadamw", learning_rate=1e-3, weight_decay=0.1),
+    "nesterov": dict(name="optax.adamw", learning_rate=1e-3, nesterov=True),
+    "masked": dict(name="optax.adamw", learning_rate=1e-3, mask=lambda tree: tree),
+    "adamax": dict(name="optax.adamaxw", learning_rate=1e-3, weight_decay=0.1),
+}
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_an_equilibrium_is_given_only_for_methods_whose_formula_is_known(line):
+    """AdamW's angle is AdamW's alone, whatever keywords another method shares."""
+    motion = layer_motion({"w": jnp.ones(3)}, {"w": jnp.array([0.1, -0.1, 0.0])})
+    keywords = probes.keywords(LINES[line])
+    found = probes._equilibrium(motion, keywords, jnp.float32(1e-3))
+    if line != "adamw":
+        assert found == {}
+        return
+    wanted = equilibrium_angle(1e-3, 0.01, 0.9, adaptive=True)
+    np.testing.assert_allclose(found["equilibrium_angle"], wanted, rtol=1e-6)
+    assert set(RULES) == {optax.adamw}  # the formulas that the tests above check
+
+
+@pytest.mark.parametrize("line", sorted(set(LINES) - {"adam", "adamw", "masked"}))
+def test_adams_preconditioner_is_looked_for_in_adam_alone(line):
+    look = probes.Look(
+        None, None, None, jnp.float32(1e-3), probes.keywords(LINES[line])
+    )
+    assert probes.preconditioned_sharpness(look) == {}

@@ -6,8 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from gnomon.models import MLP, ResNet, functional, parameter_count
+from gnomon.models.resnet import ResidualBlock
 
 RESNET = {"width": 4, "blocks": (1, 1), "channels": 2}
 
@@ -87,6 +89,34 @@ def test_running_statistics_converge_until_evaluation_equals_training(build):
     np.testing.assert_allclose(
         apply(params, stats, x, train=False)[0], batch, atol=1e-3
     )
+
+
+@pytest.mark.parametrize(("padding", "border"), [("SAME", (0, 1)), ("even", (1, 1))])
+def test_the_border_at_stride_two_is_where_it_was_chosen(build, padding, border):
+    block = ResidualBlock(
+        2,
+        4,
+        2,
+        padding=padding,
+        dtype=jnp.float32,
+        param_dtype=jnp.float32,
+        rngs=nnx.Rngs(0),
+    )
+    x = images(2)
+    wanted = jax.lax.conv_general_dilated(
+        x,
+        block.conv1.kernel[...],
+        (2, 2),
+        (border, border),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    np.testing.assert_allclose(block.conv1(x), wanted, atol=1e-5)
+    # The shortcut has no border, and the model is the same size either way.
+    assert block(x, train=False).shape == (2, 4, 4, 4)
+    apply, params, stats = build(ResNet, **RESNET, padding=padding)
+    assert apply(params, stats, x, train=False)[0].shape == (2, 10)
+    with pytest.raises(ValueError, match="padding='odd': must be"):
+        build(ResNet, **RESNET, padding="odd")
 
 
 def test_resnet_halves_odd_images_too(build):
