@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.experimental import pallas as pl
 
 from gnomon import optimizers as o
 from gnomon.parameters.paths import path_string
@@ -133,19 +134,34 @@ INNER = {
 }
 # Public names that are no method of a tree of leaves.
 OTHERS = {
-    *"Axes Buckets Constraint FusedTransformation Growth WeightNormLatents".split(),
+    *[
+        "Axes",
+        "Buckets",
+        "Constraint",
+        "FusedTransformation",
+        "Growth",
+        "WeightNormLatents",
+    ],
     *(name for name in o.__all__ if name.endswith("State")),
     # The one resolver, and functions of one array and its axes.
-    *"cosine geometry project_tangent resolve_axes retract unit_axes unit_norm".split(),
+    *[
+        "cosine",
+        "geometry",
+        "project_tangent",
+        "resolve_axes",
+        "retract",
+        "unit_axes",
+        "unit_norm",
+    ],
     # Functions of numbers, and modules.
-    *"constraints lawn_schedule mup_rule standard_rule".split(),
+    *["constraints", "lawn_schedule", "mup_rule", "standard_rule"],
     # Carriers of others' rules.
-    *"apply_fused leafwise".split(),
+    *["apply_fused", "leafwise"],
 }
 # Functions of a tree, tested below.
 FUNCTIONS = {
-    *"data_dependent_init hidden_matrices layer_index_rescaling".split(),
-    *"learning_rate_factors mup_initialization width_growth".split(),
+    *["data_dependent_init", "hidden_matrices", "layer_index_rescaling"],
+    *["learning_rate_factors", "mup_initialization", "width_growth"],
 }
 
 
@@ -253,3 +269,172 @@ def test_sets(name):
 def test_wrappers(name, inner):
     explicit = name not in ("bucket_leaves", "reparameterize", "sania")
     check(lambda **s: WRAPPERS[name](INNER[inner](), **s), explicit)
+
+
+# The entry points that run kernels, through the interpreter.
+FUSED = {
+    "adamp": lambda **s: o.adamp(0.1, implementation="tpu", **s),
+    "fadam": lambda **s: o.fadam(0.1, implementation="tpu", **s),
+    "hyperball": lambda **s: o.hyperball(
+        optax.identity(), 0.1, implementation="tpu", **s
+    ),
+    "adamp_8bit": lambda **s: o.adamp_8bit(0.1, min_size=7, block=8, **s),
+    "per_layer": lambda **s: o.per_layer(o.adamp(0.1, implementation="tpu"), **s),
+}
+
+
+@pytest.mark.parametrize("name", FUSED)
+def test_fused_entry_points(name, monkeypatch):
+    monkeypatch.setattr(pl, "pallas_call", functools.partial(_interpreted, CALL))
+
+    def step(params, stacked=None, **declared):
+        optimizer = FUSED[name](**declared)
+        params = jax.tree.map(jnp.asarray, params)
+        grads = jax.grad(lambda tree: loss(unstack(tree, stacked)))(params)
+        state = optimizer.init(params)
+        moved, _ = o.apply_fused(optimizer, grads, state, params)
+        return by_path_of(unstack(moved, stacked))
+
+    def all_layouts():
+        return step(LIST), step(NAMED), step(TOLD, STACKED, stacked=STACKED)
+
+    wanted, *others = jax.jit(all_layouts, compiler_options=FAST)()
+    for other in others:
+        assert other.keys() == wanted.keys()
+        for path, leaf in wanted.items():
+            np.testing.assert_allclose(other[path], leaf, atol=2e-5, err_msg=path)
+
+
+CALL = pl.pallas_call
+
+
+def _interpreted(call, *args, **kwargs):
+    return call(*args, **kwargs | {"interpret": True})
+
+
+def by_path_of(tree):
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {path_string(path): leaf for path, leaf in leaves}
+
+
+def same(make):
+    """Asserts that a function of the parameters gives the same in all layouts."""
+    wanted = by_path(make(LIST))
+    for params, stacked in ((NAMED, None), (TOLD, STACKED)):
+        declared = {} if stacked is None else {"stacked": stacked}
+        found = by_path(unstack(make(params, **declared), stacked))
+        assert found.keys() == wanted.keys()
+        for path, leaf in wanted.items():
+            np.testing.assert_allclose(found[path], leaf, rtol=1e-5, err_msg=path)
+
+
+def test_initializers():
+    key = jax.random.key(1)
+    same(lambda p, **s: o.layer_index_rescaling(key, p, **s))
+
+    def smaller(params):
+        """The base model, with values: not all layers' alike."""
+        shapes = base(params)
+        return jax.tree.map(lambda w, x: w[tuple(map(slice, x.shape))], params, shapes)
+
+    same(lambda p, **s: o.mup_initialization(p, smaller(p), **s))
+
+
+def test_factors():
+    rule = o.mup_rule("adam")
+
+    def of_all(params, growth):
+        """A number a leaf, of every layer of a stack."""
+        return jax.tree.map(lambda w, x: np.full(np.shape(w), x), params, growth)
+
+    def factors(params, **s):
+        return of_all(params, o.learning_rate_factors(params, base, rule, **s))
+
+    same(factors)
+
+
+def test_data_dependent_init():
+    """Layers of a stack are set one after another, each on what the last puts out."""
+    generator = np.random.default_rng(0)
+    batch = generator.normal(size=(32, 4)).astype(np.float32)
+    blocks = [
+        {
+            "up": {"kernel": generator.normal(size=(4, 6)), "bias": np.ones(6)},
+            "down": {"kernel": generator.normal(size=(6, 4)), "bias": np.ones(4)},
+        }
+        for _ in range(LAYERS)
+    ]
+    blocks = jax.tree.map(np.float32, blocks)
+    stack = jax.tree.map(lambda *x: np.stack(x), *blocks)
+
+    def of_list(params, x):
+        found = {}
+        for i in sorted(params["blocks"]):
+            for name in ("up", "down"):
+                layer = params["blocks"][i][name]
+                x = x @ layer["kernel"] + layer["bias"]
+                found[f"blocks/{i}/{name}/kernel"] = x
+                x = jnp.tanh(x)
+        return found
+
+    def of_stack(params, x, prefix):
+        def block(x, layers):
+            seen = {}
+            for name in ("up", "down"):
+                x = x @ layers[name]["kernel"] + layers[name]["bias"]
+                seen[f"{prefix}{name}/kernel"] = x
+                x = jnp.tanh(x)
+            return x, seen
+
+        stack = params["blocks"].get("stacked", params["blocks"])
+        found = jax.lax.scan(block, x, stack)[1]
+        return {
+            f"{prefix}{name}/kernel": found[f"{prefix}{name}/kernel"]
+            for name in ("up", "down")
+        }
+
+    listed = {"blocks": {str(i): block for i, block in enumerate(blocks)}}
+    wanted = by_path(o.data_dependent_init(of_list, listed, batch))
+    for params, prefix, stacked in (
+        ({"blocks": {"stacked": stack}}, "blocks/stacked/", None),
+        ({"blocks": stack}, "blocks/", STACKED),
+    ):
+        layers = functools.partial(of_stack, prefix=prefix)
+        found = o.data_dependent_init(layers, params, batch, stacked=stacked)
+        found = by_path(unstack(found, stacked))
+        assert found.keys() == wanted.keys()
+        for path, leaf in wanted.items():
+            np.testing.assert_allclose(found[path], leaf, rtol=2e-5, atol=2e-6)
+
+
+def test_hidden_matrices():
+    """The axis of layers is a batch of Muon's, and its updates those of a list."""
+
+    def muon(**declared):
+        numbers = functools.partial(o.hidden_matrices, **declared)
+        return optax.contrib.muon(
+            0.1, consistent_rms=0.2, muon_weight_dimension_numbers=numbers
+        )
+
+    assert o.hidden_matrices(NAMED)["blocks"]["stacked"]["query"]["kernel"] == (
+        (1,),
+        (2, 3),
+    )
+    check(muon, explicit=True, rtol=1e-4)
+
+
+def test_states_are_shaped_like_the_parameters():
+    """Also those of what sees the layers one by one: shardings and checkpoints fit."""
+    params = jax.tree.map(jnp.asarray, NAMED)
+    chain = optax.chain(optax.clip(1.0), optax.masked(optax.lamb(0.1), by_rank))
+    optimizer = o.per_layer(chain)
+    state = optimizer.init(params)
+    shapes = [leaf.shape for leaf in jax.tree.leaves(state)]
+    assert shapes.count((LAYERS, 4, 2, 3)) == 2
+    mapped = optax.tree.map_params(optimizer, lambda leaf: leaf + 1, state)
+    assert jax.tree.structure(mapped) == jax.tree.structure(state)
+
+
+def test_a_selection_of_some_layers_of_a_stack_is_refused():
+    with pytest.raises(ValueError, match="some layers of 'blocks/stacked/up/kernel'"):
+        o.lawn(INNER["sgd"](), free_steps=0, constrained="blocks/1/up").init(NAMED)
