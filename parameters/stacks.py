@@ -29,6 +29,8 @@ import numpy as np
 
 from gnomon.parameters.paths import path_string
 
+# Of leaves whose rank is not known: that their names fit them was checked before.
+_ANY_RANK = 99
 _NAMED = re.compile(r"(?:^|(?<=[/_]))stacked(?=/|$)")
 
 
@@ -83,6 +85,10 @@ def declare(stacked: str | None = None, prefixes: Sequence[str] = ()) -> Iterato
         _DECLARED.reset(token)
 
 
+# Whether leaves are single layers under the names of stacks.
+_ONE_LAYER: ContextVar[bool] = ContextVar("one_layer", default=False)
+
+
 class Stack(NamedTuple):
     """How one leaf stacks layers."""
 
@@ -119,6 +125,12 @@ def stack_of(path: str, ndim: int, stacked: str | None = None) -> Stack:
       >>> stack_of("mlp/kernel", 2).axes
       ()
     """
+    if _ONE_LAYER.get():
+        return Stack((_found(path, _ANY_RANK, stacked).path(),))
+    return _found(path, ndim, stacked)
+
+
+def _found(path: str, ndim: int, stacked: str | None) -> Stack:
     named = tuple(_NAMED.split(path))
     if len(named) > 1:
         return Stack(named if len(named) <= ndim + 1 else (path,))
@@ -277,6 +289,18 @@ class Stacks:
             fn(leaf, len(stack.axes))
             for leaf, (stack, _) in zip(leaves, self._rows, strict=True)
         )
+
+    def call(self, fn: Callable[[Any], Any], tree: Any) -> Any:
+        """``fn`` of the tree with every stacked leaf replaced by its first layer.
+
+        What it asks of leaves, here and in the floors above, is answered for single
+        layers.
+        """
+        token = _ONE_LAYER.set(True)
+        try:
+            return fn(self.first(tree))
+        finally:
+            _ONE_LAYER.reset(token)
 
     def first(self, tree: Any) -> Any:
         """The tree with every stacked leaf replaced by its first layer."""

@@ -124,7 +124,7 @@ def broadcast_mask(mask: Any, params: optax.Params, stacked: str | None = None) 
         mask = True
     if is_function(mask):
         layers = Stacks(params, stacked)
-        mask = mask(layers.first(params) if layers.any else params)
+        mask = layers.call(mask, params) if layers.any else mask(params)
     return jax.tree.map(
         lambda keep, subtree: jax.tree.map(lambda _: bool(keep), subtree), mask, params
     )
