@@ -35,6 +35,16 @@ def compute_dtype(dtype: jax.typing.DTypeLike) -> Any:
     return jnp.dtype(dtype) if jnp.dtype(dtype).itemsize > 4 else jnp.dtype("float32")
 
 
+def correction(beta: jax.Array, t: jax.Array) -> jax.Array:
+    """What corrects an average for its start at zero, ``1 - beta**t``.
+
+    Infinite where that is zero, which only a tracer can make it: such an average has
+    seen nothing, and counts as zero.
+    """
+    found = 1 - beta**t
+    return jnp.where(found == 0, jnp.inf, found)
+
+
 def scalars(dtype, *, learning_rate, b1, b2, eps, weight_decay, count) -> Scalars:
     """The scalars of one step, in the dtype to compute in.
 
@@ -60,8 +70,8 @@ def scalars(dtype, *, learning_rate, b1, b2, eps, weight_decay, count) -> Scalar
         1 - beta1,
         beta2,
         1 - beta2,
-        1 - beta1**t,
-        1 - beta2**t,
+        correction(beta1, t),
+        correction(beta2, t),
         epsilon,
         decay,
     )
@@ -74,7 +84,10 @@ def direction(
     m = s.b1 * m + s.one_minus_b1 * g
     v = s.b2 * v + s.one_minus_b2 * g * g
     first = s.b1 * m + s.one_minus_b1 * g if nesterov else m
-    return first / (s.correction1 * (jnp.sqrt(v / s.correction2) + s.eps)), m, v
+    root = jnp.sqrt(v / s.correction2) + s.eps
+    # Zero only without eps, where no gradient was seen: then so is the step.
+    root = jnp.where(root == 0, jnp.inf, root)
+    return first / (s.correction1 * root), m, v
 
 
 def store(w: jax.Array, dtype: Any, key: jax.Array | None) -> jax.Array:
