@@ -33,7 +33,7 @@ def descend(learning_rate: ScalarOrSchedule) -> optax.GradientTransformationExtr
       The transform.
 
     Raises:
-      ValueError: if ``learning_rate`` is not one number.
+      ValueError: if ``learning_rate`` is not one number or out of range.
 
     Example:
       >>> import jax.numpy as jnp

@@ -78,8 +78,8 @@ def scale_by_adamp(
       The transform. It needs ``params`` in ``update``.
 
     Raises:
-      ValueError: if ``params`` is missing, a hyperparameter is not one number, or a
-        rule matches no leaf.
+      ValueError: if ``params`` is missing, a hyperparameter is not one number or out of
+        range, or a rule matches no leaf.
     """
     require_within("[0, 1)", b1=b1, b2=b2)
     require_within(
@@ -198,8 +198,8 @@ def adamp(
       and ``optax.apply_updates`` round three times.
 
     Raises:
-      ValueError: if ``params`` is missing, a hyperparameter is not one number, a rule
-        matches no leaf, or ``implementation`` cannot run.
+      ValueError: if ``params`` is missing, a hyperparameter is not one number or out of
+        range, a rule matches no leaf, or ``implementation`` cannot run.
 
     Example:
       A loss that depends on the direction of ``w`` alone; the norm, 1 at first, stays

@@ -111,7 +111,7 @@ def alig(
 
     Raises:
       ValueError: if ``value`` is missing, ``params`` is missing with ``max_norm``, or a
-        hyperparameter is not one number.
+        hyperparameter is not one number or out of range.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax

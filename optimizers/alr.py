@@ -71,7 +71,8 @@ def alr_smag(
       :class:`AlrMagState`.
 
     Raises:
-      ValueError: if ``value`` is missing or a hyperparameter is not one number.
+      ValueError: if ``value`` is missing or a hyperparameter is not one number or out
+        of range.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax
@@ -132,7 +133,8 @@ def alr_mag(
       :class:`AlrMagState`.
 
     Raises:
-      ValueError: if ``value`` is missing or a hyperparameter is not one number.
+      ValueError: if ``value`` is missing or a hyperparameter is not one number or out
+        of range.
 
     Example:
       The distance to the solution falls at every step:
@@ -203,7 +205,8 @@ def alr_shb(
       :class:`AlrHbState`.
 
     Raises:
-      ValueError: if ``value`` is missing or a hyperparameter is not one number.
+      ValueError: if ``value`` is missing or a hyperparameter is not one number or out
+        of range.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax
@@ -260,7 +263,8 @@ def alr_hb(
       :class:`AlrHbState`.
 
     Raises:
-      ValueError: if ``value`` is missing or a hyperparameter is not one number.
+      ValueError: if ``value`` is missing or a hyperparameter is not one number or out
+        of range.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax

@@ -229,9 +229,9 @@ def constrain(
       :func:`gnomon.optimizers.adamp`'s does.
 
     Raises:
-      ValueError: if ``params`` is missing, ``start`` or ``every`` is not one number,
-        ``tangent`` is unknown or the constraint has no tangents, ``inner`` climbs (or,
-        with ``learning_rate``, descends), or an enclosing
+      ValueError: if ``params`` is missing, ``start`` or ``every`` is not one number or
+        out of range, ``tangent`` is unknown or the constraint has no tangents,
+        ``inner`` climbs (or, with ``learning_rate``, descends), or an enclosing
         transform already controls the norm of a selected leaf.
 
     Example:

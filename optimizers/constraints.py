@@ -107,8 +107,8 @@ def fixed_norm(
       The constraint.
 
     Raises:
-      ValueError: if ``view`` is unknown, ``floor`` is not one number, or
-        ``implementation`` cannot run.
+      ValueError: if ``view`` is unknown, ``floor`` is not one number or out of range,
+        or ``implementation`` cannot run.
 
     Example:
       >>> constraint = fixed_norm()
@@ -174,7 +174,7 @@ def unit_sphere(
       The constraint. A zero unit has no direction and stays zero.
 
     Raises:
-      ValueError: if ``view`` is unknown or ``norm`` is not one number.
+      ValueError: if ``view`` is unknown or ``norm`` is not one number or out of range.
 
     Example:
       >>> w = {"kernel": jnp.array([[3.0, 0.0], [4.0, 2.0]])}
@@ -215,7 +215,7 @@ def max_norm(
       The constraint.
 
     Raises:
-      ValueError: if ``view`` is unknown or ``bound`` is not one number.
+      ValueError: if ``view`` is unknown or ``bound`` is not one number or out of range.
 
     Example:
       >>> w = {"kernel": jnp.array([[3.0, 0.0], [4.0, 2.0]])}
@@ -294,8 +294,8 @@ def target_std(
       The constraint.
 
     Raises:
-      ValueError: if ``target`` or ``ratio`` is not one number, no leaf lies in a layer,
-        or ``implementation`` cannot run.
+      ValueError: if ``target`` or ``ratio`` is not one number or out of range, no leaf
+        lies in a layer, or ``implementation`` cannot run.
 
     Example:
       >>> w = {"blocks": {"0": {"kernel": jnp.array([[1.0, 2.0], [3.0, 6.0]])}}}

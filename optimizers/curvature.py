@@ -74,7 +74,7 @@ def scale_by_newton(
 
     Raises:
       ValueError: if ``params`` or all of the functions are missing, or a hyperparameter
-        is not one number.
+        is not one number or out of range.
 
     Example:
       >>> loss = lambda w: w[0] ** 2 + w[0] * w[1] + w[1] ** 2

@@ -36,7 +36,7 @@ def scale_by_adagrad_sqr(
       The transform, ascent-signed; a preconditioner for :func:`sania`.
 
     Raises:
-      ValueError: if ``eps`` is not one number.
+      ValueError: if ``eps`` is not one number or out of range.
 
     Example:
       >>> squares = scale_by_adagrad_sqr(eps=0.1)
@@ -68,7 +68,7 @@ def scale_by_adam_sqr(
       The transform, ascent-signed; a preconditioner for :func:`sania`.
 
     Raises:
-      ValueError: if a hyperparameter is not one number.
+      ValueError: if a hyperparameter is not one number or out of range.
 
     Example:
       >>> squares = scale_by_adam_sqr(eps=0.1)
@@ -113,7 +113,7 @@ def scale_by_hutchinson(
 
     Raises:
       ValueError: if ``params`` or all of the functions are missing, or a hyperparameter
-        is not one number.
+        is not one number or out of range.
 
     Example:
       >>> loss = lambda w: jnp.sum(jnp.array([1.0, 10.0]) * w**2)
@@ -130,6 +130,8 @@ def scale_by_hutchinson(
     require_within("[0, 1)", b2=b2)
     require_within("[0, inf)", eps=eps)
     require_within("[0, 4294967295]", seed=seed, whole=True)
+    if isinstance(seed, float):
+        seed = int(seed)
 
     def estimate(updates, count, params, extra_args):
         del updates

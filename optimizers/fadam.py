@@ -85,8 +85,8 @@ def scale_by_fadam(
       The transform. It needs ``params`` in ``update``.
 
     Raises:
-      ValueError: if ``params`` is missing, a hyperparameter is not one number, a flag
-        is unknown, or ``stacked`` matches no leaf.
+      ValueError: if ``params`` is missing, a hyperparameter is not one number or out of
+        range, a flag is unknown, or ``stacked`` matches no leaf.
     """
     require_within("[0, 1)", b1=b1, b2=b2)
     require_within("[0, inf)", eps=eps, weight_decay=weight_decay)
@@ -221,8 +221,9 @@ def fadam(
       ``rounding_key`` as :func:`gnomon.optimizers.adamp`'s does.
 
     Raises:
-      ValueError: if ``params`` is missing, a hyperparameter is not one number, a flag
-        is unknown, ``stacked`` matches no leaf, or ``implementation`` cannot run.
+      ValueError: if ``params`` is missing, a hyperparameter is not one number or out of
+        range, a flag is unknown, ``stacked`` matches no leaf, or ``implementation``
+        cannot run.
 
     Example:
       Without weight decay the units of the loss do not matter, even when it is a

@@ -98,9 +98,9 @@ def hyperball(
       ``rounding_key`` as :func:`gnomon.optimizers.adamp`'s does.
 
     Raises:
-      ValueError: if ``params`` is missing, a hyperparameter is not one number,
-        ``constrained`` matches no leaf, a transform inside controls norms too or is
-        known to decay a constrained leaf, ``inner`` descends, or ``implementation``
+      ValueError: if ``params`` is missing, a hyperparameter is not one number or out of
+        range, ``constrained`` matches no leaf, a transform inside controls norms too or
+        is known to decay a constrained leaf, ``inner`` descends, or ``implementation``
         cannot run.
 
     Example:

@@ -76,8 +76,8 @@ def lawn(
 
     Raises:
       ValueError: if ``params`` or ``learning_rate`` is missing, ``free_steps`` or
-        ``floor`` is not one number, ``constrained`` matches no leaf, or a transform
-        inside controls norms too or is known to decay a constrained leaf.
+        ``floor`` is not one number or out of range, ``constrained`` matches no leaf, or
+        a transform inside controls norms too or is known to decay a constrained leaf.
 
     Example:
       Logistic loss on separable data: momentum SGD alone would reach norm 3.84.
@@ -154,7 +154,7 @@ def lawn_schedule(
       A schedule, ``schedule(count)``.
 
     Raises:
-      ValueError: if an argument is not one number.
+      ValueError: if an argument is not one number or out of range.
 
     Example:
       >>> schedule = lawn_schedule(0.1, warmup_steps=2, total_steps=10)

@@ -90,7 +90,7 @@ def momo(
 
     Raises:
       ValueError: if ``params`` or ``value`` is missing or a hyperparameter is not one
-        number.
+        number or out of range.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax
@@ -178,7 +178,7 @@ def momo_adam(
 
     Raises:
       ValueError: if ``params`` or ``value`` is missing or a hyperparameter is not one
-        number.
+        number or out of range.
 
     Example:
       At a learning rate of 10, Adam's first step has length 10 a coordinate:
@@ -291,7 +291,7 @@ def _momo(
         masked = broadcast_mask(weight_decay_mask, params)
         # Also where there is no cap, an infinite learning rate, and no decay.
         strength = jnp.where(decay == 0, 0, rate * decay)
-        shrink = 1 / (1 + strength)
+        shrink = safe_divide(jnp.ones([], dtype), 1 + strength)
 
         def shrunk(products):
             factors = map_leaves(
@@ -324,7 +324,7 @@ def _momo(
             lam = strength.astype(leaf) if decays else 0.0
             move = tau.astype(leaf) * d + lam * w
             if divide:
-                move = move / (1 + lam)
+                move = safe_divide(move, 1 + jnp.asarray(lam, leaf))
             return ((-move).astype(param.dtype),)
 
         (updates,) = map_leaves(step, updates, (), direction, params, masked)

@@ -78,8 +78,8 @@ def momsps(
       :class:`MomSpsState`.
 
     Raises:
-      ValueError: if ``value`` is missing, a hyperparameter is not one number, or the
-        variant is unknown.
+      ValueError: if ``value`` is missing, a hyperparameter is not one number or out of
+        range, or the variant is unknown.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax

@@ -69,9 +69,9 @@ def add_norm_loss(
       The transform. It needs ``params`` in ``update``.
 
     Raises:
-      ValueError: if ``params`` is missing, a hyperparameter is not one number,
-        ``constrained`` matches no leaf, or an enclosing transform already controls the
-        norm of a leaf.
+      ValueError: if ``params`` is missing, a hyperparameter is not one number or out of
+        range, ``constrained`` matches no leaf, or an enclosing transform already
+        controls the norm of a leaf.
 
     Example:
       The first unit is too long, the second too short:

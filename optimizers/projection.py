@@ -161,7 +161,7 @@ def project_radial(
 
     Raises:
       ValueError: if ``params`` is missing, ``grad`` is missing without ``inner``, a
-        hyperparameter is not one number, or a rule matches no leaf.
+        hyperparameter is not one number or out of range, or a rule matches no leaf.
 
     Example:
       The gradient is orthogonal to the weights, its sign is not:

@@ -70,8 +70,8 @@ def scale_by_sgdp(
       The transform. It needs ``params`` in ``update``.
 
     Raises:
-      ValueError: if ``params`` is missing, a hyperparameter is not one number, or a
-        rule matches no leaf.
+      ValueError: if ``params`` is missing, a hyperparameter is not one number or out of
+        range, or a rule matches no leaf.
     """
     require_within("[0, 1)", momentum=momentum)
     require_within("[0, 1]", dampening=dampening)
@@ -171,8 +171,8 @@ def sgdp(
       The optimizer. It needs ``params`` in ``update``.
 
     Raises:
-      ValueError: if ``params`` is missing, a hyperparameter is not one number, or a
-        rule matches no leaf.
+      ValueError: if ``params`` is missing, a hyperparameter is not one number or out of
+        range, or a rule matches no leaf.
 
     Example:
       A loss that depends on the direction of ``w`` alone. Momentum SGD would end at

@@ -80,8 +80,8 @@ def sps(
       :class:`SpsState`.
 
     Raises:
-      ValueError: if ``value`` is missing, a hyperparameter is not one number, the
-        variant is unknown, or ``c`` is given to ``'plus'``.
+      ValueError: if ``value`` is missing, a hyperparameter is not one number or out of
+        range, the variant is unknown, or ``c`` is given to ``'plus'``.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax

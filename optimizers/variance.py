@@ -86,8 +86,8 @@ def target_variance_rescaling(
 
     Raises:
       ValueError: if ``params`` or ``learning_rate`` is missing, a hyperparameter is not
-        one number, no leaf lies in a layer, or a transform inside controls the norm of
-        a selected leaf too.
+        one number or out of range, no leaf lies in a layer, or a transform inside
+        controls the norm of a selected leaf too.
 
     Example:
       >>> w = {"blocks": {"0": {"kernel": jnp.array([[1.0, 2.0], [3.0, 6.0]])}}}
@@ -174,8 +174,8 @@ def layer_index_rescaling(
       The parameters, with the structure and dtypes of ``params``.
 
     Raises:
-      ValueError: if ``std`` or ``scale_factor`` is not one number, or ``stacked`` or a
-        rule matches no leaf.
+      ValueError: if ``std`` or ``scale_factor`` is not one number or out of range, or
+        ``stacked`` or a rule matches no leaf.
 
     Example:
       >>> kernel = jax.ShapeDtypeStruct((64, 64), jnp.float32)

@@ -99,9 +99,9 @@ def weight_norm(
 
     Raises:
       ValueError: if ``params`` or ``learning_rate`` is missing, ``eps`` is not one
-        number, ``init`` is unknown, ``normalized`` matches no leaf, a transform inside
-        or around it controls the norm of a normalized leaf too, or ``implementation``
-        cannot run.
+        number or out of range, ``init`` is unknown, ``normalized`` matches no leaf, a
+        transform inside or around it controls the norm of a normalized leaf too, or
+        ``implementation`` cannot run.
 
     Example:
       The gradient is along the weight, so only its length changes:

@@ -89,7 +89,8 @@ def views_of(
     def view(sums, axes):
         dot, grad_square, square = sums
         grad_norm, norm = jnp.sqrt(grad_square), jnp.sqrt(square)
-        cosine = dot / (jnp.maximum(grad_norm, eps) * jnp.maximum(norm, eps))
+        floors = jnp.maximum(grad_norm, eps) * jnp.maximum(norm, eps)
+        cosine = dot / jnp.where(floors == 0, jnp.inf, floors)
         length = math.prod(shape[axis] for axis in axes)
         passed = jnp.abs(cosine) < delta / math.sqrt(length)
         divisor = jnp.square(norm + eps)

@@ -17,7 +17,10 @@ ClipRule = Literal["threshold", "scale"]
 BOUND = {"min": jnp.minimum, "max": jnp.maximum}
 # The divisor of a clipped direction of size rms, in units of unit.
 DIVISOR = {
-    "threshold": lambda unit, rms, clip: jnp.maximum(unit, rms / clip),
+    # A leaf of zeros is not clipped, not even to zero.
+    "threshold": lambda unit, rms, clip: jnp.maximum(
+        unit, jnp.where(rms > 0, rms / clip, 0)
+    ),
     "scale": lambda unit, rms, clip: jnp.maximum(unit, rms) / clip,
 }
 

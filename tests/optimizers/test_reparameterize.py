@@ -129,7 +129,7 @@ def test_extra_args_speak_of_latents():
 
     def spy(updates, state, params=None, **extra_args):
         seen.update(extra_args, updates=updates, latents=params)
-        return updates, state
+        return jax.tree.map(jnp.negative, updates), state
 
     inner = optax.GradientTransformationExtraArgs(lambda p: optax.EmptyState(), spy)
     optimizer = optimizers.reparameterize(inner, exp, log)

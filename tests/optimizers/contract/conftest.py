@@ -39,6 +39,9 @@ class Row(NamedTuple):
     def is_optax(self) -> bool:
         return self.make.__module__.startswith("optax")
 
+    def given(self, name: str) -> Any:
+        return ARGUMENTS[name]
+
     def build(self, **changes) -> optax.GradientTransformationExtraArgs:
         return optax.with_extra_args_support(
             self.make(**{**self.kwargs, **self.hyperparameters, **changes})
@@ -373,6 +376,9 @@ class Public(NamedTuple):
     @property
     def wraps(self) -> bool:
         return "inner" in self.parameters
+
+    def given(self, name: str) -> Any:
+        return ARGUMENTS[name]
 
     def build(self, **changes) -> optax.GradientTransformationExtraArgs:
         given = dict(SMALL.get(self.name, {}))
