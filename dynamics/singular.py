@@ -35,9 +35,10 @@ def as_matrix(path: str, leaf: jax.Array) -> jax.Array | None:
       None
     """
     axes = Axes(unit_axes(path, leaf.shape))
-    if not axes.reduce or not leaf.size:
+    found = as_matrices(leaf, axes) if leaf.size else None
+    if found is None:
         return None
-    (matrix,) = as_matrices(leaf, axes)
+    (matrix,) = found
     return matrix.astype(compute_dtype(leaf.dtype))
 
 
