@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial, reduce
-from operator import getitem
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -228,9 +227,11 @@ def run_widening(
     report = trials[0].config["report"]
     interpolate = trials[0].config["tuning"].get("interpolate", False)
     while any(left.values()):
-        ids = {trial.id for trial in trials}
-        done = table([run for run in load_runs(workdir) if run.id in ids])
+        # In the sweep's order, whose first label is the baseline where none is named.
+        found = {run.id: run for run in load_runs(workdir)}
+        done = table([found[trial.id] for trial in trials if trial.id in found])
         added: list[Trial] = []
+        path: tuple[str, ...] = ()
         if left["widen"] and (added := widened(trials, done, report["metric"])):
             left["widen"] -= 1
             why, path = "best rate at the end of a grid", ("optimizer", "learning_rate")
@@ -245,12 +246,17 @@ def run_widening(
             break
         grown = Sweep(added, sweep.max_lanes)
         for key, group in grown.groups.items():
-            values = {reduce(getitem, path, trial.config) for trial in group}
+            values = {float(_at(trial.config, path)) for trial in group}
             shown = ", ".join(f"{value:g}" for value in sorted(values))
             print(f"{why}: {grown.names[key]} adds {shown}")
         prepare(grown, workdir, about, earlier=trials)
         run(grown, workdir)
         trials += grown.trials
+
+
+def _at(config: Any, path: Sequence[str]) -> Any:
+    """A field of a config."""
+    return reduce(lambda part, field: part[field], path, config)
 
 
 def trials_of(config: dict[str, Any], path: str, arg: str = "") -> list[Trial]:
