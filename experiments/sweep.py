@@ -279,8 +279,9 @@ def run_widening(
     asked = trials[0].config["report"]
     interpolate = trials[0].config["tuning"].get("interpolate", False)
     while any(left.values()):
-        ids = {trial.id for trial in trials}
-        done = table([run for run in load_runs(workdir) if run.id in ids])
+        # In the sweep's order, whose first label is the baseline where none is named.
+        found = {run.id: run for run in load_runs(workdir)}
+        done = table([found[trial.id] for trial in trials if trial.id in found])
         added: list[Added] = []
         if left["widen"] and (added := additions(trials, done, asked["metric"])):
             left["widen"] -= 1

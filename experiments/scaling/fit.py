@@ -18,7 +18,9 @@ less well: where noise follows a column closely its intervals are too narrow.
 Both take runs for independent. Rows that repeat another to the last digit are one run:
 they weigh in the fit, not in the intervals, and `Fit.notes` says so.
 `benchmarks/coverage.py` measures how often intervals hold, under noise that is alike,
-has outliers, or differs from run to run.
+has outliers, or differs from run to run. Over 48 runs, where each run's own size of
+noise falls tenfold from the smallest model to the largest, intervals of exponents and
+coefficients still hold in 85 to 98 % of studies only (67 to 92 % with the covariance).
 
 References:
   Huber, P. J. (1981). Robust Statistics. Chapter 7.

@@ -1,0 +1,199 @@
+"""A report says no more than it knows: a sweep of each kind, through all it writes."""
+
+import re
+
+import numpy as np
+import pytest
+
+from gnomon.experiments.leaderboard import study
+from gnomon.experiments.report import figures
+from gnomon.experiments.report.analysis import analyze
+from gnomon.experiments.report.curves import Curve
+from gnomon.experiments.report.family import family
+from gnomon.experiments.report.law import NoLaw, baseline_law
+from gnomon.experiments.report.page import page
+from gnomon.experiments.report.provenance import Provenance
+from gnomon.experiments.report.record import record
+from gnomon.experiments.report.text import terminal
+from gnomon.experiments.tables import Stored
+
+LENGTHS = (70, 100, 140)
+RATES = (1e-3, 2e-3, 4e-3)
+
+
+def sweep(
+    gains,
+    seeds=4,
+    models=(("mlp", 16), ("mlp", 64)),
+    lengths=LENGTHS,
+    fall=0.3,
+    size=0.3,
+    noise=0.001,
+):
+    """A run table: A at several lengths, others at one, each with a planted gain."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for label, gain in {"A": 1.0, **gains}.items():
+        for name, width in models:
+            for steps in lengths if label == "A" else (100,):
+                own = noise * rng.standard_normal(seeds)
+                for rate in RATES:
+                    for seed in range(seeds):
+                        loss = 9 - fall * np.log(steps * gain) - size * np.log(width)
+                        loss += 0.5 * np.log(rate / 2e-3) ** 2 + own[seed]
+                        rows.append((label, name, width, steps, rate, seed, loss))
+    label, name, *numbers = zip(*rows, strict=True)
+    width, steps, rate, seed, loss = (np.array(x, float) for x in numbers)
+    params = 100 * width + 7 * (np.array(name) == "cnn")
+    return {
+        "id": np.array([str(i) for i in range(len(rows))], dtype=object),
+        "label": np.array(label, dtype=object),
+        "status": np.array(["finished"] * len(rows), dtype=object),
+        "seed": seed,
+        "steps": steps,
+        "model.name": np.array(name, dtype=object),
+        "model.width": width,
+        "optimizer.learning_rate": rate,
+        "parameters": params,
+        "units": 64 * steps,
+        "compute": 6 * params * 64 * steps,
+        "final.validation_loss": loss,
+    }
+
+
+def everything(table, curves=None, fit=False):
+    """All that is written of a sweep: page, JSON, terminal, leaderboard."""
+    analysis = analyze(table, "A")
+    law = baseline_law(table, analysis, {}) if fit else None
+    counts = dict(planned=9, finished=9, diverged=0, unfinished=0)
+    where = Provenance(counts, {}, [])
+    report = {"baseline": "A", "metric": "validation_loss", "interpolate": False}
+    return (
+        analysis,
+        law,
+        page(analysis, where, curves or {}, law),
+        record(analysis, where, law),
+        terminal(analysis, where),
+        study(Stored("s", table, report, {}), page=False)[0],
+    )
+
+
+# Gains and whether a length from 70 to 140 holds what 100 steps times the gain reach.
+GAINS = {"inside": 1.2, "above": 1.8, "below": 0.5, "far": 4.0, "equal": 1.0}
+
+
+@pytest.fixture(scope="module")
+def told():
+    return everything(sweep(GAINS))
+
+
+@pytest.mark.parametrize("label", GAINS)
+def test_what_is_extrapolated_says_so_wherever_its_number_is(told, label):
+    _, _, html, written, text, board = told
+    outside = not 0.7 <= GAINS[label] <= 1.4
+    overall = next(one for one in written["overall"] if one["label"] == label)
+    assert overall["extrapolated"] is outside
+    assert overall["scales_extrapolated"] == 2 * outside
+    for one in written["comparisons"]:
+        if one["label"] == label:
+            assert one["extrapolated"] is outside
+            assert ("extrapolated beyond A's own lengths" in one["verdict"]) is outside
+    headline = next(line for line in written["verdicts"] if line.startswith(label))
+    number = re.search(r"[\d.]+x\*?", headline)[0]
+    assert number.endswith("*") is outside
+    assert ("extrapolated beyond A's own lengths at 2 of 2" in headline) is outside
+    assert any(note.startswith(f"{label}: *") for note in written["notes"]) is outside
+    # In every row of every table the number has its star, and no other has.
+    places = [line for line in text.splitlines() if line.startswith(f"{label} ")]
+    places += [line for line in board.splitlines() if line.startswith(f"| {label} ")]
+    rows = re.findall(rf"<tr[^>]*><td>{label}</td>.*?</tr>", html)
+    places += [row for row in rows if re.search(r"\d×", row)]
+    checked = 0
+    for place in places:
+        for found in re.findall(r"[\d.]+[x×]\*?", place):
+            assert found.endswith("*") is outside, place
+            checked += 1
+    assert checked >= 3 + 3 + 2  # terminal and page by scale and overall; leaderboard
+    assert headline in text
+
+
+def no_bounds():
+    """A baseline whose loss falls less than its seeds scatter."""
+    return sweep({"B": 1.1}, seeds=3, fall=0.004, noise=0.02)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [sweep({"B": 1.2}, seeds=1), sweep({"B": 3.0}, seeds=1), no_bounds()],
+    ids=["one seed", "one seed, extrapolated", "no bounds"],
+)
+def test_no_number_stands_out_beside_no_verdict(table):
+    analysis, _, html, written, text, board = everything(table)
+    assert not analysis.summaries[0].decided
+    header = re.search(r"<header>.*?</header>", html, re.S)[0]
+    sentences = re.findall(r"<(?:h1|p class=second)>.*?</(?:h1|p)>", header, re.S)
+    assert "verdict" in sentences[0]
+    assert not any("<b>" in one or "class=interval" in one for one in sentences)
+    assert not re.match(r"B is [\d.]+x", written["verdicts"][0])
+    assert "no verdict" in written["verdicts"][0]
+    for form in (text, board):
+        assert "no verdict" in form
+    assert not re.search(r"\*\*", board)
+    decided = everything(sweep({"B": 1.2}))[2]
+    assert "<b>1.20×</b>" in decided
+
+
+ARCHITECTURES = (("mlp", 16), ("mlp", 32), ("mlp", 64), ("cnn", 16), ("cnn", 64))
+
+
+@pytest.mark.parametrize(
+    ("table", "why"),
+    [
+        (sweep({"B": 1.2}, models=ARCHITECTURES), "not sizes of one architecture"),
+        (
+            sweep({"B": 1.2}, models=ARCHITECTURES, lengths=(100,)),
+            "not sizes of one architecture",
+        ),
+        (
+            sweep({"B": 1.2}, size=0.0, models=(("mlp", 8), ("mlp", 16), ("mlp", 64))),
+            "does not determine",
+        ),
+    ],
+    ids=["two architectures", "two at one length", "size tells nothing"],
+)
+def test_a_law_is_given_only_where_runs_determine_one(table, why):
+    analysis, law, html, written, _, _ = everything(table, fit=True)
+    assert isinstance(law, NoLaw)
+    assert why in law.reason
+    assert written["law"] == {"reason": law.reason}
+    assert why in html
+    assert "Fitted to its cheaper runs" not in html
+    cells = [cell for cell in analysis.cells if cell.label == "A"]
+    for _, line in figures._lines(cells):
+        assert len({family(cell.scale) for cell in line}) == 1
+    for one in analysis.comparisons:
+        assert (
+            one.curve != "scales"
+            or len({family(c.scale) for c in cells}) == 1
+            or (
+                one.reason
+                or sum(family(c.scale) == family(one.scale) for c in cells) > 1
+            )
+        )
+
+
+def test_a_curve_that_is_not_drawn_is_named():
+    table = sweep({"B": 1.2})
+    cells = analyze(table, "A").cells
+    steps = np.arange(5.0)
+    curve = Curve("validation_loss", steps, 3 - steps, 3 - steps, 3 - steps)
+    curves = {(cell.label, cell.scale): curve for cell in cells}
+    first = next(key for key in curves if key[1].steps == 100)
+    shown = everything(table, {**curves, first: None})[2]
+    assert f"{first[0]} at {first[1].name} (fewer than 4 values recorded)" in shown
+    assert "Not drawn" in everything(table, dict.fromkeys(curves))[2]
+    named = everything(table, curves)[2]
+    # The baseline's other lengths have nothing beside them.
+    for cell in cells:
+        alone = f"A at {cell.scale.name} (alone there)" in named
+        assert alone == (cell.scale.steps != 100)
