@@ -1,6 +1,8 @@
 """Adam's and AdamP's step on one leaf: definitions, TPU kernels, and what they cost."""
 
 import functools
+import itertools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -266,3 +268,17 @@ def test_leaves_fold_in_the_order_that_a_tpu_stores(shape, reduce, stack, axis):
     where = _sweeps_tpu.folded(shape, reduce, stack)
     assert order != tuple(range(len(shape)))
     assert (where.order, where.axis) == (order, axis)
+
+
+@pytest.mark.parametrize("shape", [(9999, 1), (1, 9999), (16, 9999, 1), (9999, 3)])
+def test_thin_leaves_are_not_padded_to_a_tile_a_number(shape):
+    """Whatever is a unit or a layer: 16 rows for one at most, and not 128 columns."""
+    roles = itertools.product("rsk", repeat=len(shape))
+    for role in roles:
+        reduce, stack = (
+            tuple(a for a, of in enumerate(role) if of == kind) for kind in "rs"
+        )
+        if not reduce or math.prod(shape[a] for a in stack) > 16:
+            continue
+        layers, *matrix = _sweeps_tpu.folded(shape, reduce, stack).shape
+        assert layers * math.prod(_blocks_tpu.padded(matrix)) < 17 * math.prod(shape)
