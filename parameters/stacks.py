@@ -202,6 +202,7 @@ class Stacks:
           tree: arrays or shapes.
           stacked: regex of further stacked leaves.
         """
+        self._treedef: Any  # jax declares no methods for it
         flat, self._treedef = jax.tree_util.tree_flatten_with_path(tree)
         self._rows: list[tuple[Stack, tuple[int, ...]]] = []
         self._named: dict[str, tuple[Stack, tuple[int, ...]]] = {}

@@ -286,8 +286,8 @@ FUSED = {
 def test_fused_entry_points(name, monkeypatch):
     monkeypatch.setattr(pl, "pallas_call", functools.partial(_interpreted, CALL))
 
-    def step(params, stacked=None, **declared):
-        optimizer = FUSED[name](**declared)
+    def step(params, stacked=None):
+        optimizer = FUSED[name](**({"stacked": stacked} if stacked else {}))
         params = jax.tree.map(jnp.asarray, params)
         grads = jax.grad(lambda tree: loss(unstack(tree, stacked)))(params)
         state = optimizer.init(params)
@@ -295,7 +295,7 @@ def test_fused_entry_points(name, monkeypatch):
         return by_path_of(unstack(moved, stacked))
 
     def all_layouts():
-        return step(LIST), step(NAMED), step(TOLD, STACKED, stacked=STACKED)
+        return step(LIST), step(NAMED), step(TOLD, STACKED)
 
     wanted, *others = jax.jit(all_layouts, compiler_options=FAST)()
     for other in others:
