@@ -35,11 +35,10 @@ def as_matrix(path: str, leaf: jax.Array) -> jax.Array | None:
       None
     """
     axes = Axes(unit_axes(path, leaf.shape))
-    found = as_matrices(leaf, axes) if leaf.size else None
-    if found is None:
+    matrices = as_matrices(leaf, axes)
+    if matrices is None or not leaf.size:
         return None
-    (matrix,) = found
-    return matrix.astype(compute_dtype(leaf.dtype))
+    return matrices[0].astype(compute_dtype(leaf.dtype))
 
 
 def _matrices(tree: Any, layers: Layers) -> list[jax.Array | None]:

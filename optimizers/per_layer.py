@@ -108,11 +108,11 @@ class _Layout:
         self._layers = layers
         self._like = layers.unstack(params)
         state = jax.eval_shape(wrapped.init, self._like)
-        structure: Any = jax.tree.structure(state)  # jax declares no methods for it
-        self._treedef = structure
+        treedef: Any = jax.tree.structure(state)
+        self._treedef: Any = treedef
         # Where each of its leaves lies: number 7 may be layer 2 of a stacked leaf.
-        numbers = [np.asarray(i) for i in range(structure.num_leaves)]
-        self._where = self.restack(structure.unflatten(numbers))
+        numbers = [np.asarray(i) for i in range(treedef.num_leaves)]
+        self._where = self.restack(treedef.unflatten(numbers))
 
     def restack(self, state: Any) -> Any:
         """Stacks every subtree that is made like the parameters."""
@@ -129,8 +129,9 @@ class _Layout:
     def unstack(self, state: Any) -> Any:
         """The inverse of :meth:`restack`."""
         leaves: list[Any] = [None] * self._treedef.num_leaves
-        where = jax.tree.leaves(self._where)
-        treedef: Any = jax.tree.structure(self._where)
+        where: list[Any]
+        treedef: Any
+        where, treedef = jax.tree.flatten(self._where)
         for numbers, leaf in zip(where, treedef.flatten_up_to(state), strict=True):
             for index in np.ndindex(numbers.shape):
                 leaves[int(numbers[index])] = leaf[index] if index else leaf

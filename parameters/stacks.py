@@ -202,8 +202,8 @@ class Stacks:
           tree: arrays or shapes.
           stacked: regex of further stacked leaves.
         """
-        flat = jax.tree_util.tree_leaves_with_path(tree)
-        self._treedef: Any = jax.tree.structure(tree)  # jax declares no methods for it
+        self._treedef: Any  # jax declares no methods for it
+        flat, self._treedef = jax.tree_util.tree_flatten_with_path(tree)
         self._rows: list[tuple[Stack, tuple[int, ...]]] = []
         self._named: dict[str, tuple[Stack, tuple[int, ...]]] = {}
         for key_path, leaf in flat:
@@ -275,7 +275,7 @@ class Stacks:
 
     def fits(self, tree: Any) -> bool:
         """Whether a tree has the structure that was looked at."""
-        return bool(self._treedef == jax.tree.structure(tree))
+        return self._treedef == jax.tree.structure(tree)
 
     def map(self, fn: Callable[[Any, int], Any], tree: Any) -> Any:
         """``fn(leaf, number of its stacked axes)``, of a tree or a prefix of one."""

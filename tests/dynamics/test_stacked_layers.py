@@ -15,7 +15,7 @@ from gnomon import dynamics as d
 from gnomon.models import TransformerLM, functional
 from gnomon.parameters.stacks import unstack
 
-SMALL = dict(vocab=8, width=8, depth=3, head_dim=4)
+SMALL = dict(vocab=8, width=8, depth=2, head_dim=4, mlp_ratio=2)
 TOKENS = jnp.arange(24).reshape(4, 6) % 8
 
 
@@ -66,7 +66,7 @@ def measured(c):
 
 def permuted(c):
     spec = {"1/mlp/up": {1: "h"}, "1/mlp/down": {0: "h"}}
-    other = d.permute(c.params, {"h": jnp.arange(32)[::-1]}, spec)
+    other = d.permute(c.params, {"h": jnp.arange(16)[::-1]}, spec)
     found = d.weight_matching(c.params, other, spec)
     return unstack(other), found._replace(params=unstack(found.params))
 
