@@ -188,4 +188,5 @@ def norm_loss(
         rules=rules,
         stacked=stacked,
     )
-    return optax.chain(direction(inner, inner_kwargs), pull, descend(learning_rate))
+    links = direction(inner, inner_kwargs), pull, descend(learning_rate)
+    return transformation("norm_loss", *optax.chain(*links))

@@ -13,6 +13,13 @@ from jax.tree_util import register_dataclass
 from gnomon import dynamics, optimizers
 
 
+@pytest.fixture(autouse=True)
+def promotion():
+    """What optax has inside needs it."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
 class Module:
     """A tree of parameters that can be called, as an Equinox module is."""
 
