@@ -53,6 +53,8 @@ def transformation(
         return _unshared(init(params), params)
 
     def update_fn(updates, state, params=None, **extra_args):
+        if extra_args.get("grad") is not None:
+            extra_args["grad"] = as_arrays(extra_args["grad"])
         return update(as_arrays(updates), state, as_arrays(params), **extra_args)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

@@ -88,7 +88,8 @@ def scale_by_fadam(
       ValueError: if ``params`` is missing, a hyperparameter is not one number or out of
         range, a flag is unknown, or ``stacked`` matches no leaf.
     """
-    require_within("[0, 1)", b1=b1, b2=b2)
+    require_within("[0, 1]", b1=b1)  # at 1, without bias correction, decay alone
+    require_within("[0, 1)", b2=b2)
     require_within("[0, inf)", eps=eps, weight_decay=weight_decay)
     require_within("(0, inf]" if clip_rule == "threshold" else "(0, inf)", clip=clip)
     require_within("[0, 1]", p=p)

@@ -190,4 +190,5 @@ def norm_loss(
         stacked=stacked,
     )
     ascent = layered(direction(inner, inner_kwargs), stacked)
-    return optax.chain(ascent, pull, descend(learning_rate))
+    chain = optax.chain(ascent, pull, descend(learning_rate))
+    return transformation("norm_loss", *chain)

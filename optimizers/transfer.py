@@ -334,7 +334,8 @@ def _transfer(
                 "inner as a function or a direction, with learning_rate beside it."
             )
         links.append(_decay(learning_rate, weight_decay, weight_decay_mask, stacked))
-    return optax.with_extra_args_support(optax.chain(*links))
+    chain = optax.with_extra_args_support(optax.chain(*links))
+    return transformation("scaling by width", *chain, complex_leaves=True)
 
 
 def _decay(

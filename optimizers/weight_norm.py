@@ -11,6 +11,7 @@ from gnomon.kernels import Implementation
 from gnomon.kernels import weight_norm as kernel
 from gnomon.optimizers._composition import norm_control
 from gnomon.optimizers._inner import Inner, complete
+from gnomon.optimizers._transform import transformation
 from gnomon.optimizers.layered import layered
 from gnomon.optimizers.reparameterize import walk
 from gnomon.parameters.checks import ScalarOrSchedule, require_choice, require_within
@@ -203,7 +204,7 @@ def weight_norm(
         with norm_control("weight_norm", outer), norm_control("weight_norm", within):
             return mechanism.init(params)
 
-    return optax.GradientTransformationExtraArgs(init_fn, mechanism.update)
+    return transformation("weight_norm", init_fn, mechanism.update)
 
 
 def _by_layer(norm: jax.Array, axes: Axes) -> jax.Array:

@@ -81,10 +81,11 @@ def step(
       v \leftarrow \Pi_w(v) \text{ if tangent}, \qquad
       w \leftarrow R\, \frac{w + v}{\|w + v\|}
 
-    and where :math:`R = 0`, or a squared norm overflows, the plain step
-    :math:`w + \rho u` (its tangent part, if that is asked for); an update whose own
-    square overflows turns nothing. A kernel moves 12 bytes a parameter in float32, 6 in
-    bfloat16, and 20 and 10 where a unit is a layer that does not fit the chip.
+    and where :math:`R = 0` the plain step :math:`w + \rho u`, radial part and all, as
+    where a squared norm overflows (there its tangent part, if that is asked for); an
+    update whose own square overflows turns nothing. A kernel moves 12 bytes a parameter
+    in float32, 6 in bfloat16, and 20 and 10 where a unit is a layer that does not fit
+    the chip.
 
     A kernel finds :math:`\|w + v\|^2` from :math:`\|w\|^2`, :math:`\langle w, u
     \rangle` and :math:`\|u\|^2`, so a step that nearly annihilates the weight loses

@@ -42,8 +42,8 @@ def oracle(w, u, norm, axes, rate=1.0, angle=None, tangent=False):
     v = rate * u
     if angle is not None:
         v = np.where(norm > 0, angle * norm * u / np.sqrt(dot(u, u)), v)
-    if tangent:
-        v = v - w * dot(w, v) / dot(w, w)
+    if tangent:  # of what has a norm to keep
+        v = np.where(norm > 0, v - w * dot(w, v) / dot(w, w), v)
     return (w + v) * np.where(norm > 0, norm / np.sqrt(dot(w + v, w + v)), 1)
 
 

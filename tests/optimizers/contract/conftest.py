@@ -426,7 +426,7 @@ def wrapper(request):
 
 
 @pytest.fixture(
-    params=[(public, None) for public in PUBLIC]
+    params=[(public, None) for public in PUBLIC if not public.wraps]
     + [(public, name) for public in PUBLIC if public.wraps for name in INNERS],
     ids=lambda pair: f"{pair[0].name}({pair[1] or ''})",
 )
