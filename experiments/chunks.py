@@ -178,10 +178,8 @@ def _begin(workdir: Path, trials: list[Trial]) -> Claim:
 def finish(claimed: Claim, workdir: Path, results: Sequence[dict], keep: bool) -> None:
     """Writes a chunk's results, frees its checkpoints, and releases it."""
     for trial, result in zip(claimed.trials, results, strict=True):
-        path = trial_folder(workdir, trial.id) / done.FILE
-        clean(path)
         if not is_done(workdir, trial):
-            write_json(path, result)
+            done.write_result(trial_folder(workdir, trial.id), result)
     if not keep:
         shutil.rmtree(claimed.checkpoints, ignore_errors=True)
     claimed.lock.release()

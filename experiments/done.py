@@ -7,7 +7,7 @@ from typing import Any
 
 from absl import logging
 
-from gnomon.experiments.files import read_json
+from gnomon.experiments.files import clean, read_json, write_json
 from gnomon.experiments.metrics import FILE as METRICS
 from gnomon.experiments.resolve import ConfigError
 
@@ -65,6 +65,20 @@ def _parsed(path: str, inode: int, modified: int, size: int) -> dict[str, Any] |
         return found
     logging.warning("%s is not a result; it counts as not done", path)
     return None
+
+
+def write_result(folder: Path, result: dict[str, Any]) -> dict[str, Any]:
+    """Writes a trial's result, once its metrics are synced; with the lock that owns it.
+
+    Returns:
+      What is written: the result, and the length of the metrics that belong to it.
+    """
+    rows, path = Path(folder, METRICS), Path(folder, FILE)
+    size = rows.stat().st_size if rows.exists() else 0
+    whole = result | {"metrics": {"bytes": size}}
+    clean(path)
+    write_json(path, whole)
+    return whole
 
 
 def lost_rows(folder: Path, result: dict[str, Any]) -> str | None:

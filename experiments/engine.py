@@ -201,11 +201,8 @@ def run(
             parameters=parameter_count(state.params) // len(everyone),
             flops_per_step=flops_per_step,
             seconds=seconds() / count,
-            metrics=written,
         )
-        for lane, (trial, written) in enumerate(
-            zip(chunk.trials, positions(), strict=True)
-        )
+        for lane, trial in enumerate(chunk.trials)
     ]
 
 

@@ -9,7 +9,6 @@ from typing import Any
 import jax
 
 from gnomon.experiments.data import Dataset
-from gnomon.experiments.metrics import Position
 from gnomon.experiments.trials import Trial
 
 PACKAGES = ("gnomon", "jax", "jaxlib", "flax", "optax", "numpy")
@@ -36,7 +35,6 @@ def make_result(
     parameters: int,
     flops_per_step: float,
     seconds: float,
-    metrics: Position | None = None,
 ) -> dict[str, Any]:
     """Builds a trial's ``result.json``.
 
@@ -49,7 +47,6 @@ def make_result(
       parameters: trained numbers in the model.
       flops_per_step: training FLOPs of a step.
       seconds: wall time, its share of the chunk it ran in.
-      metrics: how far its metrics are written.
     """
     config = trial.config
     finite = all(value is not None and math.isfinite(value) for value in final.values())
@@ -71,6 +68,5 @@ def make_result(
         "data": {"name": config["data"]["name"], "fingerprint": dataset.fingerprint},
         "device": jax.devices()[0].device_kind,
         "versions": versions(),
-        "metrics": metrics and metrics._asdict(),
         "seconds": round(seconds, 3),
     }

@@ -19,7 +19,7 @@ from gnomon.experiments.checkpoint import Checkpoints
 from gnomon.experiments.cli import Given, launch, need
 from gnomon.experiments.config import plain, validate
 from gnomon.experiments.data import Dataset, load
-from gnomon.experiments.done import lost_rows, read_result
+from gnomon.experiments.done import lost_rows, read_result, write_result
 from gnomon.experiments.fields import OBSERVING, OPERATIONAL, PLACEMENT
 from gnomon.experiments.files import clean, lock, read_json, read_object, write_json
 from gnomon.experiments.group import compile_lanes, flops_per_step, trace
@@ -143,8 +143,7 @@ def train(config: dict[str, Any], workdir: Path) -> dict:
                 ),
                 stop=lambda: interruption.requested,
             )
-        write_json(workdir / "result.json", result)
-        return result
+        return write_result(workdir, result)
 
 
 def _identity(workdir: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import numpy as np
 from absl import logging
 
 from gnomon.experiments import files
+from gnomon.experiments.resolve import ConfigError
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
@@ -91,11 +92,11 @@ def verify(builder: "tfds.core.DatasetBuilder", found: str) -> None:
       found: the fingerprint of the records as read.
 
     Raises:
-      ValueError: they differ.
+      ConfigError: they differ.
     """
     recorded = builder.info.metadata["fingerprint"]
     if found != recorded:
-        raise ValueError(
+        raise ConfigError(
             f"{builder.data_dir} is damaged: its fingerprint is {found[:12]}, recorded"
             f" was {recorded[:12]}; remove that folder and run again"
         )
