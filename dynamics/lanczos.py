@@ -66,7 +66,7 @@ def lanczos(
 
         βᵢ qᵢ₊₁ = A qᵢ − αᵢ qᵢ − βᵢ₋₁ qᵢ₋₁,      αᵢ = qᵢᵀ A qᵢ,
 
-    the right side being orthogonalized against every earlier vector, twice: without it
+    the right side being orthogonalized against every earlier vector, repeatedly: else
     float32 loses orthogonality as soon as a Ritz value converges and reports that value
     again and again. Where the Krylov space closes (`βᵢ = 0` to rounding) the recurrence
     goes on from a random direction orthogonal to it, so that every Ritz value stays a
@@ -123,18 +123,20 @@ def lanczos(
         residual = _orthogonalize(basis, product)
         beta = jnp.sqrt(inner(residual, residual))
         largest = jnp.maximum(largest, jnp.maximum(jnp.abs(alpha), beta))
-        closed = beta <= precision * largest
+        # The second pass comes after normalizing, which magnifies what the first one
+        # left of the old directions in a short residual. Where that was most of it the
+        # residual is rounding, however long, and the space is closed.
+        second = _orthogonalize(basis, _normalize(residual))
+        closed = (beta <= precision * largest) | (inner(second, second) < 0.5)
         # Cosines of multiples of fixed random angles: independent for any two steps,
         # and far cheaper to compile than a draw inside the loop.
         following = jax.tree.map(
             lambda r, angle: jnp.where(
                 closed, jnp.cos(angle * (index + 1).astype(angle.dtype)), r
             ),
-            residual,
+            second,
             angles,
         )
-        # The second pass comes after normalizing, which magnifies what the first one
-        # left of the old directions in a short residual.
         following = _orthogonalize(basis, _normalize(following))
         beta = jnp.where(closed, jnp.zeros_like(beta), beta)
         return (basis, _normalize(following), largest), (alpha, beta)
