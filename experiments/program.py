@@ -17,7 +17,8 @@ from gnomon.experiments import probes
 from gnomon.experiments.preflight import same_shapes
 from gnomon.experiments.resolve import build, resolve
 from gnomon.models import functional
-from gnomon.optimizers import apply_fused, layered
+from gnomon.optimizers import apply_fused
+from gnomon.optimizers.layered import layered
 
 Batch = Mapping[str, jax.Array]
 Hypers = Mapping[str, jax.Array]

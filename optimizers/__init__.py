@@ -42,7 +42,6 @@ from gnomon.optimizers.fadam import ScaleByFAdamState, fadam, scale_by_fadam
 from gnomon.optimizers.fused import FusedTransformation, apply_fused
 from gnomon.optimizers.hyperball import HyperballState, hyperball
 from gnomon.optimizers.lawn import lawn, lawn_schedule
-from gnomon.optimizers.layered import layered
 from gnomon.optimizers.matrices import hidden_matrices
 from gnomon.optimizers.momo import MomoState, momo, momo_adam
 from gnomon.optimizers.momsps import MomSpsState, momsps
@@ -132,7 +131,6 @@ __all__ = (
     "lawn",
     "lawn_schedule",
     "layer_index_rescaling",
-    "layered",
     "leafwise",
     "learning_rate_factors",
     "max_norm",

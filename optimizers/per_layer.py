@@ -8,12 +8,18 @@ import numpy as np
 import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
+from gnomon.optimizers._inner import Inner, complete
 from gnomon.optimizers.fused import FusedTransformation, apply_fused
+from gnomon.parameters.checks import ScalarOrSchedule
 from gnomon.parameters.stacks import Stacks
 
 
 def per_layer(
-    inner: optax.GradientTransformation, *, stacked: str | None = None
+    inner: Inner,
+    *,
+    learning_rate: ScalarOrSchedule | None = None,
+    inner_kwargs: Mapping[str, Any] | None = None,
+    stacked: str | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Shows an optimizer the layers of stacked leaves one by one.
 
@@ -29,9 +35,12 @@ def per_layer(
     plainly elementwise. It is for chains of one's own.
 
     Args:
-      inner: any optax transform. Regexes, masks and labels that it was given see the
-        names of the unscanned model; a tree of them has its structure, nested
-        dictionaries.
+      inner: any optax transform; or, with ``learning_rate``, a direction or a function
+        that makes an optimizer of a learning rate, such as ``optax.lamb``. Regexes,
+        masks and labels that it was given see the names of the unscanned model; a tree
+        of them has its structure, nested dictionaries.
+      learning_rate: a scalar or a schedule; None, the default, where ``inner`` has it.
+      inner_kwargs: keyword arguments for an ``inner`` that is a function.
       stacked: regex of further leaves that stack layers along axis 0.
 
     Returns:
@@ -42,7 +51,8 @@ def per_layer(
       leaves it is ``inner``.
 
     Raises:
-      ValueError: if two leaves would have one path.
+      ValueError: if two leaves would have one path, or a function comes without a
+        learning rate.
 
     Example:
       With LARS' trust ratio a layer's step is as long as its weights, times the rate:
@@ -59,7 +69,7 @@ def per_layer(
       [0.9055 0.9055]
       [0.1414 1.2728]
     """
-    wrapped = optax.with_extra_args_support(inner)
+    wrapped = complete(inner, learning_rate, inner_kwargs, any_sign=True)
 
     def init_fn(params):
         layers = Stacks(params, stacked)
@@ -90,12 +100,12 @@ def per_layer(
         return run(step, updates, state, params, extra_args)
 
     unfused = optax.GradientTransformationExtraArgs(init_fn, update_fn)
-    if not isinstance(inner, FusedTransformation):
+    if not isinstance(wrapped, FusedTransformation):
         return unfused
 
     def apply_fn(grads, state, params, **extra_args):
         def step(grads, state, params, extra_args):
-            return apply_fused(inner, grads, state, params, **extra_args)
+            return apply_fused(wrapped, grads, state, params, **extra_args)
 
         return run(step, grads, state, params, extra_args)
 

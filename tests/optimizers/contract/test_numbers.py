@@ -36,11 +36,11 @@ def numeric(make):
 def tree():
     """A kernel that has a gradient, and one that has never had one."""
     ramp = jnp.arange(1.0, 9.0).reshape(4, 2)
-    return {"layers_0": {"kernel": jnp.cos(ramp)}, "layers_1": {"kernel": ramp / 8}}
+    return {"blocks_0": {"kernel": jnp.cos(ramp)}, "blocks_1": {"kernel": ramp / 8}}
 
 
 def loss(params):
-    return (params["layers_0"]["kernel"] ** 2).sum()
+    return (params["blocks_0"]["kernel"] ** 2).sum()
 
 
 def steps(optimizer):
@@ -151,7 +151,7 @@ INITIALIZERS = {
         jax.random.key(0), tree(), **kw
     ),
     "data_dependent_init": lambda **kw: optimizers.data_dependent_init(
-        lambda p, x: {"layers_0/kernel": x @ p["layers_0"]["kernel"]},
+        lambda p, x: {"blocks_0/kernel": x @ p["blocks_0"]["kernel"]},
         tree(),
         jnp.ones((3, 4)),
         **kw,

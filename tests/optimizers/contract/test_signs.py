@@ -11,7 +11,7 @@ from gnomon import optimizers
 # What is built from a direction and its learning rate apart.
 APART = {"hyperball", "norm_loss", "project_radial"}
 # What hands on updates of either sign, as a link of a chain would.
-EITHER = {"quantize_moments", "bucket_leaves"}
+EITHER = {"quantize_moments", "bucket_leaves", "per_layer"}
 PARAMS = {"layers_0": {"kernel": jnp.array([[1.0, -2.0], [0.5, 3.0]])}}
 GRADS = {"layers_0": {"kernel": jnp.array([[0.3, 1.0], [-2.0, 0.1]])}}
 

@@ -116,7 +116,6 @@ WRAPPERS = {
     "bucket_leaves": lambda i: o.bucket_leaves(i, max_size=12),
     "reparameterize": lambda i: o.reparameterize(i, cubes, roots),
     "sania": lambda i: o.sania(ascending(i)),
-    "layered": lambda i, **s: o.layered(i, **s),
     "per_layer": lambda i, **s: o.per_layer(i, **s),
 }
 SETS = {
