@@ -154,7 +154,7 @@ ROWS = {
 # Functions of numbers, of outputs, of one matrix, of names; records are classes.
 OTHERS = """ALL batch_cost el2n_scores equilibrium equilibrium_angle
     heavy_ball_optimum keep_mask logits mlp_spec name_of named parse singular_alignment
-    stability_ratio two_batch_noise_scale wasserstein_distance"""
+    rule_of stability_ratio two_batch_noise_scale wasserstein_distance"""
 
 
 def test_every_public_name_has_a_row():

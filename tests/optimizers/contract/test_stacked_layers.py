@@ -103,7 +103,9 @@ WRAPPERS = {
     "lawn": lambda i, **s: o.lawn(i, free_steps=1, **s),
     "hyperball": lambda i, **s: o.hyperball(ascending(i), 0.1, **s),
     "norm_loss": lambda i, **s: o.norm_loss(ascending(i), 0.1, rate=0.1, **s),
-    "project_radial": lambda i, **s: o.project_radial(i, weight_decay=0.01, **s),
+    "project_radial": lambda i, **s: o.project_radial(
+        ascending(i), weight_decay=0.01, **s
+    ),
     "target_variance_rescaling": lambda i, **s: o.target_variance_rescaling(
         i, target_std=0.3, every=2, zero_bias=True, scale_with_depth=True, **s
     ),
@@ -138,6 +140,7 @@ OTHERS = {
         "Constraint",
         "FusedTransformation",
         "Growth",
+        "OUTPUTS_FIRST",
         "WeightNormLatents",
     ],
     *(name for name in o.__all__ if name.endswith("State")),
