@@ -30,15 +30,21 @@ def program(options: Options, length: int, power: Power = power) -> Program:
         root = next_root(blocks["g"], blocks["root"], s)
         return of, root, inverse(root, of, s, power)
 
+    def unit(of, name):
+        return of.scale if name == "g" else 1.0
+
+    def rms(name, total, of):
+        return jnp.sqrt(total / length) * unit(of, name)
+
     def squares(blocks, totals, s):
-        _, _, per = measured(blocks, totals, s)
-        return tuple(jnp.square(blocks[name] * per) for name in moving)
+        of, _, per = measured(blocks, totals, s)
+        return tuple(jnp.square(blocks[x] * (per / unit(of, x))) for x in moving)
 
     def update(blocks, totals, s):
         of, root, per = measured(blocks, totals, s)
         natural, *shrinking = (
             blocks[name]
-            * (per / DIVISOR[options.clip_rule](of.unit, jnp.sqrt(t / length), s.clip))
+            * (per / DIVISOR[options.clip_rule](of.unit, rms(name, t, of), s.clip))
             for name, t in zip(moving, totals[1:], strict=True)
         )
         m = s.b1 * blocks["m"] + s.one_minus_b1 * natural

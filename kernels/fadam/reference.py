@@ -161,11 +161,14 @@ def direction(
         return inverse(same, of, s)
 
     vectors = (g, w) if options.decays else (g,)
+    # Squares of a gradient's natural form in units of its size: they would underflow.
     first = again(size)
-    sizes = _rms(tuple(x * first for x in vectors), axes)
+    units = (of.scale, jnp.ones_like(of.scale))[: len(vectors)]
+    pairs = zip(vectors, units, strict=True)
+    sizes = _rms(tuple(x * (first / unit) for x, unit in pairs), axes)
     natural, *shrinking = (
-        x * (again(rms) / DIVISOR[options.clip_rule](of.unit, rms, s.clip))
-        for x, rms in zip(vectors, sizes, strict=True)
+        x * (again(rms) / DIVISOR[options.clip_rule](of.unit, rms * unit, s.clip))
+        for x, rms, unit in zip(vectors, sizes, units, strict=True)
     )
     m = s.b1 * m + s.one_minus_b1 * natural
     return sum((s.weight_decay * h for h in shrinking), start=m), m, root

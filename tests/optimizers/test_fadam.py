@@ -119,7 +119,7 @@ def test_matches_the_published_algorithm(x64, port, p):
         stacked = path[0].key == "stack"
         rows = [leaf] if not stacked else leaf
         oracles = [
-            Oracle(w, None, b1, b2, eps, decay * (leaf.ndim > 1), clip, p, port)
+            Oracle(w, None, b1, b2, eps, decay * (w.ndim > 1), clip, p, port)
             for w in rows
         ]
         for t, grad in enumerate(history):

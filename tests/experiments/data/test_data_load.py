@@ -196,6 +196,6 @@ def test_the_command_stores_and_describes(data_folder):
     assert "4000 x 28 x 28 x 1" in good.stdout
     assert load({"name": "digits"}).fingerprint in good.stdout
     bad = subprocess.run([*command, "digit"], capture_output=True, text=True)
-    assert bad.returncode == 1
+    assert bad.returncode == 2
     assert "did you mean 'digits'" in bad.stderr
     assert "Traceback" not in bad.stderr
