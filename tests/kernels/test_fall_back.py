@@ -56,28 +56,28 @@ def leaves(seed):
     """Leaves that each kernel takes, some that only XLA does, and the smallest."""
     rng = np.random.default_rng(seed)
     shapes = {
-        "layers/0/kernel": (16, 8),
-        "layers/1/kernel": (9, 1),
-        "layers/2/kernel": (1, 128),
-        "layers/3/kernel": (5, 43),
-        "layers/4/kernel": (1, 1),
-        "layers/0/bias": (8,),
-        "layers/1/bias": (0,),
+        "blocks/0/kernel": (16, 8),
+        "blocks/1/kernel": (9, 1),
+        "blocks/2/kernel": (1, 128),
+        "blocks/3/kernel": (5, 43),
+        "blocks/4/kernel": (1, 1),
+        "blocks/0/bias": (8,),
+        "blocks/1/bias": (0,),
         "gain": (),
-        "layers/5/kernel": (6, 3),
+        "blocks/5/kernel": (6, 3),
     }
     arrays = {k: jnp.asarray(rng.normal(size=v), "float32") for k, v in shapes.items()}
-    return arrays | {"layers/5/kernel": arrays["layers/5/kernel"].astype("float16")}
+    return arrays | {"blocks/5/kernel": arrays["blocks/5/kernel"].astype("float16")}
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_no_leaf_stops_an_optimizer(name, interpreted):
     """A step with a NaN, an infinity and a huge number in one gradient each."""
     params, grads = leaves(0), leaves(1)
-    grads["layers/0/kernel"] = grads["layers/0/kernel"].at[2, 3].set(jnp.nan)
-    grads["layers/3/kernel"] = grads["layers/3/kernel"].at[1, 1].set(jnp.inf)
-    grads["layers/2/kernel"] = grads["layers/2/kernel"].at[0, 5].set(1e25)
-    grads["layers/1/kernel"] = 0 * grads["layers/1/kernel"]
+    grads["blocks/0/kernel"] = grads["blocks/0/kernel"].at[2, 3].set(jnp.nan)
+    grads["blocks/3/kernel"] = grads["blocks/3/kernel"].at[1, 1].set(jnp.inf)
+    grads["blocks/2/kernel"] = grads["blocks/2/kernel"].at[0, 5].set(1e25)
+    grads["blocks/1/kernel"] = 0 * grads["blocks/1/kernel"]
 
     def run(implementation):
         optimizer = build(name, implementation)
