@@ -20,7 +20,7 @@ from gnomon.experiments.cli import Given, launch, need
 from gnomon.experiments.config import plain, validate
 from gnomon.experiments.data import Dataset, load
 from gnomon.experiments.done import lost_rows, read_result, write_result
-from gnomon.experiments.fields import OBSERVING, OPERATIONAL, PLACEMENT
+from gnomon.experiments.fields import LEFT_OUT
 from gnomon.experiments.files import clean, lock, read_json, read_object, write_json
 from gnomon.experiments.group import compile_lanes, flops_per_step, trace
 from gnomon.experiments.interrupt import Interruption
@@ -49,9 +49,8 @@ def same_run(workdir: Path, trial: Trial) -> None:
     old, new = flatten(saved), flatten(plain(trial.config))
     # A component's name first: its keywords differ because it does.
     fields = sorted(old.keys() | new.keys(), key=lambda f: (not f.endswith(".name"), f))
-    free = (*OPERATIONAL, *OBSERVING, *PLACEMENT)
     for field in fields:
-        if field.split(".")[0] not in free and old.get(field) != new.get(field):
+        if field.split(".")[0] not in LEFT_OUT and old.get(field) != new.get(field):
             raise ConfigError(
                 f"--workdir={workdir} holds another run: config.{field} was"
                 f" {old.get(field)!r} and is now {new.get(field)!r};"

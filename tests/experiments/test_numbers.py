@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from gnomon.experiments import sweep
 from gnomon.experiments.config import override, validate
 from gnomon.experiments.configs.optimizers import OPTIMIZERS
+from gnomon.experiments.fields import digest
 from gnomon.experiments.files import from_json, jsonable, read_json
 from gnomon.experiments.metrics import MetricsWriter, read_metrics
 from gnomon.experiments.ranges import FIELDS, OPTIMIZER, Number, Switch, Whole
@@ -22,7 +23,7 @@ from gnomon.experiments.runs import Run, load_runs, table
 from gnomon.experiments.schedules import constant, warmup_cosine, warmup_linear
 from gnomon.experiments.sweeps import over
 from gnomon.experiments.tables import read, store
-from gnomon.experiments.trials import digest, make_trials
+from gnomon.experiments.trials import make_trials
 from gnomon.experiments.widen import widened
 
 NAN, INF = math.nan, math.inf
