@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from gnomon.experiments import leaderboard, report, sweep, train
+from gnomon.experiments.cli import changed
+from gnomon.experiments.config import _OWN, defaults, open_config, override, plain
 from gnomon.experiments.data import __main__ as data
 from gnomon.experiments.errors import EXTRAS, explain
 
@@ -113,6 +115,7 @@ FLAGS = [
     ("--config.steps=0", "config.steps=0: needs an integer above 0"),
     ("--config.steps=many", "--config.steps=many"),
     ("--config.steps=1.5", "--config.steps=1.5"),
+    ("--config.static[0]=8", "--config.static[0]=8: "),
     ("--config.seed=4294967296", "config.seed=4294967296: needs an integer >= 0"),
     ("--config.seed=-1", "config.seed=-1"),
     ("--config.batch=100000000", "config.batch=100000000: the data has only"),
@@ -153,6 +156,12 @@ def test_a_wrong_flag(command, flag, said, workplace, capsys):
     assert said in refused(command, words, workplace, capsys)
 
 
+PLACEHOLDER = """import ml_collections, small
+def get_config():
+  config = small.get_config()
+  config.optimizer.b1 = ml_collections.config_dict.required_placeholder(float)
+  return config
+"""
 # What replaces a function of the config file, and what the line must name.
 SOURCES = [
     ("def get_config(:", "wrong.py:1: SyntaxError"),
@@ -178,6 +187,26 @@ SOURCES = [
     ("{}def sweep():\n  yield {'optimizer.b1': 10**400}", "override optimizer.b1"),
     ("{}def sweep():\n  yield {'optimizer.b1': print}", "optimizer.b1"),
     ("{}sweep = 3", "has no sweep()"),
+    ("get_config = dict", "get_config is no function of the file"),
+    ("def get_config(a, b): pass", "get_config(a, b) needs more than one argument"),
+    ("def get_config(a, *, b): pass", "get_config(a, *, b) needs more than one"),
+    ("def get_config():\n  return {'a.b': 3}", "get_config() returned no config: "),
+    ("c = dict()\nc['c'] = c\ndef get_config():\n  return c", "contains itself"),
+    (PLACEHOLDER, "config.optimizer.b1: a placeholder without a value"),
+    *[
+        (f"{{}}def sweep():\n  yield {changes}", said)
+        for changes, said in (
+            ("{'schedule.peak': 0.1}", "taken from config.optimizer.learning_rate"),
+            ("{'schedule.steps': 3}", "taken from config.steps"),
+            ("{'model.rngs': 3}", "taken from config.seed"),
+            ("{'optimizer': {'name': 3}}", "config.optimizer.name: cannot import 3"),
+            ("{'optimizer': {'name': '..adamw'}}", "cannot import '..adamw'"),
+            ("{'schedule': {'name': '../../x'}}", "config.schedule.name: cannot imp"),
+            ("{'model.kind': {'ref': 3}}", "config.model.kind.ref: cannot import 3"),
+            ("{'model.kind': {'name': []}}", "config.model.kind.name: cannot import"),
+            ("{'model': {'name': 'math.pi'}}", "model.name='math.pi': a float, which"),
+        )
+    ],
     ("{}", "sweep()"),
 ]
 
@@ -287,6 +316,37 @@ def test_a_stop_while_planning_is_one_line(workplace, capsys):
     path.write_text(path.read_text().replace("return [{}]", "raise KeyboardInterrupt"))
     words = ["--config=small.py", "--workdir=w"]
     assert "stopped" in refused("sweep", words, workplace, capsys, status=130)
+
+
+OWN = {name: defaults().to_dict()[name] for name in _OWN}
+
+
+@pytest.mark.parametrize("section", OWN)
+def test_a_section_given_in_part_has_its_other_fields(section, workplace, tiny):
+    """From the file, the command line, an override, and a caller of the library."""
+    fields = plain(OWN[section])
+    for given in [{}, *({name: value} for name, value in OWN[section].items())]:
+        source = f"config.{section} = dict(**{given!r})\n    return config"
+        text = (workplace / "small.py").read_text()
+        (workplace / "part.py").write_text(text.replace("return config", source))
+        file = open_config("part.py")
+        for name, value in OWN[section].items():
+            word = f"--config.{section}.{name}={value}"
+            assert changed(file, [word])[section] == fields
+        base = tiny() | {section: {}}
+        assert override(base, {})[section] == fields
+        assert override(base, {section: given})[section] == fields
+        last = {f"{section}.{name}": value for name, value in given.items()}
+        assert override(base, last | {section: given})[section] == fields
+
+
+def test_a_deleted_current_folder_is_one_line(workplace, capsys, monkeypatch):
+    (workplace / "gone").mkdir()
+    monkeypatch.chdir(workplace / "gone")
+    (workplace / "gone").rmdir()
+    for command in COMMANDS:
+        line = refused(command, [f"--config={workplace}/small.py"], workplace, capsys)
+        assert "the current folder has been deleted" in line
 
 
 @pytest.mark.parametrize(
