@@ -103,7 +103,7 @@ def _load(folder: Path) -> Run:
         if "trial" in (result or {}) and not _is_of(config, folder.name):
             raise UserError(
                 f"{folder / 'config.json'} is not the config of trial {folder.name};"
-                " run the command of its sweep again, which writes it anew"
+                " delete the file and run the command of its sweep again"
             )
         return Run(folder.name, label, int(config["seed"]), config, result, folder)
     except (KeyError, TypeError, AttributeError) as error:
