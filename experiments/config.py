@@ -62,7 +62,7 @@ def filled(config: Mapping[str, Any]) -> dict[str, Any]:
     """A config whose own sections have every field that they leave out.
 
     >>> filled({"evaluate": {"batch": 20}})
-    {'evaluate': {'every': 0, 'batches': 8, 'batch': 20}}
+    {'evaluate': {'batch': 20, 'batches': 8, 'every': 0}}
     """
     known = plain(defaults())
     given = {name: config[name] for name in _OWN if name in config}
