@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gnomon.experiments import done
+from gnomon.experiments.fields import digest
 from gnomon.experiments.files import Lock, clean, lock, read_object, write_json
 from gnomon.experiments.resolve import ConfigError
-from gnomon.experiments.trials import Trial, digest, group_key, groups
+from gnomon.experiments.trials import Trial, group_key, groups
 
 
 class Claim(NamedTuple):

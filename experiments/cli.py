@@ -136,9 +136,10 @@ def changed(file: File, words: Sequence[str]) -> dict[str, Any]:
         )
         values(line)
     # What the library raises for a value that does not fit is not declared.
-    except (flags.Error, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (flags.Error, ValueError, TypeError, LookupError, AttributeError) as error:
+        field = f"{' '.join(words)}: " * isinstance(error, IndexError)
         raise UserError(
-            f"{error}; --config.FIELD=VALUE keeps a field's type"
+            f"{field}{error}; --config.FIELD=VALUE keeps a field's type"
         ) from error
     return plain(values.config)
 

@@ -84,10 +84,8 @@ def guarded(command: Callable[[], None], *, trace: bool = False) -> None:
       command: the command.
       trace: let every error go on its way.
     """
-    # As `python -m` does: the folder that one is in is where one's modules are.
-    if not sys.flags.safe_path and not {"", os.getcwd()} & set(sys.path):
-        sys.path.insert(0, os.getcwd())
     try:
+        _see_modules()
         with _quiet(), _stoppable():
             command()
     except Interrupted as stopped:
@@ -102,6 +100,18 @@ def guarded(command: Callable[[], None], *, trace: bool = False) -> None:
         if line is None:
             raise
         _end(f"error: {line}", 2)
+
+
+def _see_modules() -> None:
+    """As `python -m` does: the folder that one is in is where one's modules are."""
+    try:
+        here = os.getcwd()
+    except FileNotFoundError as error:
+        raise UserError(
+            "the current folder has been deleted; go to one that exists"
+        ) from error
+    if not sys.flags.safe_path and not {"", here} & set(sys.path):
+        sys.path.insert(0, here)
 
 
 @contextlib.contextmanager

@@ -58,6 +58,22 @@ def defaults() -> ml_collections.ConfigDict:
     )
 
 
+def filled(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config whose own sections have every field that they leave out.
+
+    >>> filled({"evaluate": {"batch": 20}})
+    {'evaluate': {'batch': 20, 'batches': 8, 'every': 0}}
+    """
+    known = plain(defaults())
+    given = {name: config[name] for name in _OWN if name in config}
+    sections = {
+        name: known[name] | dict(section)
+        for name, section in given.items()
+        if isinstance(section, Mapping)
+    }
+    return {**config, **sections}
+
+
 def parse_arg(arg: str | None, **known: Any) -> ml_collections.ConfigDict:
     """Reads ``"width=64,depth=2"`` with the types of the defaults given.
 
@@ -147,10 +163,29 @@ def call(module: ModuleType, name: str, arg: str) -> Any:
     function = getattr(module, name, None)
     if not callable(function):
         raise ConfigError(f"--config={path} has no {name}(): define it")
-    takes_arg = bool(inspect.signature(function).parameters)
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"--config={path}: {name} is no function of the file: define it"
+        ) from error
+    takes_arg = _binds(signature, arg)
+    if not takes_arg and not _binds(signature):
+        raise ConfigError(
+            f"--config={path}: {name}{signature} needs more than one argument, which"
+            " is the text after the colon of path.py:text"
+        )
     if arg and not takes_arg and name == "get_config":
         raise ConfigError(f"--config={path}:{arg}: its get_config() takes no argument")
     return function(arg) if takes_arg else function()
+
+
+def _binds(signature: inspect.Signature, *arguments: Any) -> bool:
+    try:
+        signature.bind(*arguments)
+    except TypeError:
+        return False
+    return True
 
 
 def open_config(argument: str) -> File:
@@ -162,14 +197,35 @@ def open_config(argument: str) -> File:
     path, _, arg = packaged(argument).partition(":")
     module = load_module(path)
     config = call(module, "get_config", arg)
-    if isinstance(config, dict):
-        config = ml_collections.ConfigDict(config)
-    if not isinstance(config, ml_collections.ConfigDict):
+    if not isinstance(config, dict | ml_collections.ConfigDict):
         raise ConfigError(
             f"--config={path}: get_config() returned a {type(config).__name__}; start"
             " from config.defaults(), change it and return it"
         )
-    return File(path, arg, module, config)
+    return File(path, arg, module, _opened(path, config))
+
+
+def _opened(path: str, given: Any) -> ml_collections.ConfigDict:
+    """What a config file returned as a config that can be changed, with all fields."""
+    try:
+        config = ml_collections.ConfigDict(given)
+        known = defaults()
+        with config.unlocked():
+            for name in _OWN:
+                if isinstance(section := config.get(name), ml_collections.ConfigDict):
+                    for field in set(known[name]) - set(section):
+                        section[field] = known[name][field]
+        plain(config)
+    except ConfigError:
+        raise
+    except RecursionError as error:
+        raise ConfigError(f"--config={path}: the config contains itself") from error
+    # What the library raises for a key that is no name is not declared.
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ConfigError(
+            f"--config={path}: get_config() returned no config: {error}"
+        ) from error
+    return config
 
 
 def load(argument: str) -> dict:
@@ -206,16 +262,37 @@ def check_flags(config: Mapping, words: Iterable[str]) -> None:
 
 
 def plain(config: Any) -> Any:
-    """A config as dicts, lists and scalars, as it is stored and hashed."""
-    if isinstance(config, ml_collections.ConfigDict):
-        config = config.to_dict()
-    if isinstance(config, Mapping):
-        return {str(key): plain(value) for key, value in config.items()}
+    """A config as dicts, lists and scalars, as it is stored and hashed.
+
+    Raises:
+      ConfigError: a placeholder that needs a value and has none, or a config that
+        contains itself.
+    """
+    try:
+        return _plain(config, "config")
+    except RecursionError as error:
+        raise ConfigError("the config contains itself") from error
+
+
+def _plain(config: Any, path: str) -> Any:
+    if isinstance(config, Mapping | ml_collections.ConfigDict):
+        return {
+            str(key): _plain(_at(config, key, path), f"{path}.{key}") for key in config
+        }
     if isinstance(config, list | tuple):
-        return [plain(value) for value in config]
+        return [_plain(value, f"{path}[{i}]") for i, value in enumerate(config)]
     if isinstance(config, np.generic | np.ndarray):
         return config.tolist()
     return config
+
+
+def _at(config: Any, key: Any, path: str) -> Any:
+    try:
+        return config[key]
+    except ml_collections.config_dict.RequiredValueError as error:
+        raise ConfigError(
+            f"{path}.{key}: a placeholder without a value; give it one in the file"
+        ) from error
 
 
 def _compatible(new: Any, old: Any) -> bool:
@@ -233,15 +310,16 @@ def override(config: Mapping, changes: Mapping[str, Any]) -> dict:
 
     A mapping replaces a whole component, ``{"optimizer": {"name": ...}}``; within
     a component new keywords may appear, since its own signature checks them. Any
-    other field must exist already and keep its type.
+    other field must exist already and keep its type. What one of gnomon's own sections
+    leaves out (``evaluate``, ``report``, ``tuning`` and the like) has its default.
 
     >>> override({"steps": 10, "model": {"name": "m", "width": 8}}, {"model.width": 16})
     {'steps': 10, 'model': {'name': 'm', 'width': 16}}
     """
-    result = copy.deepcopy(dict(config))
+    result = filled(copy.deepcopy(dict(config)))
     # Whole components first, then single fields, whatever order they came in.
     for field in sorted(changes, key=lambda f: f.count(".")):
-        value = plain(changes[field])
+        value = filled({field: plain(changes[field])})[field]
         *parents, last = field.split(".")
         node = result
         for depth, parent in enumerate(parents):
@@ -305,10 +383,11 @@ def validate(config: Mapping) -> None:
         raise ConfigError(
             f"config.dynamics.layers={layers!r}: not a regex ({error})"
         ) from error
-    check(config["model"], "model", provided=("rngs",))
-    optimizer = check(config["optimizer"], "optimizer")
-    check(config["schedule"], "schedule", provided=("peak", "steps"))
-    check({"name": config["task"]}, "task", provided=("apply", "batch"))
+    check(config["model"], "model", provided={"rngs": "config.seed"})
+    check(config["optimizer"], "optimizer")
+    peak = {"peak": "config.optimizer.learning_rate", "steps": "config.steps"}
+    check(config["schedule"], "schedule", provided=peak)
+    check({"name": config["task"]}, "task", provided={"apply": "", "batch": ""})
     static = config["static"]
     if not isinstance(static, list | tuple):
         raise ConfigError(f"config.static={static!r}: needs a list of fields")
@@ -316,7 +395,8 @@ def validate(config: Mapping) -> None:
         if field not in config["optimizer"]:
             hint = did_you_mean(str(field), config["optimizer"])
             raise ConfigError(
-                f"config.static: {optimizer.__name__} has no field {field!r}{hint}"
+                f"config.static: {config['optimizer']['name'].split('.')[-1]} has no"
+                f" field {field!r}{hint}"
             )
     check_optimizer(config["optimizer"])
     field = config["tuning"].get("field", "")

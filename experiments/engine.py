@@ -101,7 +101,10 @@ def run(
     examples = len(next(iter(dataset.train.values())))
     orders = [Order(examples, config["batch"], seed) for seed in distinct]
     # A trial that is done, beside one that is not, keeps its files as they are.
-    done = [read_result(folder) is not None for folder in chunk.folders]
+    done = [
+        read_result(folder, trial.id) is not None
+        for folder, trial in zip(chunk.folders, chunk.trials, strict=True)
+    ]
 
     def lost(meta: Mapping[str, Any]) -> str | None:
         for folder, past, written in zip(

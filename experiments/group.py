@@ -78,7 +78,7 @@ def across(
         if lanes > 1:
             return jax.lax.map(lambda lane: one(lane, shared), mapped)
         lane = jax.tree.map(lambda leaf: leaf[0], mapped)
-        return jax.tree.map(lambda leaf: leaf[None], one(lane, shared))
+        return jax.tree.map(lambda x: jnp.asarray(x)[None], one(lane, shared))
 
     return sequential
 

@@ -8,16 +8,20 @@ whether its updates have that of the parameters, and which metrics a run will ha
 
 import functools
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from gnomon.experiments.errors import UserError
 from gnomon.experiments.resolve import ConfigError, build, did_you_mean
 from gnomon.experiments.signature import path_name, signature
 from gnomon.optimizers.fused import FusedTransformation
+
+RECORDED = ("loss", "count", "learning_rate")
+"""What gnomon records of every step, beside the metrics of the task."""
 
 
 def check_components(config: Mapping) -> None:
@@ -66,8 +70,9 @@ def same_shapes(
 ) -> optax.GradientTransformationExtraArgs:
     """An optimizer whose updates must have the shapes of the parameters.
 
-    `optax.apply_updates` would stretch an update that has another shape. Shapes are
-    looked at when a program is traced, and cost nothing when it runs.
+    `optax.apply_updates` would stretch an update that has another shape, and cast one
+    of another kind of number. A leaf may stay where it is, by None in its own place.
+    All this is looked at when a program is traced, and costs nothing when it runs.
 
     Args:
       optimizer: the optimizer.
@@ -87,20 +92,103 @@ def same_shapes(
 
 
 def _compare(params: Any, updates: Any, name: str) -> None:
-    wanted = _shapes(params)
-    found = _shapes(updates)
-    for path, shape in found.items():
-        if wanted.get(path) != shape:
-            have = f"the parameter has {wanted[path]}" if path in wanted else "no such"
+    found = _leaves(updates)
+    wanted = {path: leaf for path, leaf in _leaves(params).items() if leaf is not None}
+    said = f"config.optimizer.name={name!r}: its update of"
+    for path in wanted:
+        if path not in found:
+            raise ConfigError(f"{said} {path_name(path)} is missing")
+    given = {path: leaf for path, leaf in found.items() if leaf is not None}
+    for path, leaf in given.items():
+        shape, dtype = tuple(jnp.shape(leaf)), jnp.result_type(leaf)
+        if path not in wanted or wanted[path].shape != shape:
+            have = "no such"
+            if path in wanted:
+                have = f"the parameter has {wanted[path].shape}"
+            raise ConfigError(f"{said} {path_name(path)} has shape {shape}; {have}")
+        if not jnp.issubdtype(dtype, jnp.floating):
             raise ConfigError(
-                f"config.optimizer.name={name!r}: its update of {path_name(path)} has"
-                f" shape {shape}; {have}"
+                f"{said} {path_name(path)} is {dtype}; it needs real floating numbers"
             )
+    if wanted and not given:
+        raise ConfigError(f"{said} every parameter is None: nothing would be trained")
 
 
-def _shapes(tree: Any) -> dict[tuple, tuple[int, ...]]:
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {path: tuple(jax.numpy.shape(leaf)) for path, leaf in leaves}
+def _leaves(tree: Any) -> dict[tuple, Any]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda x: x is None)
+    return dict(leaves)
+
+
+def check_task(task: str, loss: Any, metrics: Any) -> dict[str, jax.Array]:
+    """Refuses what no run could record of a task; costs nothing when it runs.
+
+    Args:
+      task: what the config calls it.
+      loss: what it returned, under a trace.
+      metrics: as well.
+
+    Returns:
+      The metrics as float32 arrays.
+
+    Raises:
+      ConfigError: names the metric.
+    """
+    said = f"config.task={task!r}: its"
+    if not isinstance(metrics, Mapping):
+        raise ConfigError(
+            f"{said} metrics are a {type(metrics).__name__}; return the loss and a"
+            " mapping of further metrics by name"
+        )
+    for name in metrics:
+        if name in RECORDED:
+            raise ConfigError(
+                f"{said} metric {name!r} has the name of what gnomon records itself"
+                f" ({', '.join(RECORDED)}); give it another"
+            )
+    for name, value in {"loss": loss, **metrics}.items():
+        shown = "loss" if name == "loss" else f"metric {name!r}"
+        try:
+            shape, dtype = jnp.shape(value), jnp.result_type(value)
+        except TypeError as error:
+            raise ConfigError(
+                f"{said} {shown} is a {type(value).__name__}; give one number"
+            ) from error
+        kinds = (jnp.floating, *(() if name == "loss" else (jnp.integer, jnp.bool_)))
+        if shape or not any(jnp.issubdtype(dtype, kind) for kind in kinds):
+            raise ConfigError(
+                f"{said} {shown} is {dtype} of shape {shape}; give one real number"
+            )
+    return {name: jnp.asarray(v).astype(jnp.float32) for name, v in metrics.items()}
+
+
+def traced_schedule(name: str, make: Callable[[], Callable]) -> Callable:
+    """A schedule that says so where it needs a number before compilation.
+
+    Args:
+      name: what the config calls it.
+      make: builds it from traced numbers.
+
+    Returns:
+      ``step -> learning rate``.
+    """
+
+    def named(function: Callable) -> Callable:
+        def call(*arguments: Any) -> Any:
+            try:
+                return function(*arguments)
+            except (
+                jax.errors.ConcretizationTypeError,
+                jax.errors.TracerArrayConversionError,
+            ) as error:
+                raise ConfigError(
+                    f"config.schedule.name={name!r}: it makes a Python or NumPy number"
+                    " of the step, or of a number of its own, which are known only"
+                    " when the program runs; write it with jax.numpy"
+                ) from error
+
+        return call
+
+    return named(named(make)())
 
 
 def check_fixed(before: Any, after: Any, name: str) -> None:

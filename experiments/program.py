@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from gnomon.experiments import probes
-from gnomon.experiments.preflight import same_shapes
+from gnomon.experiments.preflight import check_task, same_shapes, traced_schedule
 from gnomon.experiments.resolve import build, resolve
 from gnomon.models import functional
 from gnomon.optimizers import apply_fused
@@ -82,7 +82,9 @@ def learning_rate(config: Mapping, hypers: Hypers) -> Callable | None:
     if peak is None:
         return None
     schedule = _fill(config, hypers, "schedule")
-    return build(schedule, peak=peak, steps=hypers["steps"])
+    return traced_schedule(
+        schedule["name"], lambda: build(schedule, peak=peak, steps=hypers["steps"])
+    )
 
 
 def make_optimizer(
@@ -120,6 +122,7 @@ def make_program(config: Mapping) -> Program:
             return outputs
 
         loss, metrics = task(apply, batch)
+        metrics = check_task(config["task"], loss, metrics)
         return loss, (metrics, new_stats, outputs)
 
     def init(seed, hypers, batch):

@@ -10,6 +10,7 @@ import difflib
 import importlib
 import inspect
 from collections.abc import Callable, Collection, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from gnomon.experiments.errors import UserError
@@ -39,7 +40,9 @@ def resolve(path: str, field: str = "name") -> Any:
     >>> resolve("optax.adamw").__name__
     'adamw'
     """
-    parts = path.split(".")
+    parts = path.split(".") if isinstance(path, str) and path.isprintable() else []
+    # A relative path would be looked up from gnomon's own folder, or nowhere.
+    parts = parts if all(parts) else []
     for end in range(len(parts) - 1, 0, -1):
         module_name = ".".join(parts[:end])
         try:
@@ -98,29 +101,43 @@ def signature_errors(
                 return f"config.{field}.{name}: unknown field{hint}"
     for name, parameter in keywords.items():
         if parameter.default is parameter.empty and name not in given:
-            return f"config.{field}.{name}: missing; {function.__name__} needs it"
+            named = getattr(function, "__name__", "what it names")
+            return f"config.{field}.{name}: missing; {named} needs it"
     return None
 
 
-def check(spec: Mapping, field: str, provided: Collection[str] = ()) -> Callable:
+def check(
+    spec: Mapping, field: str, provided: Mapping[str, str] = MappingProxyType({})
+) -> Callable:
     """Resolves a component and checks its keywords against its signature.
 
     Args:
       spec: the component, ``{"name": ..., **keywords}``.
       field: where it stands in the config, for the error.
-      provided: keywords the caller will add.
+      provided: keywords the caller will add, and the field that each comes from.
 
     Returns:
       The callable that ``spec["name"]`` names.
 
     Raises:
-      ConfigError: an unknown, missing or unimportable name.
+      ConfigError: an unknown, missing or unimportable name, or a keyword that is
+        given here and provided.
     """
     if "name" not in spec:
         raise ConfigError(f"config.{field}.name: missing; give a dotted path")
     function = resolve(spec["name"], f"{field}.name")
+    if not callable(function):
+        raise ConfigError(
+            f"config.{field}.name={spec['name']!r}: a {type(function).__name__}, which"
+            " cannot be called; give a function or a class"
+        )
     keywords = [key for key in spec if key != "name"]
     for key in keywords:
+        if key in provided:
+            raise ConfigError(
+                f"config.{field}.{key}={spec[key]!r}: would be ignored; it is taken"
+                f" from {provided[key]}"
+            )
         value = spec[key]
         if isinstance(value, Mapping) and "name" in value:
             check(value, f"{field}.{key}")

@@ -10,6 +10,7 @@ import numpy as np
 
 from gnomon.experiments.done import read_result
 from gnomon.experiments.errors import UserError
+from gnomon.experiments.fields import identity
 from gnomon.experiments.files import from_json, jsonable, read_object
 from gnomon.experiments.shown import printable
 
@@ -75,14 +76,15 @@ def load_runs(workdir: str | os.PathLike[str]) -> list[Run]:
 
     Raises:
       FileNotFoundError: There is no such folder, or no trial in it.
-      UserError: A config or result is not what the sweep writes.
+      UserError: A config or result is not what the sweep writes, or it is that of
+        another trial.
     """
     workdir = Path(workdir)
     if not workdir.is_dir():
         raise FileNotFoundError(
             f"--workdir={workdir}: no such folder; give the --workdir of a sweep"
         )
-    runs = [_load(path.parent) for path in workdir.glob("trials/*/config.json")]
+    runs = [_load(path.parent) for path in sorted(workdir.glob("trials/*/config.json"))]
     if not runs:
         raise FileNotFoundError(
             f"--workdir={workdir}: no trials in it; run a sweep there first:"
@@ -94,15 +96,25 @@ def load_runs(workdir: str | os.PathLike[str]) -> list[Run]:
 
 def _load(folder: Path) -> Run:
     config = read_object(folder / "config.json")
-    result = read_result(folder)
+    result = read_result(folder, folder.name)
     try:
         label = config.get("label") or config["optimizer"]["name"].split(".")[-1]
         label = printable(label)
+        if "trial" in (result or {}) and not _is_of(config, folder.name):
+            raise UserError(
+                f"{folder / 'config.json'} is not the config of trial {folder.name};"
+                " delete the file and run the command of its sweep again"
+            )
         return Run(folder.name, label, int(config["seed"]), config, result, folder)
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{folder / 'config.json'}: not a trial's config ({error!r})"
         ) from error
+
+
+def _is_of(config: Mapping[str, Any], trial: str) -> bool:
+    # A sweep writes the name that is shown where the config itself gives none.
+    return trial in (identity(config), identity({**config, "label": ""}))
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

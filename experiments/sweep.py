@@ -27,6 +27,7 @@ from gnomon.experiments.cli import Given, launch, need
 from gnomon.experiments.config import call, load_module
 from gnomon.experiments.data import Dataset, load
 from gnomon.experiments.done import lost_rows, read_result
+from gnomon.experiments.fields import LEFT_OUT, digest
 from gnomon.experiments.files import clean, lock, read_object, write_json
 from gnomon.experiments.group import Lanes, compile_lanes, flops_per_step, trace
 from gnomon.experiments.interrupt import Interrupted, Interruption
@@ -40,7 +41,6 @@ from gnomon.experiments.runs import load_runs, table
 from gnomon.experiments.shown import printable
 from gnomon.experiments.trials import (
     Trial,
-    digest,
     group_key,
     groups,
     make_trials,
@@ -135,7 +135,7 @@ def prepare(
 
 
 def _describe(folder: Path, trial: Trial) -> None:
-    """Writes a trial's config; of one that is done, only how it is reported."""
+    """Writes a trial's config; of one that is done, it keeps how that was trained."""
     path = folder / "config.json"
     clean(path)
     config = trial.config | {"label": trial.label}
@@ -145,7 +145,9 @@ def _describe(folder: Path, trial: Trial) -> None:
             _tell(lost)
         with contextlib.suppress(FileNotFoundError, ConfigError):
             old = read_object(path, data=dict, model=dict, optimizer=dict, steps=int)
-            config = old | {key: config[key] for key in ("report", "tuning")}
+            # What its id tells is the trial's, whatever the file came to hold.
+            kept = [key for key in LEFT_OUT if key not in ("report", "tuning")]
+            config |= {key: old[key] for key in kept if key in old}
             if config == old:
                 return
     write_json(path, config)

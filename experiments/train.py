@@ -6,6 +6,7 @@ that an uninterrupted run ends with.
 """
 
 import math
+import os
 import sys
 import uuid
 from collections.abc import Sequence
@@ -17,10 +18,10 @@ import jax
 from gnomon.experiments import engine
 from gnomon.experiments.checkpoint import Checkpoints
 from gnomon.experiments.cli import Given, launch, need
-from gnomon.experiments.config import plain, validate
+from gnomon.experiments.config import override, plain, validate
 from gnomon.experiments.data import Dataset, load
 from gnomon.experiments.done import lost_rows, read_result, write_result
-from gnomon.experiments.fields import OBSERVING, OPERATIONAL, PLACEMENT
+from gnomon.experiments.fields import LEFT_OUT
 from gnomon.experiments.files import clean, lock, read_json, read_object, write_json
 from gnomon.experiments.group import compile_lanes, flops_per_step, trace
 from gnomon.experiments.interrupt import Interruption
@@ -49,9 +50,8 @@ def same_run(workdir: Path, trial: Trial) -> None:
     old, new = flatten(saved), flatten(plain(trial.config))
     # A component's name first: its keywords differ because it does.
     fields = sorted(old.keys() | new.keys(), key=lambda f: (not f.endswith(".name"), f))
-    free = (*OPERATIONAL, *OBSERVING, *PLACEMENT)
     for field in fields:
-        if field.split(".")[0] not in free and old.get(field) != new.get(field):
+        if field.split(".")[0] not in LEFT_OUT and old.get(field) != new.get(field):
             raise ConfigError(
                 f"--workdir={workdir} holds another run: config.{field} was"
                 f" {old.get(field)!r} and is now {new.get(field)!r};"
@@ -78,7 +78,7 @@ def same_data(
     return {"run": run, "trial": trial.id, "data": data}
 
 
-def train(config: dict[str, Any], workdir: Path) -> dict:
+def train(config: dict[str, Any], workdir: str | os.PathLike[str]) -> dict:
     """Trains one config in a folder, from its last checkpoint if it has one.
 
     Args:
@@ -94,6 +94,7 @@ def train(config: dict[str, Any], workdir: Path) -> dict:
       ConfigError: a field that cannot work, or a folder that holds another run.
       Interrupted: stopped on request, after a checkpoint.
     """
+    config, workdir = override(config, {}), Path(workdir)
     validate(config)
     if config["tensorboard"]:
         need("tensorboardX", "config.tensorboard=True (False goes without)")
@@ -155,7 +156,7 @@ def _identity(workdir: Path) -> dict[str, Any]:
     return {"trial": about["trial"], "run": about["run"]}
 
 
-def load_state(workdir: Path) -> TrainState:
+def load_state(workdir: str | os.PathLike[str]) -> TrainState:
     """The newest saved state of a run: parameters, optimizer state, statistics.
 
     It only reads, and may do so while the run is under way.
@@ -170,6 +171,7 @@ def load_state(workdir: Path) -> TrainState:
       FileNotFoundError: the folder holds no run, or no good checkpoint.
       ConfigError: a checkpoint that belongs to another run, or was renamed.
     """
+    workdir = Path(workdir)
     config = read_json(workdir / "config.json")
     state = trace(config, load(config["data"]))
     target = jax.tree.map(

@@ -7,13 +7,11 @@ integers) is the static part. Trials that share a program and take the same numb
 steps form a group.
 """
 
-import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from gnomon.experiments.config import override, validate
-from gnomon.experiments.fields import OBSERVING, OPERATIONAL, PLACEMENT, RHYTHM
+from gnomon.experiments.fields import OPERATIONAL, RHYTHM, digest, identity
 from gnomon.experiments.preflight import check_baselines
 from gnomon.experiments.ranges import check_traced
 from gnomon.experiments.resolve import ConfigError
@@ -33,16 +31,6 @@ class Trial(NamedTuple):
         return self.config["label"] or self.config["optimizer"]["name"].split(".")[-1]
 
 
-def digest(contents: Any, length: int = 12) -> str:
-    """A short hash of anything JSON can hold, the same on every machine.
-
-    >>> digest({"b": 1, "a": 2}) == digest({"a": 2, "b": 1})
-    True
-    """
-    text = json.dumps(contents, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:length]
-
-
 def make_trial(config: Mapping) -> Trial:
     """Gives a config its id: a hash of the fields that decide its result.
 
@@ -51,8 +39,7 @@ def make_trial(config: Mapping) -> Trial:
     """
     config = dict(config)
     check_traced(split(config)[1])
-    left_out = (*OPERATIONAL, *OBSERVING, *PLACEMENT)
-    return Trial(digest({k: v for k, v in config.items() if k not in left_out}), config)
+    return Trial(identity(config), config)
 
 
 def make_trials(base: Mapping, overrides: Iterable[Mapping[str, Any]]) -> list[Trial]:

@@ -8,11 +8,15 @@ and the other hyperparameters of the best setting. What is added follows from re
 alone, so a rerun, and every process that works on a folder, adds the same trials.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
+from typing import NamedTuple, get_args
 
-from gnomon.experiments.config import override
+from gnomon.experiments.config import override, validate
+from gnomon.experiments.ranges import OPTIMIZER
 from gnomon.experiments.report.tuning import Cell, Setting, Table, cells
+from gnomon.experiments.resolve import ConfigError, resolve
 from gnomon.experiments.trials import Trial, make_trial
 
 
@@ -66,11 +70,58 @@ def additions(trials: Sequence[Trial], table: Table, metric: str) -> list[Added]
         if (found := beyond(cell)) is None:
             continue
         setting, value = found
+        grid = [by_id[i].config for one in cell.settings for i in one.trials if i]
+        placed = _placer(grid, cell.knob.field, value)
+        if placed is None:
+            continue
         for trial_id in setting.trials:
             if trial_id is not None:
-                config = override(by_id[trial_id].config, {cell.knob.field: value})
+                config = placed(by_id[trial_id].config)
                 added.append(Added(make_trial(config), value))
     return added
+
+
+def _placer(
+    grid: Sequence[Mapping], field: str, value: float
+) -> Callable[[Mapping], dict] | None:
+    """What puts a value into a config of a grid, None where the field cannot take it.
+
+    A field whose values in the grid are all whole takes a fraction only where the
+    optimizer means a number by it; a rank or a count of steps has none to try.
+    """
+    *parents, last = field.split(".")
+
+    def part(config: Mapping) -> Mapping:
+        return reduce(lambda node, name: node[name], parents, config)
+
+    numbers: set[type] = {type(part(config)[last]) for config in grid}
+    if numbers == {int} and not _takes_fractions(part(grid[0]), last):
+        if value != int(value):
+            return None
+        value = int(value)
+
+    def placed(config: Mapping) -> dict:
+        # The component anew: a whole number in it would want another one.
+        return override(config, {".".join(parents): {**part(config), last: value}})
+
+    try:
+        validate(placed(grid[0]))
+    except ConfigError:  # the optimizer has a bound of its own there
+        return None
+    return placed
+
+
+def _takes_fractions(spec: Mapping, field: str) -> bool:
+    if field in OPTIMIZER:
+        return True
+    try:
+        parameters = inspect.signature(resolve(spec["name"])).parameters
+        parameter = parameters[field]
+    except (KeyError, TypeError, ValueError):  # no component, or none that tells
+        return False
+    if isinstance(parameter.default, int | float):
+        return isinstance(parameter.default, float)
+    return float in (parameter.annotation, *get_args(parameter.annotation))
 
 
 def widened(trials: Sequence[Trial], table: Table, metric: str) -> list[Trial]:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from gnomon.experiments import sweep
 from gnomon.experiments.config import override, validate
 from gnomon.experiments.configs.optimizers import OPTIMIZERS
+from gnomon.experiments.fields import digest
 from gnomon.experiments.files import from_json, jsonable, read_json
 from gnomon.experiments.metrics import MetricsWriter, read_metrics
 from gnomon.experiments.ranges import FIELDS, OPTIMIZER, Number, Switch, Whole
@@ -22,7 +23,8 @@ from gnomon.experiments.runs import Run, load_runs, table
 from gnomon.experiments.schedules import constant, warmup_cosine, warmup_linear
 from gnomon.experiments.sweeps import over
 from gnomon.experiments.tables import read, store
-from gnomon.experiments.trials import digest, make_trials
+from gnomon.experiments.train import load_state, train
+from gnomon.experiments.trials import make_trials
 from gnomon.experiments.widen import widened
 
 NAN, INF = math.nan, math.inf
@@ -217,6 +219,36 @@ def test_every_line_is_valid_and_its_scale_is_widened(tiny, tmp_path, line):
     (added,) = widened(trials, columns, "loss")
     value = Knob(f"optimizer.{field}").beyond(0.5, 0.25)
     assert added.config == override(trials[0].config, {f"optimizer.{field}": value})
+
+
+PYTHON = """
+import optax
+from gnomon.experiments.tasks import next_token
+
+def task(apply, batch):
+    return next_token(apply, batch)[0], {"n": 3, "x": 0.5, "yes": True}
+
+def optimizer(learning_rate):
+    inner = optax.sgd(learning_rate)
+    return optax.GradientTransformation(
+        lambda p: (inner.init(p), {"n": 0, "x": 0.5}),
+        lambda g, s, p=None: (inner.update(g, s[0], p)[0], s),
+    )
+"""
+
+
+def test_python_numbers_in_a_metric_and_in_a_state_train_and_read_back(
+    tiny, tmp_path, monkeypatch, optax_promotion
+):
+    (tmp_path / "with_numbers.py").write_text(PYTHON)
+    monkeypatch.syspath_prepend(tmp_path)
+    spec = {"name": "with_numbers.optimizer", "learning_rate": 0.1}
+    config = tiny(optimizer=spec, steps=2, task="with_numbers.task")
+    final = train(config, tmp_path / "w")["final"]
+    for stage in ("train", "validation"):
+        found = [final[f"{stage}_{name}"] for name in ("n", "x", "yes")]
+        assert found == [3.0, 0.5, 1.0]
+    assert load_state(tmp_path / "w").opt_state[1] == {"n": 0, "x": 0.5}
 
 
 def test_an_infinite_bound_sweeps_and_the_same_command_goes_on(

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from gnomon.experiments import leaderboard, report, sweep, train
+from gnomon.experiments.cli import changed
+from gnomon.experiments.config import _OWN, defaults, open_config, override, plain
 from gnomon.experiments.data import __main__ as data
 from gnomon.experiments.errors import EXTRAS, explain
 
@@ -35,6 +37,7 @@ def sweep():
 """
 # Optimizers as a person may write them, each wrong in a way of its own.
 MINE = """
+import jax
 import jax.numpy as jnp
 import optax
 
@@ -54,6 +57,21 @@ def form(learning_rate):
 
 def number(learning_rate):
     return make(lambda g, s, p=None: ({k: jnp.zeros(()) for k in g}, s))
+
+def absent_updates(learning_rate):
+    return make(lambda g, s, p=None: (None, s))
+
+def all_none(learning_rate):
+    return make(lambda g, s, p=None: (jax.tree.map(lambda x: None, g), s))
+
+def some_absent(learning_rate):
+    return make(lambda g, s, p=None: ({k: g[k] for k in sorted(g)[1:]}, s))
+
+def whole_numbers(learning_rate):
+    return make(lambda g, s, p=None: (jax.tree.map(lambda x: x.astype(int), g), s))
+
+def complex_numbers(learning_rate):
+    return make(lambda g, s, p=None: (jax.tree.map(lambda x: x + 1j, g), s))
 
 def nothing(learning_rate):
     return {"learning_rate": 1.0}
@@ -113,6 +131,7 @@ FLAGS = [
     ("--config.steps=0", "config.steps=0: needs an integer above 0"),
     ("--config.steps=many", "--config.steps=many"),
     ("--config.steps=1.5", "--config.steps=1.5"),
+    ("--config.static[0]=8", "--config.static[0]=8: "),
     ("--config.seed=4294967296", "config.seed=4294967296: needs an integer >= 0"),
     ("--config.seed=-1", "config.seed=-1"),
     ("--config.batch=100000000", "config.batch=100000000: the data has only"),
@@ -153,6 +172,12 @@ def test_a_wrong_flag(command, flag, said, workplace, capsys):
     assert said in refused(command, words, workplace, capsys)
 
 
+PLACEHOLDER = """import ml_collections, small
+def get_config():
+  config = small.get_config()
+  config.optimizer.b1 = ml_collections.config_dict.required_placeholder(float)
+  return config
+"""
 # What replaces a function of the config file, and what the line must name.
 SOURCES = [
     ("def get_config(:", "wrong.py:1: SyntaxError"),
@@ -178,6 +203,26 @@ SOURCES = [
     ("{}def sweep():\n  yield {'optimizer.b1': 10**400}", "override optimizer.b1"),
     ("{}def sweep():\n  yield {'optimizer.b1': print}", "optimizer.b1"),
     ("{}sweep = 3", "has no sweep()"),
+    ("get_config = dict", "get_config is no function of the file"),
+    ("def get_config(a, b): pass", "get_config(a, b) needs more than one argument"),
+    ("def get_config(a, *, b): pass", "get_config(a, *, b) needs more than one"),
+    ("def get_config():\n  return {'a.b': 3}", "get_config() returned no config: "),
+    ("c = dict()\nc['c'] = c\ndef get_config():\n  return c", "contains itself"),
+    (PLACEHOLDER, "config.optimizer.b1: a placeholder without a value"),
+    *[
+        (f"{{}}def sweep():\n  yield {changes}", said)
+        for changes, said in (
+            ("{'schedule.peak': 0.1}", "taken from config.optimizer.learning_rate"),
+            ("{'schedule.steps': 3}", "taken from config.steps"),
+            ("{'model.rngs': 3}", "taken from config.seed"),
+            ("{'optimizer': {'name': 3}}", "config.optimizer.name: cannot import 3"),
+            ("{'optimizer': {'name': '..adamw'}}", "cannot import '..adamw'"),
+            ("{'schedule': {'name': '../../x'}}", "config.schedule.name: cannot imp"),
+            ("{'model.kind': {'ref': 3}}", "config.model.kind.ref: cannot import 3"),
+            ("{'model.kind': {'name': []}}", "config.model.kind.name: cannot import"),
+            ("{'model': {'name': 'math.pi'}}", "model.name='math.pi': a float, which"),
+        )
+    ],
     ("{}", "sweep()"),
 ]
 
@@ -200,6 +245,11 @@ OPTIMIZERS = [
     ("shape", "opt_state/count is i32[] and becomes i32[2]"),
     ("form", "opt_state/more is missing and becomes i32[]"),
     ("number", "its update of"),
+    ("absent_updates", "is missing"),
+    ("all_none", "every parameter is None: nothing would be trained"),
+    ("some_absent", "is missing"),
+    ("whole_numbers", "is int32; it needs real floating numbers"),
+    ("complex_numbers", "is complex64; it needs real floating numbers"),
     ("nothing", "returned a dict, not an optax transformation"),
     ("fails", "RuntimeError: not today"),
     ("absent", "'mine' has no 'absent'"),
@@ -219,6 +269,66 @@ def test_a_wrong_optimizer(command, name, said, workplace, capsys):
     line = refused(command, words, workplace, capsys)
     assert said in line
     assert "mine" in line
+
+
+TASKS = """
+import jax.numpy as jnp
+from gnomon.experiments.tasks import next_token
+
+def task(**more):
+    def call(apply, batch):
+        return next_token(apply, batch)[0], {k: f(batch) for k, f in more.items()}
+    return call
+
+loss, count, learning_rate = (
+    task(**{name: lambda b: 1.0}) for name in ("loss", "count", "learning_rate")
+)
+vector = task(m=lambda b: jnp.zeros((3,)))
+imaginary = task(m=lambda b: jnp.zeros((), complex))
+words = task(m=lambda b: "text")
+
+def alone(apply, batch):
+    return next_token(apply, batch)[0], 3.0
+
+def pair(apply, batch):
+    return jnp.zeros((2,)), {}
+
+def rate(peak, steps):
+    return lambda step: peak * float(step)
+
+def number(peak, steps):
+    return lambda step: float(peak)
+"""
+
+
+@pytest.mark.usefixtures("optax_promotion")
+@pytest.mark.parametrize(
+    ("field", "said"),
+    [
+        *[
+            ("loss", "its metric 'loss' has the name of what gnomon records itself"),
+            ("count", "its metric 'count' has the name"),
+            ("learning_rate", "its metric 'learning_rate' has the name"),
+            ("vector", "its metric 'm' is float32 of shape (3,); give one real number"),
+            ("imaginary", "its metric 'm' is complex64 of shape ()"),
+            ("words", "its metric 'm' is a str"),
+            ("alone", "its metrics are a float; return the loss and a mapping"),
+            ("pair", "its loss is float32 of shape (2,)"),
+        ],
+        ("rate", "of the step, or of a number of its own"),
+        ("number", "write it with jax.numpy"),
+    ],
+)
+def test_a_wrong_task_or_schedule(field, said, workplace, capsys, monkeypatch):
+    (workplace / "theirs.py").write_text(TASKS)
+    monkeypatch.delitem(sys.modules, "theirs", raising=False)
+    of = "schedule" if field in ("rate", "number") else "task"
+    word = f"--config.{of}{'.name' if of == 'schedule' else ''}=theirs.{field}"
+    words = ["--config=small.py", "--workdir=w", word]
+    line = refused("sweep", words, workplace, capsys)
+    assert f"config.{of}" in line
+    assert f"theirs.{field}" in line
+    assert said in line
 
 
 @pytest.mark.parametrize(
@@ -287,6 +397,37 @@ def test_a_stop_while_planning_is_one_line(workplace, capsys):
     path.write_text(path.read_text().replace("return [{}]", "raise KeyboardInterrupt"))
     words = ["--config=small.py", "--workdir=w"]
     assert "stopped" in refused("sweep", words, workplace, capsys, status=130)
+
+
+OWN = {name: defaults().to_dict()[name] for name in _OWN}
+
+
+@pytest.mark.parametrize("section", OWN)
+def test_a_section_given_in_part_has_its_other_fields(section, workplace, tiny):
+    """From the file, the command line, an override, and a caller of the library."""
+    fields = plain(OWN[section])
+    for given in [{}, *({name: value} for name, value in OWN[section].items())]:
+        source = f"config.{section} = dict(**{given!r})\n    return config"
+        text = (workplace / "small.py").read_text()
+        (workplace / "part.py").write_text(text.replace("return config", source))
+        file = open_config("part.py")
+        for name, value in OWN[section].items():
+            word = f"--config.{section}.{name}={value}"
+            assert changed(file, [word])[section] == fields
+        base = tiny() | {section: {}}
+        assert override(base, {})[section] == fields
+        assert override(base, {section: given})[section] == fields
+        last = {f"{section}.{name}": value for name, value in given.items()}
+        assert override(base, last | {section: given})[section] == fields
+
+
+def test_a_deleted_current_folder_is_one_line(workplace, capsys, monkeypatch):
+    (workplace / "gone").mkdir()
+    monkeypatch.chdir(workplace / "gone")
+    (workplace / "gone").rmdir()
+    for command in COMMANDS:
+        line = refused(command, [f"--config={workplace}/small.py"], workplace, capsys)
+        assert "the current folder has been deleted" in line
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,11 @@
 """Grids grow until their best learning rate lies inside, and no further."""
 
+import sys
+
 import pytest
 
 from gnomon.experiments.files import read_json
-from gnomon.experiments.runs import Run, table
+from gnomon.experiments.runs import Run, flatten, table
 from gnomon.experiments.sweep import Sweep, run_widening
 from gnomon.experiments.sweeps import over, product
 from gnomon.experiments.trials import make_trials
@@ -82,3 +84,63 @@ def test_a_sweep_widens_round_by_round_and_a_rerun_adds_nothing(tiny, tmp_path, 
     run_widening(Sweep(trials), tmp_path, {})
     assert read_json(tmp_path / "sweep.json")["trials"] == listed
     assert stamps == {p: p.stat().st_mtime_ns for p in stamps}
+
+
+OWN = """
+import optax
+
+def clipped(learning_rate, clip: float):
+    return optax.chain(optax.clip(clip), optax.sgd(learning_rate))
+
+def counted(learning_rate, period=2):
+    return optax.chain(optax.sgd(learning_rate), optax.scale(period))
+
+def bounded(learning_rate, share=0.5):
+    if not 0.2 <= share <= 1:
+        raise ValueError("share in [0.2, 1]")
+    return optax.chain(optax.sgd(learning_rate), optax.scale(share))
+"""
+
+
+@pytest.mark.parametrize("best", [0, -1])
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize(
+    ("name", "values", "beyond"),
+    [
+        ("clipped.clip", [1, 2, 4], (0.5, 8.0)),  # means a number: whole ones or not
+        ("clipped.clip", [1, 2.5, 5], (0.4, 10.0)),
+        ("counted.period", [1, 2, 4], (None, 8)),  # half a step is none
+        ("counted.period", [2, 4, 8], (1, 16)),
+        ("bounded.share", [0.25, 0.5, 1.0], (None, None)),  # its own bounds
+        ("bounded.share", [0.5, 1], (0.25, None)),
+    ],
+)
+def test_a_grid_of_whole_or_bounded_numbers_is_widened_to_what_its_field_takes(
+    tiny, tmp_path, monkeypatch, name, values, beyond, best, nested
+):
+    (tmp_path / "own_methods.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "own_methods", raising=False)
+    function, _, field = name.partition(".")
+    inner = {"name": f"own_methods.{function}", "learning_rate": 0.1}
+    outer = {"name": "optax.apply_if_finite", "max_consecutive_errors": 3}
+    path = "optimizer.inner" if nested else "optimizer"
+    config = tiny(optimizer=outer | {"inner": inner} if nested else inner)
+    config["tuning"]["field"] = f"inner.{field}" if nested else field
+    base = config | {"tuning": config["tuning"] | {"field": ""}}
+    trials = make_trials(base, over(f"{path}.{field}", values))
+    runs = [
+        Run(
+            trial.id,
+            "A",
+            0,
+            trial.config | {"tuning": config["tuning"]},
+            {"status": "finished", "final": {"loss": abs(i - best % len(values))}},
+            tmp_path,
+        )
+        for i, trial in enumerate(trials)
+    ]
+    added = widened(trials, table(runs), "loss")
+    found = [flatten(trial.config)[f"{path}.{field}"] for trial in added]
+    wanted = [beyond[best]] if beyond[best] is not None else []
+    assert repr(found) == repr(wanted)

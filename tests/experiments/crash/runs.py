@@ -127,7 +127,7 @@ class Train:
     def load(self, workdir: Path) -> Any:
         """The saved state."""
         with self._patched():
-            return train.load_state(workdir)
+            return train.load_state(str(workdir))
 
     def read(self, workdir: Path) -> dict[str, Any]:
         """All that must not depend on what happened on the way."""

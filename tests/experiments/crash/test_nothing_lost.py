@@ -19,6 +19,7 @@ from runs import Eager, Late, Sweep, Train
 
 from gnomon.experiments import chunks, done, files, train
 from gnomon.experiments import sweep as sweep_command
+from gnomon.experiments.errors import UserError
 from gnomon.experiments.files import lock, read_json, write_json
 from gnomon.experiments.interrupt import Interrupted
 from gnomon.experiments.metrics import MetricsWriter, read_metrics
@@ -141,6 +142,26 @@ def test_any_damaged_file_is_made_anew_or_named(kind, which, harm, request, tmp_
         damaged.write_bytes(text)
         _go_on_or_name(broken, workdir, damaged)
         shutil.rmtree(workdir)
+
+
+@pytest.mark.parametrize("name", ["config.json", "result.json"])
+def test_a_file_of_another_trial_is_never_read_as_ones_own(swept, tmp_path, name):
+    workdir = swept.copy("whole", tmp_path)
+    one, other = (workdir / "trials" / t.id / name for t in swept.run.sweep.trials[:2])
+    text = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    other.write_bytes(text)
+    first = min(one, other)
+    # What reads alone says so of the file.
+    with pytest.raises(UserError, match=f"{first} is (not the config|the result) of"):
+        load_runs(workdir)
+    # What trains makes it anew, or says what to delete.
+    for path in (one, other) if name == "result.json" else ():
+        with pytest.raises(ConfigError, match=f"{path} is the result of"):
+            swept.run.run(workdir)
+        path.unlink()
+    swept.assert_ends_as_unbroken(workdir)
+    load_runs(workdir)
 
 
 @pytest.mark.parametrize("keep", [0.0, 0.3, 0.6, 0.95])
