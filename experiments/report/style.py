@@ -108,7 +108,11 @@ def short(value: float) -> str:
 
     >>> [short(v) for v in (0.003, 1e-4, 0.03, 1.0, 30.0, 0.0031623)]
     ['3e-3', '1e-4', '3e-2', '1', '30', '3.16e-3']
+    >>> [short(v) for v in (float("inf"), float("-inf"), float("nan"))]
+    ['inf', '-inf', 'nan']
     """
+    if not np.isfinite(value):
+        return f"{value:g}"
     if 0.1 <= abs(value) < 1e4 or value == 0:
         return f"{value:.3g}"
     mantissa, exponent = f"{value:.2e}".split("e")

@@ -306,7 +306,8 @@ def _cell(
         )
         for key, by_seed in grid.items()
     )
-    settings = tuple(sorted(settings, key=lambda s: (s.learning_rate, str(s.values))))
+    order = lambda s: (np.isnan(s.learning_rate), s.learning_rate, str(s.values))  # noqa: E731
+    settings = tuple(sorted(settings, key=order))
     best, status = _tune(settings, knob)
     compute = table["compute"][rows]
     compute = compute[np.isfinite(compute)]
