@@ -80,9 +80,8 @@ def comparison_rows(analysis: Analysis) -> Rows:
             if one.label == summary.label:
                 rows.append(_comparison_row(one))
         if summary.scales[0] > 1:
-            said = verdict.call(summary.log_interval, summary.seeds, p=summary.p)
-            number = verdict.times(summary.log_speedup, reach=summary.reach)
-            spread = verdict.bracket(summary.log_interval, reach=summary.interval_reach)
+            said = verdict.call(summary.known, summary.seeds, p=summary.p)
+            number, spread = verdict.overall(summary)
             name = f"all ({summary.scales[0]} of {summary.scales[1]})"
             curve = f"{summary.stretched} extrapolated{verdict.STAR}"
             curve = curve if summary.stretched else ""

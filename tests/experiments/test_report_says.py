@@ -1,12 +1,14 @@
 """A report says no more than it knows: a sweep of each kind, through all it writes."""
 
+import html
 import re
 
 import numpy as np
 import pytest
 
+from gnomon.experiments import leaderboard
 from gnomon.experiments.leaderboard import study
-from gnomon.experiments.report import figures
+from gnomon.experiments.report import figures, verdict
 from gnomon.experiments.report.analysis import analyze
 from gnomon.experiments.report.curves import Curve
 from gnomon.experiments.report.family import family
@@ -14,7 +16,7 @@ from gnomon.experiments.report.law import NoLaw, baseline_law
 from gnomon.experiments.report.page import page
 from gnomon.experiments.report.provenance import Provenance
 from gnomon.experiments.report.record import record
-from gnomon.experiments.report.text import terminal
+from gnomon.experiments.report.text import comparison_rows, terminal
 from gnomon.experiments.tables import Stored
 
 LENGTHS = (70, 100, 140)
@@ -61,20 +63,22 @@ def sweep(
     }
 
 
+REPORT = {"baseline": "A", "metric": "validation_loss", "interpolate": False}
+NOWHERE = Provenance(dict(planned=9, finished=9, diverged=0, unfinished=0), {}, [])
+
+
 def everything(table, curves=None, fit=False):
     """All that is written of a sweep: page, JSON, terminal, leaderboard."""
     analysis = analyze(table, "A")
     law = baseline_law(table, analysis, {}) if fit else None
-    counts = dict(planned=9, finished=9, diverged=0, unfinished=0)
-    where = Provenance(counts, {}, [])
-    report = {"baseline": "A", "metric": "validation_loss", "interpolate": False}
+    where = NOWHERE
     return (
         analysis,
         law,
         page(analysis, where, curves or {}, law),
         record(analysis, where, law),
         terminal(analysis, where),
-        study(Stored("s", table, report, {}), page=False)[0],
+        study(Stored("s", table, REPORT, {}), page=False)[0],
     )
 
 
@@ -90,6 +94,7 @@ def told():
 @pytest.mark.parametrize("label", GAINS)
 def test_what_is_extrapolated_says_so_wherever_its_number_is(told, label):
     _, _, html, written, text, board = told
+    board = board.replace("\\", "")
     outside = not 0.7 <= GAINS[label] <= 1.4
     overall = next(one for one in written["overall"] if one["label"] == label)
     assert overall["extrapolated"] is outside
@@ -115,6 +120,69 @@ def test_what_is_extrapolated_says_so_wherever_its_number_is(told, label):
             checked += 1
     assert checked >= 3 + 3 + 2  # terminal and page by scale and overall; leaderboard
     assert headline in text
+
+
+# What the truth is to what runs of 70 to 140 steps can tell of 100: a factor 2 beyond.
+REACH = (70 / 100 / 2, 140 / 100 * 2)
+
+
+def claims(words):
+    """Each speedup and each interval in a text, as what it allows the truth to be."""
+    number = r"(more than |less than )?([\d.]+)[x×]"
+    for sign, value in re.findall(number, words):
+        value = float(value)
+        low = -np.inf if sign.startswith("less") else value - 0.005
+        high = np.inf if sign.startswith("more") else value + 0.005
+        yield low, high
+    for ends in re.findall(r"\[([^\[\]]*\d[^\[\]]*)\]", words):
+        low, high = (end.strip().rstrip("*") for end in ends.split(", "))
+        open_low, open_high = low[0] == "<", high[0] == ">"
+        low, high = (float(end.lstrip("<>")) for end in (low, high))
+        yield (
+            -np.inf if open_low else low - 0.01,
+            np.inf if open_high else high + 0.01,
+        )
+
+
+@pytest.mark.parametrize("noise", [1e-5, 0.02])
+@pytest.mark.parametrize("gain", [0.1, 0.5, 1.0, 2.0, 2.7, 5.0, 50.0])
+def test_nothing_that_is_said_excludes_the_truth(gain, noise):
+    """Over scales of one gain, or of this gain beside one of 1.3, in every place."""
+    for gains in ((gain, gain), (gain, 1.3), (gain, 1 / gain)):
+        parts = [
+            sweep({"C": g}, models=(m,), noise=noise)
+            for g, m in zip(gains, (("mlp", 16), ("mlp", 64)), strict=True)
+        ]
+        table = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+        table["id"] = np.array([str(i) for i in range(len(table["id"]))], object)
+        analysis = analyze(table, "A")
+        (one,) = analysis.summaries
+        truth = np.exp(np.mean(np.log(gains)))
+        outside = [g for g in gains if not REACH[0] <= g <= REACH[1]]
+        assert one.bounded == (bool(outside) and not one.reason)
+        rows = comparison_rows(analysis)
+        board = html.unescape(leaderboard._table(analysis)).replace("\\", "")
+        places = [" ".join(row[2:4]) for row in rows if row[1].startswith("all")]
+        places += [verdict.headline(one, "A").split(" at one scale")[0]]
+        lines = [line for line in board.splitlines() if line.startswith("| C ")]
+        places += [" ".join(line.split(" | ")[1:3]) for line in lines]
+        if one.reason:
+            assert min(outside) < 1 < max(outside)
+            assert not any(list(claims(place)) for place in places)
+            continue
+        for place in places:
+            said = list(claims(place))
+            assert said, place
+            for low, high in said[: 1 + (noise == 1e-5)]:
+                slack = 1 + (3 * noise / 0.3)
+                assert low / slack <= truth <= high * slack, (place, truth)
+            assert ("more than" in place) == (max(gains) > REACH[1]), place
+            assert ("less than" in place) == (min(gains) < REACH[0]), place
+        written = record(analysis, NOWHERE)["overall"][0]
+        assert (written["speedup"] is None) == one.bounded
+        called = rows[-1][-1]
+        assert "faster" not in called or truth > 0.99
+        assert "slower" not in called or truth < 1.01
 
 
 def no_bounds():
