@@ -48,6 +48,7 @@ def defaults() -> ml_collections.ConfigDict:
             mesh=dict(data=1, model=1, rules=()),
             # Probes (`gnomon.experiments.probes`); every 0: off.
             dynamics=dict(free=False, cheap_every=0, full_every=0, layers=""),
+            # Whom to compare with, by what: smaller is better.
             report=dict(baseline="", metric="validation_loss"),
             # The protocol of a sweep: rates added to a grid until its best one is
             # inside; optima read between the points of the grid; lengths added to the

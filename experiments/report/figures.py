@@ -325,10 +325,11 @@ def _rows(analysis: Analysis) -> list[tuple]:
         name = f"all, {s.label}" if several else "all scales"
         if s.scales[0] > 1:
             # An open end goes on from where the runs leave it.
-            limits = [
+            low, high = (
                 end if math.isinf(known) else known
                 for end, known in zip(s.log_interval, s.known, strict=True)
-            ]
+            )
+            limits = (low, high)
             value = (s.log_speedup, s.known, limits, s.reach)
             rows.append((name, s.label, s.reason, *value, overall(s), True))
     return rows

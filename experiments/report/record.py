@@ -102,7 +102,7 @@ def _pair(logs: tuple[float, float], limits: tuple[float, float] = NO_INTERVAL) 
 def _bound(side: int, log: float) -> dict[str, Any] | None:
     """What is known of a speedup that is more (1) or less (-1) than a number."""
     kind = {1: "at least", -1: "at most"}.get(side)
-    return kind and {"kind": kind, "speedup": _factor(log)}
+    return None if kind is None else {"kind": kind, "speedup": _factor(log)}
 
 
 def _summary(s: Summary, baseline: str) -> dict[str, Any]:

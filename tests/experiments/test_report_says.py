@@ -2,12 +2,16 @@
 
 import html
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from gnomon.experiments import leaderboard
+from gnomon.experiments.direction import LARGER
+from gnomon.experiments.errors import UserError
 from gnomon.experiments.leaderboard import study
+from gnomon.experiments.preflight import check_metric
 from gnomon.experiments.report import figures, verdict
 from gnomon.experiments.report.analysis import analyze
 from gnomon.experiments.report.curves import Curve
@@ -17,6 +21,9 @@ from gnomon.experiments.report.page import page
 from gnomon.experiments.report.provenance import Provenance
 from gnomon.experiments.report.record import record
 from gnomon.experiments.report.text import comparison_rows, terminal
+from gnomon.experiments.resolve import ConfigError
+from gnomon.experiments.runs import Run
+from gnomon.experiments.runs import table as tabulated
 from gnomon.experiments.tables import Stored
 
 LENGTHS = (70, 100, 140)
@@ -265,3 +272,66 @@ def test_a_curve_that_is_not_drawn_is_named():
     for cell in cells:
         alone = f"A at {cell.scale.name} (alone there)" in named
         assert alone == (cell.scale.steps != 100)
+
+
+def recording(table, **metrics):
+    """The table of runs that recorded other metrics, each a function of the loss."""
+    runs = []
+    for i, loss in enumerate(table["final.validation_loss"]):
+        row = {name: column[i] for name, column in table.items()}
+        config = {k: v for k, v in row.items() if not k.startswith("final.")}
+        final = {name: float(metric(loss)) for name, metric in metrics.items()}
+        result = {k: row[k] for k in ("parameters", "units", "compute")}
+        result |= {"status": "finished", "final": final}
+        runs.append(Run(row["id"], row["label"], int(row["seed"]), config, result, ""))
+    return tabulated(runs)
+
+
+@pytest.mark.parametrize(("gain", "split"), [(0.7, "validation"), (1.3, "train")])
+def test_what_is_better_is_called_better_whichever_way_its_metric_goes(gain, split):
+    table = recording(
+        sweep({"C": gain}, seeds=3, models=(("mlp", 16),)),
+        **{
+            f"{split}_accuracy": lambda loss: 1 - loss / 20,
+            f"{split}_mistakes": lambda loss: loss / 20,
+            f"{split}_negative_reward": lambda loss: loss,
+        },
+    )
+    recorded = [name[6:] for name in table if name.startswith("final.")]
+    assert f"{split}_error" in recorded
+    for metric in recorded:
+        if metric.endswith("accuracy"):
+            with pytest.raises(UserError, match=f"compare {split}_error, 1 - it"):
+                analyze(table, "A", metric)
+            continue
+        analysis = analyze(table, "A", metric)
+        assert ("faster" if gain > 1 else "slower") in comparison_rows(analysis)[-1][-1]
+        (difference, *_) = [c.difference for c in analysis.comparisons]
+        assert (difference < 0) == (gain > 1)
+    where = analysis.metric.replace("train_", "training ").replace("_", " ")
+    assert f"final {where}" in figures.learning_rates(analysis)[0]
+
+
+@pytest.mark.parametrize("name", sorted(LARGER))
+def test_a_metric_that_should_be_large_is_refused_before_training_and_after(name):
+    for metric in (f"validation_{name}", f"validation_top5_{name}"):
+        state = SimpleNamespace(window={"count": 0, "loss": 0})
+        evaluated = ["loss", metric.removeprefix("validation_")]
+        config = {"report": {"metric": metric}}
+        with pytest.raises(
+            ConfigError, match=r"config\.report\.metric.*larger is better"
+        ):
+            check_metric(config, state, evaluated)
+        with pytest.raises(
+            UserError, match=r"config\.report\.metric.*larger is better"
+        ):
+            analyze({f"final.{metric}": np.zeros(1), "label": ["A"]}, "A", metric)
+        if name == "accuracy":
+            config["report"]["metric"] = metric.replace("accuracy", "error")
+            check_metric(config, state, evaluated)
+
+
+def test_an_accuracy_has_its_error_at_every_step(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "train_accuracy": 0.75}\n')
+    found = Run("a", "A", 0, {}, None, tmp_path).metrics()
+    np.testing.assert_array_equal(found["train_error"], [0.25])
