@@ -49,13 +49,15 @@ class Run(NamedTuple):
         """
         lines: dict[float, dict[str, Any]] = {}
         try:
-            text = (self.path / "metrics.jsonl").read_text(encoding="utf-8")
+            # Bytes that are no text are lines that are no rows.
+            text = (self.path / "metrics.jsonl").read_text("utf-8", errors="replace")
         except FileNotFoundError:
             text = ""
         for line in text.splitlines():
             try:
                 record = from_json(json.loads(line))
-                lines[record["step"]] = lines.get(record["step"], {}) | record
+                if np.isfinite(_number(record["step"])):
+                    lines[record["step"]] = lines.get(record["step"], {}) | record
             except (ValueError, KeyError, TypeError):
                 continue
         rows = [lines[step] for step in sorted(lines)]
