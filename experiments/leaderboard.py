@@ -83,7 +83,7 @@ def _table(analysis: Analysis) -> str:
             said = "the baseline"
             for cell in own:
                 if cell.tuned is None:
-                    said += f"; {why(cell)} at {cell.scale.name}"
+                    said += f"; {why(cell).removeprefix('is ')} at {cell.scale.name}"
             rows.append((label, "1", "", "", str(len(own)), seeds, budget, said))
             continue
         summary = by_label[label]

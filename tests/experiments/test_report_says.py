@@ -335,3 +335,34 @@ def test_an_accuracy_has_its_error_at_every_step(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "train_accuracy": 0.75}\n')
     found = Run("a", "A", 0, {}, None, tmp_path).metrics()
     np.testing.assert_array_equal(found["train_error"], [0.25])
+
+
+def test_any_label_is_drawn_without_a_word_on_the_terminal(capfd):
+    """Warnings are errors here."""
+    odd = ("優化器", "\N{PILE OF POO}", "مرحبا", "$a_{", "a\tb", "x" * 400)
+    for labels in (odd[:-1], odd[-1:]):
+        table = sweep(dict.fromkeys(labels, 1.2), seeds=2, models=(("mlp", 16),))
+        analysis = analyze(table, "A")
+        assert figures.speedups(analysis)
+    assert figures.learning_rates(analysis)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("log", [0.0, 1e-4, 0.002, 0.003, 0.0049, 0.02, 0.5])
+def test_a_number_lies_in_its_own_interval_as_written(log):
+    for sign in (-1, 1):
+        near = [sign * log + step for step in (-3e-3, -1e-4, 0.0, 1e-4, 3e-3)]
+        written = [float(verdict.times(one).rstrip("x")) for one in near]
+        ends = [
+            tuple(map(float, verdict.bracket((low, high))[1:-1].split(", ")))
+            for low, high in zip(near, near[2:], strict=False)
+        ]
+        for value, (low, high) in zip(written[1:], ends, strict=False):
+            assert low <= value <= high
+
+
+def test_the_leaderboard_says_why_the_baseline_is_untuned():
+    table = sweep({"C": 1.2}, seeds=2, models=(("mlp", 16),))
+    kept = table["optimizer.learning_rate"] < 3e-3
+    board = leaderboard._table(analyze({k: v[kept] for k, v in table.items()}, "A"))
+    assert "| the baseline; untuned: optimum at grid edge at" in board
