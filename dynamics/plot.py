@@ -12,12 +12,12 @@ import os
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from gnomon.dynamics.cockpit import cockpit
 
 METRICS = "metrics.jsonl"
-LISTED = 20  # trials that an error names before it stops
+LISTED = 8  # trials that an error names before it stops
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -30,7 +30,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
       ValueError: a line is no JSON object, or there is none.
     """
     rows: list[dict[str, Any]] = []
-    text = path.read_text()
+    text = path.read_text("utf-8", errors="replace")  # what is no text is no row
     for number, line in enumerate(text.splitlines(), start=1):
         try:
             row = json.loads(line)
@@ -68,13 +68,17 @@ def run_folder(workdir: Path, trial: str | None = None) -> Path:
             f"--workdir={workdir}: {wrong}; give the folder of a run, which holds "
             f"{METRICS}, or that of a sweep with --trial=ID"
         )
-    listed = [f"  {name}  {_label(workdir / 'trials' / name)}" for name in found]
-    if len(listed) > LISTED:
-        listed[LISTED:] = [f"  and {len(listed) - LISTED} more"]
+    labels = [_label(workdir / "trials" / name) for name in found[:LISTED]]
+    listed = [
+        f"{name} ({label})" if label else name
+        for name, label in zip(found, labels, strict=False)
+    ]
+    if len(found) > LISTED:
+        listed.append(f"and {len(found) - LISTED} more")
     asked = "" if trial is None else f"no trial {trial!r}; "
     raise ValueError(
-        f"--workdir={workdir} is a sweep: {asked}choose one by --trial=ID of\n"
-        + "\n".join(listed)
+        f"--workdir={workdir} is a sweep: {asked}choose one by --trial=ID of "
+        + "; ".join(listed)
     )
 
 
@@ -115,15 +119,33 @@ def write(path: Path, text: str) -> None:
         raise
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose every error is one line, as those of the other commands are."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends with status 2."""
+        line = " ".join(message.split())
+        line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+        self.exit(2, f"error: {line}\n")
+
+
+def _path(text: str) -> Path:
+    """A path that was given: an empty one would be the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("empty; give a path")
+    return Path(text)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Writes the page of a run; a wrong argument ends with status 2."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
+        allow_abbrev=False,
         prog="python -m gnomon.dynamics.plot",
         description=(__doc__ or "").split("\n")[0],
     )
-    parser.add_argument("--workdir", type=Path, required=True, help="a run or a sweep")
+    parser.add_argument("--workdir", type=_path, required=True, help="a run or a sweep")
     parser.add_argument("--trial", help="the id of one trial of a sweep")
-    parser.add_argument("--output", type=Path, help="default: cockpit.html of the run")
+    parser.add_argument("--output", type=_path, help="default: cockpit.html of the run")
     options = parser.parse_args(argv)
     try:
         folder = run_folder(options.workdir, options.trial)

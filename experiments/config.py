@@ -48,6 +48,7 @@ def defaults() -> ml_collections.ConfigDict:
             mesh=dict(data=1, model=1, rules=()),
             # Probes (`gnomon.experiments.probes`); every 0: off.
             dynamics=dict(free=False, cheap_every=0, full_every=0, layers=""),
+            # Whom to compare with, by what: smaller is better.
             report=dict(baseline="", metric="validation_loss"),
             # The protocol of a sweep: rates added to a grid until its best one is
             # inside; optima read between the points of the grid; lengths added to the
@@ -399,10 +400,41 @@ def validate(config: Mapping) -> None:
                 f" field {field!r}{hint}"
             )
     check_optimizer(config["optimizer"])
-    field = config["tuning"].get("field", "")
-    if field and field not in config["optimizer"]:
-        hint = did_you_mean(field, config["optimizer"])
-        raise ConfigError(
-            f"config.tuning.field={field!r}: config.optimizer has no such field{hint}"
-        )
+    _check_knob(config)
     check_components(config)
+
+
+def _check_knob(config: Mapping) -> None:
+    """Refuses a ``tuning.field`` that is no number of the optimizer."""
+    field = config["tuning"].get("field", "")
+    if not field:
+        return
+    node: Any = config["optimizer"]
+    fix = (
+        "; where the optimizers of a sweep differ, override tuning.field beside each"
+        " ('' finds it)"
+    )
+    for part in field.split("."):
+        if not isinstance(node, Mapping) or part not in node:
+            hint = did_you_mean(field, _numbers(config["optimizer"]))
+            raise ConfigError(
+                f"config.tuning.field={field!r}: config.optimizer has no such"
+                f" field{hint}{fix}"
+            )
+        node = node[part]
+    if not isinstance(node, int | float) or isinstance(node, bool):
+        raise ConfigError(
+            f"config.tuning.field={field!r}: config.optimizer.{field} is {node!r}, not"
+            f" a number{fix}"
+        )
+
+
+def _numbers(section: Mapping, prefix: str = "") -> list[str]:
+    """The dotted names of the numbers in a section."""
+    found = []
+    for key, value in section.items():
+        if isinstance(value, Mapping):
+            found += _numbers(value, f"{prefix}{key}.")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            found.append(prefix + key)
+    return found

@@ -61,7 +61,11 @@ def _parsed(path: str, inode: int, modified: int, size: int) -> dict[str, Any] |
     except ConfigError as error:
         logging.warning("%s; it counts as not done", error)
         return None
-    if isinstance(found, dict) and isinstance(found.get("status"), str):
+    status = found.get("status") if isinstance(found, dict) else None
+    # One of another status is refused by its reader, whatever else it lacks.
+    if isinstance(status, str) and (
+        status not in STATUSES or isinstance(found.get("final"), dict)
+    ):
         return found
     logging.warning("%s is not a result; it counts as not done", path)
     return None

@@ -83,7 +83,7 @@ def _table(analysis: Analysis) -> str:
             said = "the baseline"
             for cell in own:
                 if cell.tuned is None:
-                    said += f"; {why(cell)} at {cell.scale.name}"
+                    said += f"; {why(cell).removeprefix('is ')} at {cell.scale.name}"
             rows.append((label, "1", "", "", str(len(own)), seeds, budget, said))
             continue
         summary = by_label[label]
@@ -91,7 +91,8 @@ def _table(analysis: Analysis) -> str:
             said = f"no speedup: {summary.reason}"
             rows.append((label, "-", "-", "-", "0", seeds, budget, said))
             continue
-        said = verdict.call(summary.log_interval, summary.seeds, p=summary.p)
+        said = verdict.call(summary.known, summary.seeds, p=summary.p)
+        number, spread = verdict.overall(summary)
         beside = verdict.extrapolation(summary, analysis.baseline)
         trend = "-"
         if summary.slope == summary.slope:
@@ -102,8 +103,8 @@ def _table(analysis: Analysis) -> str:
         rows.append(
             (
                 label,
-                verdict.times(summary.log_speedup, reach=summary.reach),
-                verdict.bracket(summary.log_interval, reach=summary.interval_reach),
+                number,
+                spread,
                 trend,
                 f"{summary.scales[0]} of {summary.scales[1]}",
                 seeds,

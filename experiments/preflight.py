@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from gnomon.experiments.direction import names_with_errors, why_not
 from gnomon.experiments.errors import UserError
 from gnomon.experiments.resolve import ConfigError, build, did_you_mean
 from gnomon.experiments.signature import path_name, signature
@@ -213,7 +214,7 @@ def check_fixed(before: Any, after: Any, name: str) -> None:
 
 
 def check_metric(config: Mapping, state: Any, evaluated: Collection[str]) -> None:
-    """Refuses a metric to compare that no trial will record.
+    """Refuses a metric to compare that no trial will record, or that should be large.
 
     Args:
       config: the config.
@@ -226,10 +227,12 @@ def check_metric(config: Mapping, state: Any, evaluated: Collection[str]) -> Non
     metric = config["report"].get("metric", "validation_loss")
     sums = [name for name in state.window if name not in ("count", "learning_rate")]
     known = [f"validation_{name}" for name in evaluated]
-    known += [f"train_{name}" for name in sums]
+    known = names_with_errors([*known, *(f"train_{name}" for name in sums)])
     if metric not in known:
-        hint = did_you_mean(metric, known)
+        hint = did_you_mean(metric, [name for name in known if not why_not(name)])
         raise ConfigError(f"config.report.metric={metric!r}: not recorded{hint}")
+    if wrong := why_not(metric):
+        raise ConfigError(f"config.report.metric={metric!r}: {wrong}")
 
 
 def check_baselines(labels: Collection[str], baselines: Collection[str]) -> None:

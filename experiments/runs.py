@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gnomon.experiments.direction import with_errors
 from gnomon.experiments.done import read_result
 from gnomon.experiments.errors import UserError
 from gnomon.experiments.fields import identity
@@ -44,25 +45,29 @@ class Run(NamedTuple):
 
         Lines are sorted by `step`. Of a step that was written twice, by a run that
         was cut off and resumed, the later line counts; a half-written line is left
-        out. A trial without the file gives just an empty ``step``.
+        out. A trial without the file gives just an empty ``step``. Beside an accuracy
+        there is its error (`gnomon.experiments.direction`).
         """
         lines: dict[float, dict[str, Any]] = {}
         try:
-            text = (self.path / "metrics.jsonl").read_text(encoding="utf-8")
+            # Bytes that are no text are lines that are no rows.
+            text = (self.path / "metrics.jsonl").read_text("utf-8", errors="replace")
         except FileNotFoundError:
             text = ""
         for line in text.splitlines():
             try:
                 record = from_json(json.loads(line))
-                lines[record["step"]] = lines.get(record["step"], {}) | record
+                if np.isfinite(_number(record["step"])):
+                    lines[record["step"]] = lines.get(record["step"], {}) | record
             except (ValueError, KeyError, TypeError):
                 continue
         rows = [lines[step] for step in sorted(lines)]
         names = {"step": None} | {name: None for row in rows for name in row}
-        return {
+        columns = {
             name: np.array([_number(row.get(name)) for row in rows], dtype=np.float64)
             for name in names
         }
+        return with_errors(columns)
 
 
 def load_runs(workdir: str | os.PathLike[str]) -> list[Run]:
@@ -142,9 +147,10 @@ def table(runs: Iterable[Run]) -> dict[str, np.ndarray]:
     Returns:
       Columns ``id``, ``label``, ``seed`` and ``status``; from the results
       ``parameters``, ``compute`` (FLOPs of the whole training), ``units``
-      (tokens or examples seen), ``seconds`` and ``final.<metric>``; and one column
-      for each leaf of the configs under its dotted name. A column of numbers is
-      float64 with NaN for a missing value, any other is an object array with None.
+      (tokens or examples seen), ``seconds`` and ``final.<metric>``, beside an accuracy
+      its error (`gnomon.experiments.direction`); and one column for each leaf of the
+      configs under its dotted name. A column of numbers is float64 with NaN for a
+      missing value, any other is an object array with None.
 
     Example:
       >>> config = {"label": "AdamW", "seed": 0, "steps": 9, "model": {"width": 8}}
@@ -161,8 +167,9 @@ def table(runs: Iterable[Run]) -> dict[str, np.ndarray]:
         row |= {"seed": run.seed}
         for name in ("parameters", "compute", "units", "seconds"):
             row[name] = _number(result.get(name))
-        for name, value in (result.get("final") or {}).items():
-            row[f"final.{name}"] = _number(value)
+        final = result.get("final") or {}
+        final = with_errors({name: _number(value) for name, value in final.items()})
+        row |= {f"final.{name}": value for name, value in final.items()}
         rows.append(row)
     names = {name: None for row in rows for name in row}
     return {name: _column([row.get(name) for row in rows]) for name in names}

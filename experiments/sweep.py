@@ -229,7 +229,9 @@ def run_sweep(
                 continue
 
             def watch(tick: engine.Tick, before: int = before) -> None:
-                loss = None if tick.losses is None else float(np.nanmin(tick.losses))
+                # NaN where every lane has diverged, without a warning.
+                losses = None if tick.losses is None else np.ravel(tick.losses)
+                loss = None if losses is None else float(np.fmin.reduce(losses))
                 progress.update(before + tick.step * tick.lanes, loss=loss)
 
             with claimed.lock:

@@ -87,7 +87,8 @@ def define(values: flags.FlagValues) -> None:
     string = functools.partial(flags.DEFINE_string, flag_values=values)
     string("workdir", None, "The sweep's folder, read and written to.")
     string("baseline", "", "The label to compare with, instead of the config's.")
-    string("metric", "", "The final metric to compare, instead of the config's.")
+    metric = "The final metric to compare, instead of the config's; smaller is better"
+    string("metric", "", f"{metric}, so validation_error and not validation_accuracy.")
 
 
 def _started(values: flags.FlagValues) -> None:

@@ -68,7 +68,8 @@ def analyze(
       interpolate: Read tuned losses between the points of the grids.
 
     Raises:
-      UserError: No trial has the baseline's label, or none recorded the metric.
+      UserError: No trial has the baseline's label, or none recorded the metric, or
+        larger is better.
     """
     labels = [str(label) for label in dict.fromkeys(table["label"])]
     baseline = baseline or labels[0]

@@ -27,7 +27,7 @@ from gnomon.experiments.report.style import (
     to_svg,
 )
 from gnomon.experiments.report.tuning import Cell, Scale
-from gnomon.experiments.report.verdict import bracket, times
+from gnomon.experiments.report.verdict import bracket, overall, times
 from gnomon.experiments.scaling.fit import Fit
 
 PANEL = (350, 270)
@@ -315,14 +315,23 @@ def _rows(analysis: Analysis) -> list[tuple]:
         for c in analysis.comparisons:
             if c.scale == scale:
                 name = f"{scale.name}, {c.label}" if several else scale.name
-                value = (c.log_speedup, c.log_interval, c.limits, c.reach, c.reach)
-                rows.append((name, c.label, c.reason, *value, False))
+                value = (c.log_speedup, c.log_interval, c.limits, c.reach)
+                words = (
+                    times(c.log_speedup, c.limits, c.reach),
+                    bracket(c.log_interval, c.limits, c.reach),
+                )
+                rows.append((name, c.label, c.reason, *value, words, False))
     for s in analysis.summaries:
         name = f"all, {s.label}" if several else "all scales"
         if s.scales[0] > 1:
-            reaches = (s.reach, s.interval_reach)
-            value = (s.log_speedup, s.log_interval, NO_INTERVAL, *reaches)
-            rows.append((name, s.label, s.reason, *value, True))
+            # An open end goes on from where the runs leave it.
+            low, high = (
+                end if math.isinf(known) else known
+                for end, known in zip(s.log_interval, s.known, strict=True)
+            )
+            limits = (low, high)
+            value = (s.log_speedup, s.known, limits, s.reach)
+            rows.append((name, s.label, s.reason, *value, overall(s), True))
     return rows
 
 
@@ -345,15 +354,15 @@ def _speedup_limits(rows: Sequence[tuple]) -> tuple[float, float]:
 def _speedup_row(
     axes: Axes, y: int, row: tuple, look: Look, view: tuple[float, float]
 ) -> None:
-    _, _, reason, log, interval, limits, reach, interval_reach, overall = row
+    _, _, reason, log, interval, limits, reach, said, total = row
     at = axes.get_yaxis_transform()
     if reason:
         words = "untuned" if "untuned" in reason else "no speedup"
         axes.text(1.02, y, words, transform=at, va="center", color=FAINT)
         return
-    shown = times(log, limits, reach).replace("x", "×")
+    shown = said[0].replace("x", "×")
     known = interval != NO_INTERVAL
-    weight = "bold" if overall and known else "normal"
+    weight = "bold" if total and known else "normal"
     axes.text(
         1.02,
         y - 0.17 * known,
@@ -364,11 +373,10 @@ def _speedup_row(
         fontweight=weight,
     )
     if known:
-        words = bracket(interval, limits, interval_reach)
         axes.text(
             1.02,
             y + 0.2,
-            words,
+            said[1],
             transform=at,
             va="center",
             color=FAINT,
@@ -381,8 +389,8 @@ def _speedup_row(
             np.exp(ends),
             [y, y],
             color=look.color,
-            linewidth=4 if overall else 2.6,
-            alpha=0.9 if overall else 0.55,
+            linewidth=4 if total else 2.6,
+            alpha=0.9 if total else 0.55,
         )
         # An arrow where the interval goes on beyond what is shown.
         for end, shown, mark in zip(interval, ends, ("<", ">"), strict=True):
@@ -392,8 +400,8 @@ def _speedup_row(
     axes.plot(
         math.exp(inside),
         y,
-        "D" if overall else look.marker,
-        markersize=8 if overall else 7,
+        "D" if total else look.marker,
+        markersize=8 if total else 7,
         markerfacecolor="white" if beyond(log, reach) else look.color,
         markeredgecolor=look.color if beyond(log, reach) else "white",
         zorder=4,

@@ -9,7 +9,7 @@ from gnomon.experiments.report.knob import LEARNING_RATE
 from gnomon.experiments.report.law import Law, NoLaw
 from gnomon.experiments.report.profiles import Profiles
 from gnomon.experiments.report.provenance import Provenance
-from gnomon.experiments.report.speedup import NO_INTERVAL, Comparison, Summary
+from gnomon.experiments.report.speedup import NO_INTERVAL, Comparison, Summary, beyond
 from gnomon.experiments.report.text import verdict_lines
 from gnomon.experiments.report.tuning import Cell, Setting
 
@@ -31,9 +31,9 @@ def record(
     Returns:
       Sections ``verdicts`` (sentences), ``overall``, ``comparisons``, ``cells``
       (grids with losses and trial ids), ``trials`` and ``provenance``. Speedups are
-      factors; an end of an interval outside ``limits`` is null, since the
-      baseline's runs cannot tell it. What lies beyond the baseline's own runs is
-      ``extrapolated``.
+      factors; one outside ``limits``, or an end of an interval there, is null, since
+      the baseline's runs cannot tell it, and ``bound`` says what they do tell. What
+      lies beyond the baseline's own runs is ``extrapolated``.
     """
     base = analysis.baseline
     said = {
@@ -99,11 +99,21 @@ def _pair(logs: tuple[float, float], limits: tuple[float, float] = NO_INTERVAL) 
     return [_factor(log, limits) for log in logs]
 
 
+def _bound(side: int, log: float) -> dict[str, Any] | None:
+    """What is known of a speedup that is more (1) or less (-1) than a number."""
+    kind = {1: "at least", -1: "at most"}.get(side)
+    return None if kind is None else {"kind": kind, "speedup": _factor(log)}
+
+
 def _summary(s: Summary, baseline: str) -> dict[str, Any]:
     return {
         "label": s.label,
-        "speedup": _factor(s.log_speedup),
-        "interval": _pair(s.log_interval),
+        "speedup": _factor(s.log_speedup) if not s.bound else None,
+        "interval": [
+            None if side else _factor(end)
+            for end, side in zip(s.log_interval, s.open, strict=True)
+        ],
+        "bound": _bound(s.bound, s.log_speedup),
         "seeds": s.seeds,
         "scales_compared": s.scales[0],
         "scales": s.scales[1],
@@ -121,13 +131,7 @@ def _summary(s: Summary, baseline: str) -> dict[str, Any]:
 
 
 def _comparison(c: Comparison, analysis: Analysis) -> dict[str, Any]:
-    bound = None
-    if not c.reason and c.bounded:
-        above = c.log_speedup > c.limits[1]
-        bound = {
-            "kind": "at least" if above else "at most",
-            "speedup": _factor(c.limits[1] if above else c.limits[0]),
-        }
+    side = 0 if c.reason else beyond(c.log_speedup, c.limits)
     trials = [
         trial
         for label in (c.label, analysis.baseline)
@@ -140,7 +144,7 @@ def _comparison(c: Comparison, analysis: Analysis) -> dict[str, Any]:
         "speedup": _factor(c.log_speedup, c.limits),
         "interval": _pair(c.log_interval, c.limits),
         "limits": _pair(c.limits),
-        "bound": bound,
+        "bound": _bound(side, c.limits[1] if side > 0 else c.limits[0]),
         "curve": c.curve or None,
         "extrapolated": c.extrapolated,
         "interval_extrapolated": c.interval_extrapolated,

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -89,7 +90,11 @@ def to_svg(figure: Figure, name: str, title: str) -> str:
     """
     buffer = io.StringIO()
     none = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    with matplotlib.rc_context(_PARAMETERS):
+    with matplotlib.rc_context(_PARAMETERS), warnings.catch_warnings():
+        # A reader's own font has what Matplotlib's lacks, since text stays text; and a
+        # label that is too long for its picture is cut off or overlaps.
+        warnings.filterwarnings("ignore", "Glyph ", UserWarning)
+        warnings.filterwarnings("ignore", "constrained_layout not applied", UserWarning)
         figure.savefig(buffer, format="svg", metadata=none, transparent=True)
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
@@ -108,7 +113,11 @@ def short(value: float) -> str:
 
     >>> [short(v) for v in (0.003, 1e-4, 0.03, 1.0, 30.0, 0.0031623)]
     ['3e-3', '1e-4', '3e-2', '1', '30', '3.16e-3']
+    >>> [short(v) for v in (float("inf"), float("-inf"), float("nan"))]
+    ['inf', '-inf', 'nan']
     """
+    if not np.isfinite(value):
+        return f"{value:g}"
     if 0.1 <= abs(value) < 1e4 or value == 0:
         return f"{value:.3g}"
     mantissa, exponent = f"{value:.2e}".split("e")

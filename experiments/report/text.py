@@ -35,20 +35,25 @@ def tuned_rows(analysis: Analysis) -> Rows:
 def _tuned_row(cell: Cell, knob: str) -> list[str]:
     optimum, size = cell.optimum, cell.scale.parameters
     others = {} if optimum is None else dict(optimum.values)
-    others.pop(cell.knob.field, None)
+    value = cell.lowest[0]
+    if not math.isnan(value):
+        others.pop(cell.knob.field, None)
     loss = "-"
     if optimum is not None:
         loss = f"{cell.lowest[1]:.4f}"
         if len(cell.seeds) > 1:
             loss += f" ± {np.std(optimum.losses, ddof=1):.4f}"
-    rate = "-" if optimum is None else short(cell.lowest[0])
+    if optimum is None:
+        rate = "-"
+    else:
+        rate = "none" if math.isnan(value) else f"{knob} {short(value)}".strip()
     diverged = sum(t == "diverged" for s in cell.settings for t in s.statuses)
     return [
         cell.label,
         cell.scale.name,
         "-" if math.isnan(size) else f"{size:,.0f}",
         "-" if math.isnan(cell.compute) else f"{flops(cell.compute)}FLOP",
-        f"{knob} {rate}".strip() if rate != "nan" else "none",
+        rate,
         ", ".join(f"{k.partition('.')[2]} {v}" for k, v in others.items()),
         loss,
         str(len(cell.seeds)),
@@ -75,9 +80,8 @@ def comparison_rows(analysis: Analysis) -> Rows:
             if one.label == summary.label:
                 rows.append(_comparison_row(one))
         if summary.scales[0] > 1:
-            said = verdict.call(summary.log_interval, summary.seeds, p=summary.p)
-            number = verdict.times(summary.log_speedup, reach=summary.reach)
-            spread = verdict.bracket(summary.log_interval, reach=summary.interval_reach)
+            said = verdict.call(summary.known, summary.seeds, p=summary.p)
+            number, spread = verdict.overall(summary)
             name = f"all ({summary.scales[0]} of {summary.scales[1]})"
             curve = f"{summary.stretched} extrapolated{verdict.STAR}"
             curve = curve if summary.stretched else ""

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from gnomon.experiments.direction import why_not
 from gnomon.experiments.errors import UserError
 from gnomon.experiments.fields import OBSERVING, OPERATIONAL, PLACEMENT
 from gnomon.experiments.report.interpolation import lowest, neighbors
@@ -187,14 +188,19 @@ def cells(table: Table, metric: str, interpolate: bool = False) -> list[Cell]:
       and length.
 
     Raises:
-      UserError: No finished trial recorded the metric.
+      UserError: No finished trial recorded the metric, or larger is better.
     """
     losses = table.get(f"final.{metric}")
     if losses is None:
-        known = [name[6:] for name in table if name.startswith("final.")]
+        names = [name[6:] for name in table if name.startswith("final.")]
+        known = [name for name in names if not why_not(name)]
         have = f"there are: {', '.join(known)}" if known else "no trial has finished"
         have += "; report takes another as --metric" if known else ""
         raise UserError(f"config.report.metric={metric!r}: not recorded; {have}")
+    if wrong := why_not(metric):
+        raise UserError(
+            f"config.report.metric={metric!r}: {wrong}; report takes it as --metric"
+        )
     scale_of = _scales(table)
     labels = list(dict.fromkeys(table["label"]))
     rows: dict[tuple[str, Scale], list[int]] = {}
@@ -306,7 +312,8 @@ def _cell(
         )
         for key, by_seed in grid.items()
     )
-    settings = tuple(sorted(settings, key=lambda s: (s.learning_rate, str(s.values))))
+    order = lambda s: (np.isnan(s.learning_rate), s.learning_rate, str(s.values))  # noqa: E731
+    settings = tuple(sorted(settings, key=order))
     best, status = _tune(settings, knob)
     compute = table["compute"][rows]
     compute = compute[np.isfinite(compute)]

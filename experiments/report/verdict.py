@@ -26,10 +26,16 @@ def _digits(factor: float) -> str:
     return found
 
 
-def times(log: float, limits: Pair = NO_INTERVAL, reach: Pair = NO_INTERVAL) -> str:
+def times(
+    log: float,
+    limits: Pair = NO_INTERVAL,
+    reach: Pair = NO_INTERVAL,
+    bound: int = 0,
+) -> str:
     """A log speedup as a factor; beyond the limits as a bound.
 
-    What lies outside of ``reach`` is extrapolated and carries a star.
+    What lies outside of ``reach`` is extrapolated and carries a star. With ``bound``
+    the number itself is one: the truth is more (1) or less (-1).
 
     >>> times(0.0), times(2.0, limits=(-1.0, 1.0)), times(0.3, reach=(-0.2, 0.2))
     ('1.00x', 'more than 2.72x', '1.35x*')
@@ -37,19 +43,21 @@ def times(log: float, limits: Pair = NO_INTERVAL, reach: Pair = NO_INTERVAL) -> 
     if math.isnan(log):
         return "-"
     star = STAR * bool(beyond(log, reach))
-    if log < limits[0]:
-        return f"less than {_digits(math.exp(limits[0]))}x{star}"
-    if log > limits[1]:
-        return f"more than {_digits(math.exp(limits[1]))}x{star}"
-    return f"{math.exp(log):.2f}x{star}"
+    words = ("", "more than ", "less than ")[bound or beyond(log, limits)]
+    inside = min(max(log, limits[0]), limits[1])
+    return f"{words}{_digits(math.exp(inside))}x{star}"
 
 
 def bracket(
-    interval: Pair, limits: Pair = NO_INTERVAL, reach: Pair = NO_INTERVAL
+    interval: Pair,
+    limits: Pair = NO_INTERVAL,
+    reach: Pair = NO_INTERVAL,
+    bounds: tuple[int, int] = (0, 0),
 ) -> str:
     """An interval of log speedup as factors; open where it leaves the limits.
 
-    An end outside of ``reach`` is extrapolated and carries a star.
+    An end outside of ``reach`` is extrapolated and carries a star. ``bounds`` says of
+    each end, as `times` does, whether it is a bound itself.
 
     >>> bracket((-0.1, 0.1)), bracket((0.0, 3.0), limits=(-1.0, 1.0))
     ('[0.90, 1.11]', '[1.00, >2.72]')
@@ -59,15 +67,25 @@ def bracket(
     if interval == NO_INTERVAL:
         return "[no interval]"
     ends = []
-    for end in interval:
+    for end, bound in zip(interval, bounds, strict=True):
         inside = min(max(end, limits[0]), limits[1])
-        sign = "" if inside == end else "<" if end < inside else ">"
+        sign = ("", ">", "<")[bound or beyond(end, limits)]
         star = STAR * bool(beyond(end, reach))
         known = (
             f"{sign}{_digits(math.exp(inside))}{star}" if math.isfinite(inside) else ""
         )
         ends.append(known or "unbounded")
     return f"[{ends[0]}, {ends[1]}]"
+
+
+def overall(summary: Summary) -> tuple[str, str]:
+    """The speedup over all scales and its interval, in tables and sentences."""
+    return (
+        times(summary.log_speedup, reach=summary.reach, bound=summary.bound),
+        bracket(
+            summary.log_interval, reach=summary.interval_reach, bounds=summary.open
+        ),
+    )
 
 
 def call(
@@ -116,7 +134,7 @@ def comparison(one: Comparison, baseline: str) -> str:
     if one.seeds < 2 or one.log_interval == NO_INTERVAL:
         return (
             f"{one.label} against {baseline} at {one.scale.name}: {said} (the estimate"
-            f" alone is {number}{beside and f', {beside}'})."
+            f" alone is {number}{beside and f'; {beside}'})."
         )
     spread = bracket(one.log_interval, one.limits, one.reach)
     return (
@@ -161,16 +179,14 @@ def headline(summary: Summary, baseline: str) -> str:
     where = f"over {compared} scales" if compared > 1 else "at the one scale compared"
     if compared < wanted:
         where += f" (of {wanted})"
-    said = call(summary.log_interval, summary.seeds, p=summary.p)
-    number = times(summary.log_speedup, reach=summary.reach)
-    number = ("bounded at " if summary.bounded else "") + number
+    said = call(summary.known, summary.seeds, p=summary.p)
+    number, spread = overall(summary)
     beside = extrapolation(summary, baseline)
     if not summary.decided:
         return (
             f"{summary.label} against {baseline} {where}: {said} (the estimate alone is"
-            f" {number}{beside and f', {beside}'})."
+            f" {number}{beside and f'; {beside}'})."
         )
-    spread = bracket(summary.log_interval, reach=summary.interval_reach)
     return (
         f"{summary.label} is {number} {spread} as fast as {baseline} {where}"
         f"{beside and f' ({beside})'}: {said}."
@@ -196,9 +212,9 @@ def trend(summary: Summary) -> str:
     else:
         # A gain or a lag is named only where the overall verdict has one.
         rises, falls = "speedup rises", "speedup falls"
-        if summary.log_interval[0] > 0:
+        if summary.known[0] > 0:
             rises, falls = "gain grows", "gain shrinks"
-        elif summary.log_interval[1] < 0:
+        elif summary.known[1] < 0:
             rises, falls = "lag closes", "lag widens"
         said = f"{whose} {rises if low > 0 else falls} as the model grows"
     few = ", from two sizes only" if summary.sizes == 2 else ""

@@ -248,6 +248,45 @@ def test_a_folder_without_a_run_is_an_error_with_the_fix(tmp_path, capsys, name)
     assert "give the folder of a run" in error
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "--workdir"),
+        (["--workdir="], "--workdir: empty"),
+        (["--workdir=."], "is a sweep: choose one by --trial=ID of 0"),
+        (["--workdir=.", "--trial="], "no trial ''"),
+        (["--workdir=.", "--trial=x\ny\x1b[2J"], "no trial 'x"),
+        (["--workdir=trials/0", "--output="], "--output: empty"),
+        (["--workdir=trials/0", "--output=absent/p.html"], "make its folder first"),
+        (["--workdir=trials/0", "--output=trials"], "trials"),
+        (["--workdir=broken"], "broken/metrics.jsonl, line 7"),
+        (["--workdir=binary"], "binary/metrics.jsonl, line 1"),
+        (["--work=trials/0"], "--work"),
+        (["--workdir=trials/0", "--what"], "--what"),
+        (["trials/0"], "--workdir"),
+    ],
+)
+def test_every_error_of_the_command_is_one_line(
+    tmp_path, monkeypatch, capsys, words, said
+):
+    monkeypatch.chdir(tmp_path)
+    for trial in range(12):
+        planted(tmp_path / "trials" / str(trial))
+    planted(tmp_path / "broken", tail="oops\n")
+    (tmp_path / "binary").mkdir()
+    (tmp_path / "binary" / plot.METRICS).write_bytes(b"\xff\xfe{]\n")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(SystemExit) as ended:
+        plot.main(words)
+    line = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert line.startswith("error: ")
+    assert line.count("\n") == 1
+    assert line[:-1].isprintable()
+    assert said in line
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_a_broken_line_is_named(tmp_path):
     run = planted(tmp_path, tail="oops\n")
     with pytest.raises(ValueError, match="line 7"):

@@ -16,7 +16,10 @@ from gnomon.experiments.files import from_json, jsonable, read_json
 from gnomon.experiments.metrics import MetricsWriter, read_metrics
 from gnomon.experiments.ranges import FIELDS, OPTIMIZER, Number, Switch, Whole
 from gnomon.experiments.report import write_report
+from gnomon.experiments.report.analysis import analyze
 from gnomon.experiments.report.knob import Knob, knob_of
+from gnomon.experiments.report.style import short
+from gnomon.experiments.report.text import tuned_rows
 from gnomon.experiments.report.tuning import cells
 from gnomon.experiments.resolve import ConfigError
 from gnomon.experiments.runs import Run, load_runs, table
@@ -126,6 +129,54 @@ def test_every_knob_goes_from_the_folder_to_table_tuning_and_picture(
     assert ("∞" in page) == (INF in GRIDS[field])
 
 
+# What a grid tunes may be no number at all: a choice by name, or a bound left out.
+ODD_GRIDS = {
+    "kind": ("a", "b", "c"),
+    "clip": (None, 0.1, 1.0),
+    "threshold": (INF, INF, INF),
+    "": (0.0, 0.0, 0.0),
+}
+
+
+def test_a_report_is_written_wherever_the_best_of_any_grid_lies(folder_of):
+    rows, best = [], {}
+    for field, values in {**GRIDS, **ODD_GRIDS}.items():
+        for at in range(3):
+            label = f"{field} {at}"
+            best[label] = field, values[at]
+            for i in (0, 1, 2) if len(set(values)) > 1 else (at,):
+                rows += [
+                    {
+                        "label": label,
+                        "optimizer": nested(field, values[i]) if field else {},
+                        "loss": 2.0 + (i - at) ** 2 + 0.01 * seed,
+                        "seed": seed,
+                        "tuning": {"field": field if at == 1 else ""},
+                    }
+                    for seed in (0, 1)
+                ]
+    workdir = folder_of(rows)
+    text = write_report(workdir)
+    found = strict((workdir / "report.json").read_text())
+    for cell in found["cells"]:
+        field, value = best[cell["label"]]
+        if field:
+            assert (
+                from_json(cell["optimum"]["values"]).get(f"optimizer.{field}", INF)
+                == value
+            )
+        shown = next(
+            line for line in text.splitlines() if line.startswith(f"{cell['label']} ")
+        )
+        if isinstance(value, float) and cell["knob"]:
+            assert f" {short(value)} " in shown
+        else:
+            assert " none " in shown
+            assert not isinstance(value, str) or f"{field} {value} " in shown
+    between = analyze(table(load_runs(workdir)), interpolate=True)
+    assert len(tuned_rows(between)) == len(best) + 1
+
+
 @pytest.mark.parametrize("loss", [None, NAN, INF, -INF])
 def test_a_loss_that_is_no_number_is_a_diverged_trial_at_every_stage(
     folder_of, tmp_path, loss
@@ -216,6 +267,10 @@ def test_every_line_is_valid_and_its_scale_is_widened(tiny, tmp_path, line):
     ]
     columns = table(runs)
     assert knob_of(columns, np.arange(2)) == Knob(f"optimizer.{field}")
+    # Named, it is the same, however deep it lies.
+    named = override(trials[0].config, {"tuning.field": field})
+    assert make_trials(named, [{}])[0].id == trials[0].id
+    assert "0.5" in " ".join(tuned_rows(analyze(columns, metric="loss"))[1])
     (added,) = widened(trials, columns, "loss")
     value = Knob(f"optimizer.{field}").beyond(0.5, 0.25)
     assert added.config == override(trials[0].config, {f"optimizer.{field}": value})

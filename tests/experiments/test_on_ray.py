@@ -133,5 +133,5 @@ def test_steps_are_read_from_the_metrics_of_a_running_trial(small, tmp_path):
     with open(folder / "metrics.jsonl", "a") as file:
         file.write('{"step": 30')  # a row that is being written
     assert on_ray.steps_taken(tmp_path, trial) == 2999
-    write_json(folder / "result.json", {"status": "finished"})
+    write_json(folder / "result.json", {"status": "finished", "final": {}})
     assert on_ray.steps_taken(tmp_path, trial) == trial.config["steps"]

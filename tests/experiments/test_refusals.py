@@ -148,6 +148,8 @@ FLAGS = [
     ("--config.optimizer.b1=1.5", "config.optimizer.b1=1.5: needs a number"),
     ("--config.report.metric=validation_los", "did you mean 'validation_loss'"),
     ("--config.tuning.field=learning_rat", "did you mean 'learning_rate'"),
+    ("--config.tuning.field=learning_rate.b1", "override tuning.field beside each"),
+    ("--config.tuning.field=name", "is 'optax.adamw', not a number"),
     ("--workdir=", "--workdir: missing"),
     ("--workdir=a_file", "a_file is a file; give a folder"),
     ("--workdir=a_file/below", "a_file is a file; give a folder"),

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from gnomon.experiments.errors import UserError
 from gnomon.experiments.runs import load_runs, table
 
 
@@ -88,3 +89,39 @@ def test_the_table_has_a_column_a_field_and_marks_what_is_missing(tmp_path):
     np.testing.assert_array_equal(columns["parameters"], [100, np.nan])
     assert list(columns["status"]) == ["finished", "unfinished"]
     assert columns["model.name"].dtype == object
+
+
+ODD = [3, None, [], {}, "x", True]
+
+
+@pytest.mark.parametrize("field", [*DONE, "final.validation_loss"])
+def test_a_result_of_another_form_is_read_or_named(tmp_path, field):
+    """It never counts as done without a final value."""
+    for i, value in enumerate([*ODD, "absent"]):
+        result = dict(DONE)
+        if field == "final.validation_loss":
+            result["final"] = {"validation_loss": value}
+        elif value == "absent":
+            del result[field]
+        else:
+            result[field] = value
+        workdir = tmp_path / str(i)
+        _trial(workdir, "a", result=result)
+        if field == "status" and value == "x":
+            with pytest.raises(UserError, match="delete the file"):
+                load_runs(workdir)
+            continue
+        (run,) = load_runs(workdir)
+        columns = table([run])
+        whole = isinstance(result.get("final"), dict) and "status" in result
+        assert whole or run.status == "unfinished"
+        assert len(columns["id"]) == 1
+
+
+def test_metrics_that_are_no_text_are_no_rows(tmp_path):
+    folder = _trial(tmp_path, "a")
+    good = b'{"step": 1, "train_loss": 2.0}\n'
+    for bad in (b"\xff\xfe\x00{]", bytes(range(256)), b'{"step": "\xff"}'):
+        (folder / "metrics.jsonl").write_bytes(bad + b"\n" + good)
+        metrics = load_runs(tmp_path)[0].metrics()
+        assert metrics["train_loss"][-1] == 2.0

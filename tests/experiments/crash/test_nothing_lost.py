@@ -337,7 +337,8 @@ def test_a_trial_that_ends_between_the_look_and_the_lock_is_not_claimed(
     look = chunks._look
 
     def slow(*arguments):
-        results = [{"status": "finished", "trial": t.id} for t in other.trials]
+        done = {"status": "finished", "final": {}}
+        results = [done | {"trial": t.id} for t in other.trials]
         chunks.finish(other, tmp_path, results, keep=False)
         return look(*arguments)
 
