@@ -50,7 +50,7 @@ def test_roles_of_the_language_models_parameters():
         rule = mup_rule("adam", output_multiplier=True)
         factors = learning_rate_factors(wide, base, rule, stacked=stacked)
         assert set(jax.tree.leaves(factors["blocks"])) == {0.5, 1.0}
-        block = factors["blocks"] if scan else factors["blocks"]["0"]
+        block = factors["blocks"]["stacked" if scan else "0"]
         kernels = [*block["attention"].values(), *block["mlp"].values()]
         assert [kernel["kernel"] for kernel in kernels] == [0.5] * 6
         assert factors["embed"] == {"embedding": 1.0}
