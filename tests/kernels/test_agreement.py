@@ -33,10 +33,10 @@ BLOCK = 128
 # Numbers that a step must bear; squares of the large ones overflow.
 SPECIAL = (0.0, 1e-38, 1e-25, 1e-15, 1e15, 1e25, -3e38, np.inf, -np.inf, np.nan)
 
-# Arrays that are each other's opposite but for this, and rows that are nearly constant:
-# their sums, differences and deviations cancel.
+# Arrays that are each other's opposite but for this, and the mean of rows that are
+# nearly constant: their sums, differences and deviations cancel.
 OPPOSITE = (1.0, 0.9999, 0.99)
-DEVIATION = 1e-4
+MEAN = 1e4
 
 
 class Case(NamedTuple):
@@ -191,7 +191,7 @@ def cancelling(case):
     for i, (*_, signed) in enumerate(kinds):
         arrays = [*normals(case, rng)]
         if signed:
-            arrays[i] = 1 + DEVIATION * arrays[i]
+            arrays[i] = MEAN + arrays[i]
             yield f"nearly constant {i}", cast(case, arrays)
 
 
