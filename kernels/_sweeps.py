@@ -1,10 +1,11 @@
 """Steps that need sums over a unit, or a layer, before any of its numbers may move."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
+import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 # Arrays of a leaf by name, whole or one block of each, in the dtype to compute in.
 # Those with one number a unit have size one along its axes.
@@ -20,6 +21,10 @@ class Sweep(NamedTuple):
     sums: int  # how many terms there are
     # (blocks, totals of the sweeps before, scalars of the step) to what is summed.
     terms: Callable[[Blocks, Totals, Any], tuple[Array, ...]]
+    # (what has one number a unit, totals of the sweeps before, scalars of the step) to
+    # the units whose sums the update will use; None for all. Where there are none the
+    # sums may be anything, and a leaf that would have to be read for them is not.
+    needed: Callable[[Blocks, Totals, Any], Array] | None = None
 
 
 class Program(NamedTuple):
@@ -36,23 +41,44 @@ class Program(NamedTuple):
 
 
 def totals_of(
-    program: Program, arrays: Blocks, numbers: Any, axes: tuple[int, ...]
+    program: Program,
+    arrays: Blocks,
+    units: Blocks,
+    numbers: Any,
+    axes: Sequence[int],
+    dtype: Any,
 ) -> Totals:
     """The sums of all sweeps over whole arrays, by XLA.
 
     Args:
       program: the step.
-      arrays: whole arrays, in the dtype to compute in.
+      arrays: whole arrays.
+      units: arrays with one number a unit.
       numbers: scalars of the step.
       axes: axes of the leaf to sum over.
+      dtype: the dtype to compute in.
 
     Returns:
       One array a term, with summed axes of size one.
     """
     totals: Totals = ()
+    units = {name: x.astype(dtype) for name, x in units.items()}
     for sweep in program.sweeps:
-        terms = sweep.terms(arrays, totals, numbers)
-        totals += tuple(jnp.sum(term, axis=axes, keepdims=True) for term in terms)
+
+        def sums(sweep=sweep, totals=totals):
+            # Widened here, or a condition would have wide copies written for it.
+            wide = {name: arrays[name].astype(dtype) for name in sweep.reads}
+            terms = sweep.terms(wide | units, totals, numbers)
+            return tuple(
+                jnp.sum(term, axis=tuple(axes), keepdims=True) for term in terms
+            )
+
+        if sweep.needed is None:
+            totals += sums()
+        else:
+            zeros = tuple(map(jnp.zeros_like, jax.eval_shape(sums)))
+            wanted = jnp.any(sweep.needed(units, totals, numbers))
+            totals += lax.cond(wanted, sums, lambda zeros=zeros: zeros)
     return totals
 
 

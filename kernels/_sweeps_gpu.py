@@ -2,8 +2,9 @@
 
 Rows that fit the registers of a block are read once, sums and update together, and so
 are columns that fit its shared memory. For all other units there is a kernel for every
-sweep before the one that updates; what they read again comes from the L2 cache where a
-leaf fits that. Units that are spread over devices, or rows that the threads of a block
+sweep before the one that updates, which reads nothing where no unit needs its sums, as
+it is told on the device; what they read again comes from the L2 cache where a leaf fits
+that. Units that are spread over devices, or rows that the threads of a block
 do not divide, are summed by XLA.
 """
 
@@ -20,7 +21,7 @@ from gnomon.kernels._layout import Layout, flat_index, fold, layout, unfold
 from gnomon.kernels._rounding import seeds_from
 from gnomon.kernels._shards import on_shards, spreads
 from gnomon.kernels._sums_gpu import takes, unit_sums
-from gnomon.kernels._sweeps import Blocks, Program, Totals, totals_of
+from gnomon.kernels._sweeps import Blocks, Program, totals_of
 from gnomon.kernels._update_gpu import holds, update
 
 
@@ -55,7 +56,7 @@ def step(
     seeds = seeds_from(key) if key is not None and rounds else None
     totals = None
     if spreads(sharding, w.ndim, reduce):
-        totals = _by_xla(program, arrays, units, numbers, tuple(reduce))
+        totals = totals_of(program, arrays, units, numbers, reduce, jnp.float32)
 
     def on_device(arrays, per_unit, numbers, seeds):
         units, totals = per_unit
@@ -66,7 +67,7 @@ def step(
             where = Layout(where.order, (1, arrays["w"].size, 1), 2)
         fits = on_chip(where, [x.dtype.itemsize for x in arrays.values()])
         if totals is None and not (fits or takes(where.shape[2])):
-            totals = _by_xla(program, arrays, units, numbers, tuple(reduce))
+            totals = totals_of(program, arrays, units, numbers, reduce, jnp.float32)
         index = functools.partial(flat_index, where, shape)
         arrays = {name: fold(x, where) for name, x in arrays.items()}
         units = {name: fold(x, where) for name, x in units.items()}
@@ -80,8 +81,14 @@ def step(
         elif not fits:
             totals = ()
             for sweep in program.sweeps:
+                wanted = None
+                if sweep.needed is not None:
+                    wanted = jnp.any(sweep.needed(units, totals, numbers))
                 totals += tuple(
-                    unit_sums(sweep, arrays, units, totals, numbers, where.axis or 2)
+                    unit_sums(
+                        *(sweep, arrays, units, totals, numbers, where.axis or 2),
+                        needed=wanted,
+                    )
                 )
         moved = update(
             program,
@@ -112,10 +119,3 @@ def on_chip(where: Layout, itemsizes: Sequence[int]) -> bool:
     if where.axis == 1:
         return strip(rows, columns, itemsizes) is not None
     return where.axis == 2 and holds(columns)
-
-
-def _by_xla(program, arrays, units, numbers, axes) -> Totals:
-    wide = {
-        name: x.astype(jnp.float32) for name, x in (*arrays.items(), *units.items())
-    }
-    return totals_of(program, wide, numbers, axes)

@@ -2,7 +2,8 @@
 
 Where units fit a block, sums and update are made of what one block holds. A layer that
 is larger is walked block by block. Other units that no block holds, or that are spread
-over devices, are summed by XLA first, which reads each array once for all sums.
+over devices, are summed by XLA first, which reads each array once for all sums; so are
+layers that VMEM does not hold, of a step with sums that it seldom needs.
 """
 
 import math
@@ -28,7 +29,7 @@ from gnomon.kernels._rounding import seeds_from
 from gnomon.kernels._shards import on_shards, spreads
 from gnomon.kernels._sweeps import Blocks, Program, totals_of
 from gnomon.kernels._update_tpu import update
-from gnomon.kernels._walks_tpu import walk
+from gnomon.kernels._walks_tpu import resident, walk
 from gnomon.kernels.adam.reference import compute_dtype
 
 # Numbers of a layer that is a row or a column, of which a block holds some.
@@ -70,10 +71,10 @@ def step(
     if program.sweeps and (
         spreads(sharding, w.ndim, reduce)
         or not holds_units(arrays, program.writes, where)
+        or rereads(program, arrays, where)
     ):
         dtype = compute_dtype(w.dtype)
-        wide = {name: x.astype(dtype) for name, x in (*arrays.items(), *units.items())}
-        known = totals_of(program, wide, numbers, tuple(reduce))
+        known = totals_of(program, arrays, units, numbers, reduce, dtype)
 
     def on_device(arrays, per_unit, numbers, seeds):
         units, known = per_unit
@@ -91,7 +92,7 @@ def step(
             moved = update(program, call, cut(where))
         elif where.axis is not None:
             moved = update(program, call, cut(where, where.axis), (where.axis - 1,))
-        elif math.prod(padded(where.shape[1:])) <= _blocks_tpu.BLOCK:
+        elif in_one_block(where):
             moved = update(program, call, where.shape[1:], (0, 1))
         else:
             moved = walk(program, call, cut(where))
@@ -148,3 +149,28 @@ def holds_units(
         return True
     block = cut(where, where.axis)
     return block_bytes(block, arrays, writes) <= _blocks_tpu.VMEM_BYTES
+
+
+def in_one_block(where: Layout) -> bool:
+    """Whether a block holds a whole layer."""
+    return math.prod(padded(where.shape[1:])) <= _blocks_tpu.BLOCK
+
+
+def rereads(program: Program, arrays: Mapping[str, Any], where: Layout) -> bool:
+    """Whether a walk reads a leaf again for sums that few steps need.
+
+    What a walk reads is fixed before it starts; XLA's sums are made where needed.
+
+    Args:
+      program: the step.
+      arrays: what it reads, arrays or structs.
+      where: layout of the leaf on one device.
+
+    Returns:
+      True where it does; sums by XLA are then the fewer bytes.
+    """
+    if where.axis is not None or in_one_block(where):
+        return False
+    if all(sweep.needed is None for sweep in program.sweeps):
+        return False
+    return not resident(program, arrays, where, cut(where))[2]

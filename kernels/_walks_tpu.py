@@ -6,6 +6,8 @@ they fit, and are read again where they do not.
 
 import functools
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +18,35 @@ from jax.experimental.pallas import tpu as pltpu
 from gnomon.kernels import _blocks_tpu
 from gnomon.kernels._blocks_tpu import Block, block_bytes, padded, within
 from gnomon.kernels._call_tpu import Call, launch, store
+from gnomon.kernels._layout import Layout
 from gnomon.kernels._sweeps import Program
 from gnomon.kernels._update_tpu import sum_over
+
+
+def resident(
+    program: Program, arrays: Mapping[str, Any], where: Layout, block: Block
+) -> tuple[list[str], int, bool]:
+    """What a walk keeps in VMEM.
+
+    Args:
+      program: the step, with one sweep or more.
+      arrays: what it reads, arrays or structs.
+      where: layout of the leaf on one device.
+      block: rows and columns of a block.
+
+    Returns:
+      The arrays that it reads more than once, the bytes that it needs to keep them and
+      all else, and whether it does.
+    """
+    _, rows, columns = where.shape
+    again = [
+        name for name in arrays if any(name in sweep.reads for sweep in program.sweeps)
+    ]
+    blocks = pl.cdiv(rows, block[0]) * pl.cdiv(columns, block[1])
+    kept = sum(jnp.dtype(arrays[name].dtype).itemsize for name in again)
+    needed = block_bytes(block, arrays, program.writes)
+    needed += blocks * math.prod(padded(block)) * kept
+    return again, needed, needed <= _blocks_tpu.VMEM_BYTES
 
 
 def walk(program: Program, call: Call, block: Block) -> dict[str, Array]:
@@ -39,11 +68,7 @@ def walk(program: Program, call: Call, block: Block) -> dict[str, Array]:
         + [last]
         for name in call.arrays
     }
-    again = [name for name, of in walks.items() if len(of) > 1]
-    sizes = [call.arrays[name].dtype.itemsize for name in again]
-    needed = block_bytes(block, call.arrays, program.writes)
-    resident = needed + down * across * math.prod(padded(block)) * sum(sizes)
-    keeps = resident <= _blocks_tpu.VMEM_BYTES
+    again, bytes_kept, keeps = resident(program, call.arrays, call.where, block)
     if keeps:
         walks = {name: of[:1] for name, of in walks.items()}
 
@@ -111,7 +136,7 @@ def walk(program: Program, call: Call, block: Block) -> dict[str, Array]:
             if name in program.writes
         },
         semantics=("parallel", "arbitrary", "arbitrary", "arbitrary"),
-        vmem=resident if keeps else needed,
+        vmem=bytes_kept if keeps else block_bytes(block, call.arrays, program.writes),
         reads={name: len(of) for name, of in walks.items()},
         scratch=[
             pltpu.VMEM((sum(sweep.sums for sweep in program.sweeps), 1, 1), call.dtype),

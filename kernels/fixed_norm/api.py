@@ -87,10 +87,12 @@ def step(
     in float32, 6 in bfloat16, and 20 and 10 where a unit is a layer that does not fit
     the chip.
 
-    A kernel finds :math:`\|w + v\|^2` from :math:`\|w\|^2`, :math:`\langle w, u
-    \rangle` and :math:`\|u\|^2`, so a step that nearly annihilates the weight loses
-    digits of its norm: the square of :math:`(\|w\| + \|v\|) / \|w + v\|` times those of
-    a sum.
+    A kernel sums the squares of :math:`w + \rho u` itself. For an angle or a tangent
+    part it finds :math:`\|w + v\|^2` from :math:`\|w\|^2`, :math:`\langle w, u\rangle`
+    and :math:`\|u\|^2`, which would lose its digits in a step that nearly annihilates
+    the weight. Where less than a quarter of :math:`\|w\|^2 + \|v\|^2` is left in some
+    unit, or squares underflow or overflow, it sums the squares of :math:`w + v` too: 8
+    bytes more in float32, 4 in bfloat16, where units do not fit the chip.
 
     Args:
       w: the parameter, of any shape; float32 or bfloat16.

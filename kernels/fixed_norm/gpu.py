@@ -1,7 +1,9 @@
-"""A step of fixed norm on a GPU (Hopper): a kernel of sums, one that updates in place.
+"""A step of fixed norm on a GPU (Hopper): kernels of sums, one that updates in place.
 
-They read two arrays twice and write one; rows of at most 2048 numbers, which fit the
-registers of a block, are read once by the last kernel alone.
+They read two arrays twice and write one; by an angle or along the tangent there is a
+second kernel of sums, which reads them again only where parts of a step nearly cancel.
+Rows of at most 2048 numbers, which fit the registers of a block, are read once by the
+last kernel alone.
 """
 
 import functools

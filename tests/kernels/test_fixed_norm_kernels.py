@@ -107,6 +107,25 @@ def test_units_that_no_block_holds(x64, interpreted, monkeypatch, assert_close):
     assert_close(jax.jit(step)(*arrays), oracle(*arrays, (0,), angle=0.1), 1e-12)
 
 
+@pytest.mark.parametrize("vmem", [2**25, 0], ids=["held", "summed before"])
+def test_layers_that_are_nearly_annihilated(
+    vmem, x64, interpreted, small_blocks, monkeypatch, assert_close
+):
+    """One of two layers, of several blocks each, is left a thousandth of its norm."""
+    monkeypatch.setattr(_blocks_tpu, "VMEM_BYTES", vmem)
+    w, u, norm = leaf((2, 20, 150), (1, 2))
+    u = u.at[1].set(-w[1])
+    norm = norm.at[1].set(jnp.linalg.norm(w[1]))
+    kwargs = dict(angle=0.999)
+    step = functools.partial(
+        fixed_norm.step, stack=(0,), implementation="tpu", **kwargs
+    )
+    moved = jax.jit(step)(w, u, norm)
+    assert_close(moved, oracle(w, u, norm, (1, 2), **kwargs), 1e-12)
+    lengths = np.linalg.norm(moved, axis=(1, 2), keepdims=True)
+    np.testing.assert_allclose(lengths, norm, rtol=1e-13)
+
+
 @pytest.mark.parametrize("implementation", ["xla", "tpu"])
 def test_what_has_no_direction_stays_finite(implementation, interpreted):
     """A zero weight, a zero update, both, and an update that takes the weight away."""
@@ -140,8 +159,12 @@ def test_sharded_equals_unsharded(axes, x64, interpreted, assert_close):
 
 @pytest.mark.parametrize("entry", shapes.LEAVES, ids=lambda entry: entry.name)
 def test_lowers_for_tpu_in_place(entry, tpu_text):
-    """By layer and, where there are units, by unit: one kernel each."""
+    """By layer and, where there are units, by unit: one kernel each.
+
+    Layers that the chip does not hold are summed before it.
+    """
     w = entry.struct
+    large = 2 * w.size * w.dtype.itemsize > 40 * 2**20
     everything = tuple(range(len(w.shape)))
     units = () if entry.unit_axis is None else ((entry.unit_axis,),)
     for axes in (everything, *units):
@@ -153,7 +176,7 @@ def test_lowers_for_tpu_in_place(entry, tpu_text):
         text = tpu_text(functools.partial(step, key=jax.random.key(0)), w, w, norm)
         assert text.count("@tpu_custom_call") == 1
         assert text.count("#stablehlo.output_operand_alias") == 1
-        assert "stablehlo.reduce" not in text
+        assert ("stablehlo.reduce" in text) == (large and axes == everything)
 
 
 def test_it_says_what_it_would_do():

@@ -46,7 +46,7 @@ def arrays(op, shape, dtype="float32", reduce=None, stack=(), seed=0):
 
 
 STEPS = {fadam: fadam_step, fixed_norm: fixed_norm_step, variance: variance_step}
-SWEEPS = {fadam: 2, fixed_norm: 1, variance: 2}
+SWEEPS = {fadam: 2, fixed_norm: 2, variance: 2}
 OPS = pytest.mark.parametrize(
     "op", STEPS, ids=lambda op: op.__name__.rpartition(".")[2]
 )
