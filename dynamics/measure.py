@@ -72,17 +72,25 @@ def measure(
     inner = optax.with_extra_args_support(inner)
 
     def init(params):
+        # Asked for the layout, as `optax.tree.map_params` does with a tree without
+        # leaves: records are not shaped like parameters.
+        if not jax.tree.leaves(params):
+            blank: Any = jnp.zeros([])
+            return MeasureState(blank, inner.init(params), blank, blank)
         layout = layers_of(params, layers, stacked=stacked)
         names = (*layout.names, ALL)
         # The shape and dtype are those that update will find.
         row = jax.eval_shape(
             lambda p: jnp.stack(layer_motion(p, p, p, layers=layout)), params
         )
-        blank = jnp.full(len(Motion._fields), jnp.nan, row.dtype)
+        # An array of its own for each: the first step may be given them for good.
+        blanks = {
+            name: jnp.full(len(Motion._fields), jnp.nan, row.dtype) for name in names
+        }
         return MeasureState(
             step=jnp.zeros((), jnp.int32),
             inner=inner.init(params),
-            rows={name: blank for name in names},
+            rows=blanks,
             cosine_sums={name: jnp.zeros(2, row.dtype) for name in names},
         )
 

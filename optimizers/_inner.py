@@ -8,7 +8,7 @@ import optax
 
 from gnomon.optimizers._learning_rate import descend
 from gnomon.optimizers._probe import slope
-from gnomon.parameters.checks import ScalarOrSchedule
+from gnomon.parameters.checks import ScalarOrSchedule, require_within
 
 Inner: TypeAlias = (
     optax.GradientTransformation | Callable[..., optax.GradientTransformation]
@@ -48,7 +48,8 @@ def complete(
 
     Raises:
       ValueError: if a function comes without a learning rate, ``inner_kwargs`` without
-        a function, or the sign of ``inner`` is the wrong one.
+        a function, the learning rate is not one number or out of range, or the sign of
+        ``inner`` is the wrong one.
       TypeError: if ``inner`` is neither a transform nor a function.
 
     Example:
@@ -67,6 +68,8 @@ def complete(
       ValueError: inner climbs: without learning_rate it has to be a complete optimizer,
       such as optax.adam(1e-3) in place of optax.scale_by_adam(); or give learning_rate.
     """
+    if learning_rate is not None:
+        require_within("[0, inf)", learning_rate=learning_rate)
     _require_form(inner, learning_rate, inner_kwargs)
     if not isinstance(inner, optax.GradientTransformation):
         made = inner(learning_rate, **(inner_kwargs or {}))
@@ -158,9 +161,11 @@ def _require_form(inner: Any, learning_rate: Any, inner_kwargs: Any) -> None:
                 "function; this inner is a transform that is built already."
             )
     elif not callable(inner):
+        converts = callable(getattr(inner, "gradient_transformation", None))
         raise TypeError(
             f"inner is a {type(inner).__name__}, and has to be an optax transform or "
-            "a function that makes one of a learning rate."
+            "a function that makes one of a learning rate"
+            + (": give its .gradient_transformation()." if converts else ".")
         )
     elif learning_rate is None:
         raise ValueError(

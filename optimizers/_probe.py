@@ -16,6 +16,9 @@ _WEIGHT = np.array([[0.5, -0.75], [1.25, 0.25]], np.float32)
 _GRADIENT = np.array([[0.5, 1.0], [-0.25, 0.75]], np.float32)
 # A warm-up may start at zero.
 _STEPS = 2
+# For how long a transform that climbs at first is looked at. That of SAM climbs to the
+# point where it takes the gradient, in a step or a few, and descends from there.
+_ASCENT = 6
 _VERDICTS: weakref.WeakKeyDictionary[Callable, int] = weakref.WeakKeyDictionary()
 
 
@@ -32,8 +35,8 @@ def slope(transform: optax.GradientTransformation) -> int:
     Returns:
       1 if updates go along the gradient, -1 if they go against it, and 0 if that
       cannot be told: a number inside is traced, the updates are zero (a long warm-up,
-      gradients accumulated), it needs what is not known here, or it leaves out the
-      leaf of the probe.
+      gradients accumulated), they climb at first and then descend, it needs what is
+      not known here, or it leaves out the leaf of the probe.
 
     Example:
       >>> slope(optax.scale_by_adam()), slope(optax.adam(0.1)), slope(optax.adam(0.0))
@@ -78,7 +81,10 @@ def _sign(transform: optax.GradientTransformation) -> int:
             return np.asarray(update["layers_0"]["kernel"], np.float64), state
 
         states = {1.0: first, -1.0: first}
-        for _ in range(_STEPS):
+        signs: list[int] = []
+        for number in range(_ASCENT):
+            if number >= _STEPS and not signs:
+                break
             moves = {sign: move(state, sign) for sign, state in states.items()}
             states = {sign: state for sign, (_, state) in moves.items()}
             along, against = moves[1.0][0], moves[-1.0][0]
@@ -88,9 +94,13 @@ def _sign(transform: optax.GradientTransformation) -> int:
             rounding = 1e-5 * (np.abs(along).max() + np.abs(against).max())
             if sizes[0] <= rounding or not abs(cosine) > 1e-3:
                 continue
-            # A leaf that is masked out climbs as well: its gradient passes through.
-            return -1 if cosine < 0 else int(not _masks(first))
-    return 0
+            if cosine < 0:
+                return 0 if signs else -1
+            signs.append(1)
+        if not signs:
+            return 0
+        # A leaf that is masked out climbs as well: its gradient passes through.
+        return int(not _masks(first))
 
 
 def _extra_args(params: Any, grads: Any) -> dict[str, Any]:

@@ -256,8 +256,8 @@ def constrain(
       ValueError: inner climbs: without learning_rate it has to be a complete optimizer,
       such as optax.adam(1e-3) in place of optax.scale_by_adam(); or give learning_rate.
     """
-    require_within("[0, 2147483647]", start=start)
-    require_within("[1, 2147483647]", every=every)
+    require_within("[0, 2147483647]", start=start, whole=True)
+    require_within("[1, 2147483647]", every=every, whole=True)
     require_choice("tangent", tangent, Tangent)
     if constraint.tangent is None and tangent != "none":
         raise ValueError(

@@ -115,7 +115,7 @@ def lawn(
       error). For ``optax.lamb`` the trust ratio is taken before the update is
       projected.
     """
-    require_within("[0, 2147483647]", free_steps=free_steps)
+    require_within("[0, 2147483647]", free_steps=free_steps, whole=True)
     constraint = fixed_norm(
         constrained=constrained,
         view=view,

@@ -8,6 +8,7 @@ in :func:`gnomon.optimizers.per_layer`. What is looked at is the step's program,
 it does not matter whether hyperparameters are numbers or tracers.
 """
 
+import contextlib
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -64,12 +65,19 @@ def layered(
             known[key] = keeps_layers_apart(wrapped, tree)
         return inner if known[key] else unrolled
 
+    def run():
+        """What runs inside keeps the layers apart, also where wrappers are nested."""
+        context = contextlib.ExitStack()
+        context.enter_context(declare(stacked, prefixes))
+        context.enter_context(jax.named_scope(BY_LAYER))
+        return context
+
     def init_fn(params):
-        with declare(stacked, prefixes):
+        with run():
             return chosen(params).init(params)
 
     def update_fn(updates, state, params=None, **extra_args):
-        with declare(stacked, prefixes):
+        with run():
             one = chosen(updates if params is None else params)
             one = optax.with_extra_args_support(one)
             return one.update(updates, state, params, **extra_args)
@@ -79,7 +87,7 @@ def layered(
         return unfused
 
     def apply_fn(grads, state, params, **extra_args):
-        with declare(stacked, prefixes):
+        with run():
             return apply_fused(chosen(params), grads, state, params, **extra_args)
 
     return FusedTransformation(unfused, apply_fn)
@@ -102,7 +110,8 @@ def keeps_layers_apart(
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), params)
     try:
         whole = _program(optimizer, shapes)
-        first = _program(optimizer, layers.unstack(shapes, first=True))
+        # In the same structure: masks and labels may be trees of it.
+        first = layers.call(lambda layer: _program(optimizer, layer), shapes)
     except Exception:  # whatever an optimizer of another's raises
         return False
     return None not in whole and whole == first

@@ -1,6 +1,7 @@
 """Any optimizer on stacked layers as on a list of layers."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -51,8 +52,8 @@ def per_layer(
       leaves it is ``inner``.
 
     Raises:
-      ValueError: if two leaves would have one path, or a function comes without a
-        learning rate.
+      ValueError: if two leaves would have one path, a function comes without a learning
+        rate, or ``inner`` was given a tree of the structure with stacked leaves.
 
     Example:
       With LARS' trust ratio a layer's step is as long as its weights, times the rate:
@@ -75,9 +76,12 @@ def per_layer(
         layers = Stacks(params, stacked)
         if not layers.any:
             return wrapped.init(params)
-        return _Layout(wrapped, layers, params).restack(
-            wrapped.init(layers.unstack(params))
-        )
+        single = layers.unstack(params)
+        with _explained(lambda: wrapped.init(params)):
+            layout = _Layout(wrapped, layers, params)
+            with layers.apart():
+                state = wrapped.init(single)
+        return layout.restack(state)
 
     def run(step, updates, state, params, extra_args):
         tree = updates if params is None else params
@@ -85,12 +89,17 @@ def per_layer(
         if not layers.any:
             return step(updates, state, params, extra_args)
         layout = _Layout(wrapped, layers, tree)
-        moved, state = step(
-            layers.unstack(updates),
-            layout.unstack(state),
-            None if params is None else layers.unstack(params),
-            _translated(extra_args, layers),
-        )
+
+        def as_they_are():
+            return step(updates, wrapped.init(tree), params, extra_args)
+
+        with _explained(as_they_are), layers.apart():
+            moved, state = step(
+                layers.unstack(updates),
+                layout.unstack(state),
+                None if params is None else layers.unstack(params),
+                _translated(extra_args, layers),
+            )
         return layers.restack(moved), layout.restack(state)
 
     def update_fn(updates, state, params=None, **extra_args):
@@ -118,7 +127,8 @@ class _Layout:
     def __init__(self, wrapped, layers: Stacks, params: Any):
         self._layers = layers
         self._like = layers.unstack(params)
-        state = jax.eval_shape(wrapped.init, self._like)
+        with layers.apart():
+            state = jax.eval_shape(wrapped.init, self._like)
         treedef: Any = jax.tree.structure(state)
         self._treedef: Any = treedef
         # Where each of its leaves lies: number 7 may be layer 2 of a stacked leaf.
@@ -147,6 +157,26 @@ class _Layout:
             for index in np.ndindex(numbers.shape):
                 leaves[int(numbers[index])] = leaf[index] if index else leaf
         return self._treedef.unflatten(leaves)
+
+
+@contextlib.contextmanager
+def _explained(as_they_are: Callable[[], Any]) -> Iterator[None]:
+    """Says what is wrong where taking the tree apart is what brought it about.
+
+    Args:
+      as_they_are: does the same with stacked leaves; where it raises, that is raised.
+    """
+    try:
+        yield
+    except Exception as error:  # whatever an optimizer of another's raises
+        jax.eval_shape(as_they_are)
+        raise ValueError(
+            "inner takes the parameters as they are, and not the layers of their "
+            "stacked leaves one by one: a mask, labels or any other tree that it was "
+            "given has to be a function of the parameters, or to have the structure of "
+            "the model that is not scanned, nested dictionaries with a name a layer; "
+            f"and regexes have to be found in its names. It says: {error}"
+        ) from error
 
 
 def _same_names(node: Any, like: Any) -> bool:

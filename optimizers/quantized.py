@@ -108,6 +108,7 @@ def quantize_moments(
     """
     require_within("[0, inf)", min_size=min_size)
     require_within("[1, inf)", block=block, whole=True)
+    block = int(block)  # 2.0 is whole too, and is to be a size
     optimizer = complete(inner, learning_rate, inner_kwargs, any_sign=True)
     optimizer = layered(optimizer, stacked)
     dtypes = dict.fromkeys(signed, "int8") | dict.fromkeys(unsigned, "uint8")

@@ -84,6 +84,9 @@ def require_within(interval: str, /, *, whole: bool = False, **numbers: Any) -> 
         if isinstance(value, jax.Array) and not value.is_fully_addressable:
             continue
         try:
+            # What text says, or whether something is so, is no number.
+            if isinstance(value, str | bytes | bool | np.bool_):
+                raise TypeError
             number = float(value)
         except (TypeError, ValueError):
             raise ValueError(f"{name}={value!r} is not a number.") from None

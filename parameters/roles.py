@@ -10,9 +10,11 @@ bias           no units, and a name that ends in ``bias`` or is ``b``
 gain           no units, whatever else
 embedding      a name ``embed``, ``embedding``, ``Embed_0``, ... on its path
 head           a name ``head``, ``lm_head``, ``logits``, ``classifier``, ``readout``,
-               ``output``, ``output_layer``, ``unembed`` on its path
-head, a guess  where no name says head: the last of the dense layers that the model
-               itself counts, ``Dense_2``, ``layers_2``, ``layers/4`` or ``linear3``
+               ``output``, ``output_layer``, ``unembed`` on its path, and no layer that
+               is stacked before it, nor, if there are several, one that is counted
+head, a guess  where no name says head: a layer ``out`` at the root; or the last of the
+               dense layers that the model itself counts, ``Dense_2``, ``layers_2``,
+               ``layers/4`` or ``linear3``
 hidden         all other leaves with units
 =============  ====================================================================
 
@@ -40,6 +42,11 @@ HEAD = (
     r"(?i)(?:^|(?<=/))(?:(?:[^/]*_)?(?:head|logits|classifier|readout)"
     r"|output(?:_layer|_dense|_proj)?|(?:[^/]*_)?unembed(?:ding)?)(?:_?\d+)?(?=/|$)"
 )
+# A layer that is counted, ``layer/3``, ``layers_3`` or a list's ``3``: what a name says
+# behind it is said of every layer, such as the output matrix of a block's MLP.
+_IN_A_LAYER = re.compile(r"(?:^|/)(?:\d+|[^/]*[^/\d]_?\d+)/")
+# Said of the last layer as well as of a part of a block.
+_OUT = re.compile(r"(?i)^(?:params/)?out(?:_proj|_layer)?$")
 _BIAS = re.compile(r"(^|[/_])(bias|b)$")
 # Dense layers that are counted: by linen, by a sequence, by hand.
 _COUNTED = re.compile(r"(?i)^[^/]*(?:dense|linear|fc|layers?)[^/\d]*[_/]?(\d+)$")
@@ -84,9 +91,12 @@ def roles(
       Dense_2 head True
     """
     axes = resolve_axes(params, rules, stacked)
+    flat = jax.tree_util.tree_leaves_with_path(params)
+    heads = (re.search(HEAD, path_string(path)) for path, _ in flat)
+    sole = len({h.string[: h.end()] for h in heads if h}) == 1
     found = jax.tree_util.tree_map_with_path(
         lambda path, leaf, axes: _by_name(
-            path_string(path), np.ndim(leaf), axes, stacked
+            path_string(path), np.ndim(leaf), axes, stacked, sole
         ),
         params,
         axes,
@@ -98,7 +108,11 @@ def roles(
     guessed = _last_layer(by_path)
     if guessed is None:
         return found
-    reason = f"the last of the dense layers that are counted, {guessed!r}"
+    reason = (
+        f"its name {guessed!r}"
+        if _OUT.search(guessed)
+        else f"the last of the dense layers that are counted, {guessed!r}"
+    )
 
     def with_guess(path, role: Role) -> Role:
         if role.role != "hidden" or _module(path_string(path)) != guessed:
@@ -136,16 +150,24 @@ def _warn(method: str, path: str, reason: str, remedy: str) -> None:
     )
 
 
-def _by_name(path: str, ndim: int, axes: Axes, stacked: str | None) -> Role:
+def _by_name(path: str, ndim: int, axes: Axes, stacked: str | None, sole: bool) -> Role:
+    """By the leaf's own path, and whether one module alone is called a head."""
     layer = stack_of(path, ndim, stacked).path()
     if not axes.reduce:
         kind: Kind = "bias" if _BIAS.search(layer) else "gain"
         return Role(kind, "it has no units")
     for kind, pattern in (("embedding", EMBEDDING), ("head", HEAD)):
         named = re.search(pattern, layer)
-        if named is not None:
+        inside = kind == "head" and named and _is_inside(named, axes, sole)
+        if named is not None and not inside:
             return Role(kind, f"its path has the name {named[0]!r}")
     return Role("hidden", "layers are stacked in it") if axes.stack else _PLAIN
+
+
+def _is_inside(named: re.Match, axes: Axes, sole: bool) -> bool:
+    """Whether a name stands within a layer that the model has several of."""
+    before = named.string[: named.start()]
+    return bool(axes.stack) or (not sole and _IN_A_LAYER.search(before) is not None)
 
 
 def _module(path: str) -> str:
@@ -157,6 +179,9 @@ def _last_layer(found: dict[str, Role]) -> str | None:
     units = [path for path, role in found.items() if role.role in _WITH_UNITS]
     if len(units) < 2 or any(found[path].role == "head" for path in units):
         return None
+    out = {_module(path) for path in units if _OUT.search(_module(path))}
+    if len(out) == 1:
+        return out.pop()
     modules = [path.split("/")[:-1] for path in units]
     # What all have in common names the model, or is a box around it.
     common = 0

@@ -19,7 +19,7 @@ stacked layers is what it finds of a list of layers: most read `Axes.stack`, the
 import contextlib
 import itertools
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
@@ -35,29 +35,47 @@ _NAMED = re.compile(r"(?:^|(?<=[/_]))stacked(?=/|$)")
 
 
 class _Declared(NamedTuple):
-    """A regex that an enclosing wrapper was given."""
+    """What an enclosing wrapper said of its leaves."""
 
-    pattern: str
+    # Regex of leaves that stack layers.
+    pattern: str | None = None
+    # The paths of layers that were taken apart, whatever regexes are found in them.
+    layers: frozenset[str] = frozenset()
     # What stands before the parameters' paths in the trees that wrappers hand down,
     # innermost first; of each the alternatives.
     prefixes: tuple[tuple[str, ...], ...] = ()
 
-    def search(self, path: str) -> tuple[str, str, re.Match] | None:
+    def split(self, path: str) -> tuple[str, str] | None:
+        """What stands before the parameter's path, and that path."""
         before = ""
         for alternatives in self.prefixes:
             found = next((p for p in alternatives if path.startswith(p)), None)
             if found is None:
                 return None
             before, path = before + found, path[len(found) :]
-        match = re.search(self.pattern, path)
-        return None if match is None else (before, path, match)
+        return before, path
+
+    def holds(self, path: str) -> bool:
+        parts = self.split(path)
+        return parts is not None and parts[1] in self.layers
+
+    def search(self, path: str) -> tuple[str, str, re.Match] | None:
+        parts = self.split(path)
+        if parts is None or self.pattern is None:
+            return None
+        match = re.search(self.pattern, parts[1])
+        return None if match is None else (*parts, match)
 
 
 _DECLARED: ContextVar[tuple[_Declared, ...]] = ContextVar("stacked", default=())
 
 
 @contextlib.contextmanager
-def declare(stacked: str | None = None, prefixes: Sequence[str] = ()) -> Iterator[None]:
+def declare(
+    stacked: str | None = None,
+    prefixes: Sequence[str] = (),
+    layers: Iterable[str] = (),
+) -> Iterator[None]:
     """Says to all that runs inside which leaves are stacked.
 
     A wrapper enters it around the ``init`` and ``update`` of what it wraps, so that its
@@ -67,6 +85,8 @@ def declare(stacked: str | None = None, prefixes: Sequence[str] = ()) -> Iterato
       stacked: the regex, or None for what is declared already.
       prefixes: what stands before the parameters' paths in the trees that the wrapper
         hands down, such as ``"direction/"``; default nothing.
+      layers: paths of single layers that were stacked in the tree outside. No regex,
+        also none that is given inside, says that they are stacked again.
 
     Example:
       >>> with declare("^blocks/", prefixes=("direction/", "scale/")):
@@ -76,6 +96,8 @@ def declare(stacked: str | None = None, prefixes: Sequence[str] = ()) -> Iterato
     inside = list(_DECLARED.get())
     if stacked is not None:
         inside.append(_Declared(stacked))
+    if apart := frozenset(layers):
+        inside.append(_Declared(layers=apart))
     if prefixes:
         inside = [d._replace(prefixes=(tuple(prefixes), *d.prefixes)) for d in inside]
     token = _DECLARED.set(tuple(inside))
@@ -134,8 +156,11 @@ def _found(path: str, ndim: int, stacked: str | None) -> Stack:
     named = tuple(_NAMED.split(path))
     if len(named) > 1:
         return Stack(named if len(named) <= ndim + 1 else (path,))
+    outside = _DECLARED.get()
+    if any(declared.holds(path) for declared in outside):
+        return Stack((path,))
     own = () if stacked is None else (_Declared(stacked),)
-    for declared in (*own, *_DECLARED.get()):
+    for declared in (*own, *outside):
         found = declared.search(path)
         if found is not None:
             before, rest, match = found
@@ -166,7 +191,7 @@ def matches(
         return True
     stack = stack_of(path, len(shape), stacked)
     if not stack.axes:
-        return False
+        return bool(re.search(pattern, stack.path()))
     sizes = (shape[axis] for axis in stack.axes)
     found = {
         bool(re.search(pattern, stack.path(*index)))
@@ -231,21 +256,23 @@ class Stacks:
             for index in itertools.product(*map(range, sizes)):
                 yield number, index, stack.path(*index)
 
-    def unstack(self, tree: Any, first: bool = False) -> Any:
+    def apart(self) -> contextlib.AbstractContextManager[None]:
+        """Says to all that runs inside that it sees the layers one by one."""
+        taken = (path for number, _, path in self._layers() if self._rows[number][1])
+        return declare(layers=taken)
+
+    def unstack(self, tree: Any) -> Any:
         """The tree with one leaf a layer, as nested dictionaries by name.
 
         Args:
           tree: a tree of this structure, of arrays, shapes, or anything that is one
             for all layers (None, a bool, a sharding).
-          first: whether to take the first layer of each stack alone.
         """
         if not self.any:
             return tree
         leaves = self._treedef.flatten_up_to(tree)
         nested: dict[str, Any] = {}
         for number, index, path in self._layers():
-            if first and any(index):
-                continue
             *parents, name = path.split("/")
             node = nested
             for parent in parents:

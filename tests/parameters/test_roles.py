@@ -94,6 +94,61 @@ CASES = {
 }
 
 
+def named(*paths):
+    """A tree of matrices of these names."""
+    tree = {}
+    for path in paths:
+        node = tree
+        for name in path.split("/"):
+            node = node.setdefault(name, {})
+        node["kernel"] = np.ones((4, 4))
+    return tree
+
+
+def in_layers(*names):
+    return [f"{n.replace('*', str(i))}" for i in range(2) for n in names]
+
+
+# Names that say head of a model, and of a layer that there are several of nothing.
+HEADS = ("output", "multi_head", "output_dense", "classifier", "readout", "out")
+CASES |= {
+    f"{name} in {layer}": (
+        lambda layer=layer, name=name: named(
+            *in_layers(f"{layer}/{name}/dense", f"{layer}/{name}")
+        ),
+        {},
+        set(),
+    )
+    for name in HEADS
+    for layer in ("encoder/layer/*", "layers_*", "*", "block*", "Block_*")
+}
+CASES |= {
+    "names of BERT": (
+        lambda: named(
+            *in_layers(
+                "encoder/layer/*/attention/self/query",
+                "encoder/layer/*/attention/output/dense",
+                "encoder/layer/*/output/dense",
+            ),
+            "Dense_0",
+        ),
+        {"Dense_0/kernel": True},
+        set(),
+    ),
+    "in a module that is counted": (
+        lambda: named("LM_0/Dense_0", "LM_0/lm_head"),
+        {"LM_0/lm_head/kernel": False},
+        set(),
+    ),
+    "out": (lambda: named("inner", "out"), {"out/kernel": True}, set()),
+    "output": (
+        lambda: named("inner", "output", "layers_0/output"),
+        {"output/kernel": False},
+        set(),
+    ),
+}
+
+
 def by_path(tree, leaf=Role):
     leaves = jax.tree_util.tree_leaves_with_path(
         tree, is_leaf=lambda x: x is None or isinstance(x, leaf)

@@ -103,6 +103,33 @@ def test_every_number_of_every_optimizer(public):
             assert not has_nan(one), lane
 
 
+# Of which a part means nothing.
+WHOLE = {"free_steps", "start", "every", "steps", "block", "max_size", "min_size"}
+
+
+def test_what_is_no_number_is_refused(public):
+    """Whatever form the inner optimizer of a wrapper has."""
+    inners = [{}]
+    if public.wraps:
+        inners += [{"inner": optax.scale_by_adam()}, {"inner": optax.sgd}]
+    names = set(numeric(public.make)) | ({"learning_rate"} & set(public.parameters))
+    for name in names - STATIC:
+        values = ["1e-3", True, math.nan] + [1.5] * (name in WHOLE)
+        for value in values:
+            for inner in inners:
+                changed = {name: value}
+                with pytest.raises(ValueError, match=f"^{name}="):
+                    public.build(**inner | changed)
+
+
+@pytest.mark.parametrize("block", [8.0, np.float32(8), np.int64(8)])
+def test_whole_numbers_of_any_type(block):
+    optimizer = optimizers.quantize_moments(optax.adam(0.1), block=block, min_size=0)
+    with jax.numpy_dtype_promotion("standard"):
+        updates, _ = optimizer.update(tree(), optimizer.init(tree()), tree())
+    assert not has_nan(updates)
+
+
 def default(public, name):
     value = public.parameters[name].default
     return public.given(name) if value is inspect.Parameter.empty else value

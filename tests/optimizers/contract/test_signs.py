@@ -64,8 +64,17 @@ def test_what_cannot_be_told_is_accepted(wrapper):
             lambda path, w: "somewhere" in str(path), params
         )
 
-    # No update at first; nothing but what passes through; a name that is not there.
+    def sam(period):
+        return optax.contrib.sam(
+            optax.sgd(0.1),
+            optax.chain(optax.contrib.normalize(), optax.sgd(0.1)),
+            sync_period=period,
+        )
+
+    # Up to an adversarial point first; no update at first; nothing but what passes
+    # through; a name that is not there.
     inners = [
+        *map(sam, (2, 3, 5)),
         optax.MultiSteps(optax.sgd(0.1), 4).gradient_transformation(),
         optax.set_to_zero(),
         optax.sgd(0.0),
@@ -98,6 +107,8 @@ def test_signs_are_found_under_a_trace(wrapper):
 def test_what_is_no_optimizer_is_refused(wrapper):
     with pytest.raises(TypeError, match="inner is a float"):
         wrapper.build(inner=0.1)
+    with pytest.raises(TypeError, match=r"MultiSteps.*\.gradient_transformation\(\)"):
+        wrapper.build(inner=optax.MultiSteps(optax.sgd(0.1), 2))
     if "inner_kwargs" in wrapper.parameters:
         with pytest.raises(ValueError, match="inner_kwargs"):
             wrapper.build(inner=optax.scale_by_adam(), inner_kwargs={"b1": 0.5})

@@ -6,6 +6,7 @@ declares a stack, and on them under another name that ``stacked=`` declares.
 """
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ from jax.experimental import pallas as pl
 
 from gnomon import optimizers as o
 from gnomon.parameters.paths import path_string
-from gnomon.parameters.stacks import unstack
+from gnomon.parameters.stacks import Stacks, unstack
 
 LAYERS = 2
 FAST = {"xla_backend_optimization_level": 0}
@@ -120,6 +121,8 @@ WRAPPERS = {
     "sania": lambda i: o.sania(ascending(i)),
     "per_layer": lambda i, **s: o.per_layer(i, **s),
 }
+# Those that have no leaf of their own to look at.
+PLAIN_ONES = ("bucket_leaves", "reparameterize", "sania")
 SETS = {
     "fixed_norm": lambda **s: o.fixed_norm(**s),
     "max_norm": lambda **s: o.max_norm(1.0, view="layer", **s),
@@ -131,6 +134,12 @@ INNER = {
     "adamw": lambda: optax.adamw(0.1, weight_decay=0.1, mask=by_rank),
     "adamp": lambda: o.adamp(0.1),
     "lamb": lambda: optax.lamb(0.1),
+}
+LAYERWISE = optax.chain(optax.scale_by_trust_ratio(), optax.sgd(0.1, momentum=0.9))
+# What stands between a wrapper and an optimizer that looks at leaves.
+BETWEEN = {
+    "clip": lambda i, **s: optax.chain(optax.clip_by_global_norm(1.0), i),
+    **{name: WRAPPERS[name] for name in ("mup", "quantize_moments", "per_layer")},
 }
 # Public names that are no method of a tree of leaves.
 OTHERS = {
@@ -268,8 +277,104 @@ def test_sets(name):
 @pytest.mark.parametrize("inner", INNER)
 @pytest.mark.parametrize("name", WRAPPERS)
 def test_wrappers(name, inner):
-    explicit = name not in ("bucket_leaves", "reparameterize", "sania")
+    explicit = name not in PLAIN_ONES
     check(lambda **s: WRAPPERS[name](INNER[inner](), **s), explicit)
+
+
+TELLING = [name for name in WRAPPERS if name not in PLAIN_ONES]
+
+
+@pytest.mark.parametrize(
+    ("name", "between"), [*zip(TELLING, itertools.cycle(BETWEEN), strict=False)]
+)
+def test_nested_wrappers_see_the_same_layers(name, between):
+    """What is told of a stack that was taken apart does not hold of its layers.
+
+    Whoever is told, the wrapper, what it holds and what that holds, or the first alone.
+    """
+
+    def seen(params, told, **s):
+        layers = set()
+
+        def look(updates, params=None):
+            stacks = Stacks(updates, s.get("stacked"))
+            for path, leaf in by_path_of(updates).items():
+                shape = leaf.shape[len(stacks.sizes_of(path)) :]
+                layers.update((layer, shape) for layer, _ in stacks.layers_of(path))
+            return updates
+
+        looks = optax.stateless(look)
+        inner = BETWEEN[between](optax.chain(looks, LAYERWISE), **s)
+        s["stacked"] = told
+        optimizer = WRAPPERS[name](inner, **{} if told is None else {"stacked": told})
+        optimizer = optax.with_extra_args_support(optimizer)
+        params = jax.tree.map(jnp.asarray, params)
+        with jax.numpy_dtype_promotion("standard"):
+            jax.eval_shape(lambda p: optimizer.update(p, optimizer.init(p), p), params)
+        return layers
+
+    wanted = seen(LIST, None)
+    assert any("blocks/1/up/bias" in path for path, _ in wanted)
+    assert seen(NAMED, None) == wanted
+    for own in ({}, {"stacked": STACKED}):
+        assert seen(TOLD, STACKED, **own) == wanted
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda **s: o.lawn(
+            optax.chain(optax.clip_by_global_norm(1.0), o.fadam(0.1, weight_decay=0.0)),
+            free_steps=1,
+            **s,
+        ),
+        lambda **s: o.mup(
+            WRAPPERS["quantize_moments"](optax.lamb(0.1), **s), base, **s
+        ),
+    ],
+    ids=["lawn(clip, fadam)", "mup(quantize_moments(lamb))"],
+)
+def test_nested_wrappers(make):
+    check(make, explicit=True)
+
+
+# Trees of the structure of the model as it is; some act number by number.
+DECAYING = jax.tree.map(lambda w: w.ndim == 2, NAMED)
+LABELS = jax.tree.map(lambda decays: "ab"[decays], DECAYING)
+WITH_TREES = {
+    "adamw": lambda: optax.adamw(0.1, mask=DECAYING),
+    "masked": lambda: optax.masked(optax.sgd(0.1, momentum=0.9), DECAYING),
+    "partition": lambda: optax.partition(
+        {"a": optax.adam(0.1), "b": optax.sgd(0.1)}, LABELS
+    ),
+    "adamp": lambda: o.adamp(0.1, weight_decay_mask=DECAYING),
+    "mup": lambda: o.mup(optax.lamb(0.1), HALF["named"]),
+    "lamb": lambda: optax.lamb(0.1, mask=DECAYING),
+    "muon": lambda: optax.contrib.muon(
+        0.1, muon_weight_dimension_numbers=o.hidden_matrices(NAMED)
+    ),
+}
+
+
+@pytest.mark.parametrize("inner", WITH_TREES)
+def test_trees_of_the_structure_with_stacks(inner):
+    """What acts number by number takes them; for the rest it is said what to give."""
+    by_layers = inner in ("mup", "lamb", "muon")
+    # Weight norm hands down a tree of another structure.
+    names = [n for n in TELLING if n not in ("weight_norm", "per_layer")]
+    names = names if inner in ("adamw", "partition") else names[:2]
+    for name in ["per_layer", "lawn"] if by_layers else names:
+        optimizer = optax.with_extra_args_support(WRAPPERS[name](WITH_TREES[inner]()))
+
+        def step(params, optimizer=optimizer):
+            return optimizer.update(params, optimizer.init(params), params)
+
+        with jax.numpy_dtype_promotion("standard"):
+            if by_layers:
+                with pytest.raises(ValueError, match="has to be a function of the par"):
+                    jax.eval_shape(step, NAMED)
+            else:
+                jax.eval_shape(step, NAMED)
 
 
 # The entry points that run kernels, through the interpreter.

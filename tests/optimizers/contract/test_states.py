@@ -4,7 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 from jax.sharding import AxisType, PartitionSpec
+
+from gnomon import dynamics
 
 
 def tree():
@@ -36,6 +39,28 @@ def layout(tree):
 
 
 def test_states_are_ordinary(transform):
+    check(transform, tree)
+
+
+@pytest.mark.parametrize(
+    "inner", [optax.adam(0.1), optax.identity()], ids=["adam", "no state"]
+)
+def test_states_of_probes_are_ordinary(inner):
+    with jax.numpy_dtype_promotion("standard"):
+        check(dynamics.measure(inner), tree)
+
+
+def test_placeholders_of_states_of_layers(wrapper):
+    """Of what is shown the layers of a stack one by one."""
+    stacked = {"blocks": {"stacked": {"kernel": jnp.ones((2, 4, 3))}}}
+    for inner in (optax.lamb, optax.adamw):
+        transform = wrapper.build(inner=inner)
+        state = jax.eval_shape(transform.init, stacked)
+        mapped = optax.tree.map_params(transform, lambda leaf: leaf, state)
+        assert jax.tree.structure(mapped) == jax.tree.structure(state)
+
+
+def check(transform, tree):
     params = tree()
     state = transform.init(params)
     mapped = optax.tree.map_params(transform, lambda leaf: leaf, state)
