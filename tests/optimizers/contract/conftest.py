@@ -228,7 +228,7 @@ ROWS = (
     Row(
         "lawn",
         optimizers.lawn,
-        {"learning_rate": 0.05, "free_steps": 1.0, "floor": 10.206},
+        {"learning_rate": 0.05, "free_steps": 2.0, "floor": 10.206},
         {"inner": optimizers.scale_by_adamp(b2=0.99)},
     ),
     Row(
