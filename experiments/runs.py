@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -118,6 +119,9 @@ def _load(folder: Path) -> Run:
 
 
 def _is_of(config: Mapping[str, Any], trial: str) -> bool:
+    # A folder that someone named by hand tells nothing of its config.
+    if not re.fullmatch(r"[0-9a-f]{12}", trial):
+        return True
     # A sweep writes the name that is shown where the config itself gives none.
     return trial in (identity(config), identity({**config, "label": ""}))
 

@@ -10,6 +10,7 @@ import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from gnomon.optimizers._inner import Inner, complete
+from gnomon.optimizers._transform import transformation
 from gnomon.optimizers.fused import FusedTransformation, apply_fused
 from gnomon.parameters.checks import ScalarOrSchedule
 from gnomon.parameters.stacks import Stacks
@@ -108,7 +109,7 @@ def per_layer(
 
         return run(step, updates, state, params, extra_args)
 
-    unfused = optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    unfused = transformation("per_layer", init_fn, update_fn, complex_leaves=True)
     if not isinstance(wrapped, FusedTransformation):
         return unfused
 

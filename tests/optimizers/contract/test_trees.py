@@ -178,7 +178,13 @@ LEAVES = {
     "complex": (jnp.array([1 + 2j, 3.0]), "split_real_and_imaginary"),
 }
 # Right for complex numbers: what they do to a number is a product with a real one.
-COMPLEX = {"mup", "standard_parameterization", "scale_by_width", "bucket_leaves"}
+COMPLEX = {
+    "mup",
+    "standard_parameterization",
+    "scale_by_width",
+    "bucket_leaves",
+    "per_layer",
+}
 
 
 def test_kinds_of_leaves(public):
@@ -206,8 +212,8 @@ def test_complex_numbers_are_those_of_the_inner_optimizer(name):
     if name == "scale_by_width":
         link = optimizers.scale_by_width(lambda p: p, optimizers.mup_rule())
         outer = optax.chain(adam, link)
-    elif name == "bucket_leaves":
-        outer = optimizers.bucket_leaves(adam)
+    elif name in ("bucket_leaves", "per_layer"):
+        outer = getattr(optimizers, name)(adam)
     else:
         outer = getattr(optimizers, name)(adam, lambda params: params)
     w = {"kernel": jnp.array([1 + 2j, -3j, 0.0])}
