@@ -1,7 +1,7 @@
 """Breaks a run at each change that it makes to the disk, resumes it, and compares.
 
     python tests/experiments/crash/points.py --runs train-eager,sweep-late --sample 40
-    python tests/experiments/crash/points.py                # every point; about 20 min
+    python tests/experiments/crash/points.py                # every point; about 45 min
 
 A run is broken at one event in one mode (`disk`), the same command is given again, and
 parameters, rows of metrics, results and files must be, bit for bit, those of a run that
