@@ -6,13 +6,8 @@ from typing import Any
 
 from gnomon.experiments.errors import UserError
 from gnomon.experiments.report.multiple import holm
-from gnomon.experiments.report.speedup import (
-    Comparison,
-    Summary,
-    compare,
-    seed_weights,
-    summarize,
-)
+from gnomon.experiments.report.resampling import seed_weights
+from gnomon.experiments.report.speedup import Comparison, Summary, compare, summarize
 from gnomon.experiments.report.tuning import Cell, Scale, Table, cells
 
 

@@ -12,7 +12,8 @@ from gnomon.experiments.report.axis import Axis
 from gnomon.experiments.report.curves import Curve
 from gnomon.experiments.report.family import family, related
 from gnomon.experiments.report.profiles import LIMIT, Profiles, profile
-from gnomon.experiments.report.speedup import NO_INTERVAL, beyond
+from gnomon.experiments.report.resampling import NO_INTERVAL
+from gnomon.experiments.report.speedup import beyond
 from gnomon.experiments.report.style import (
     COLORS,
     FAINT,

@@ -11,7 +11,7 @@ from gnomon.experiments.report.law import Law, NoLaw
 from gnomon.experiments.report.law import sentence as law_sentence
 from gnomon.experiments.report.profiles import SHARE, Profiles
 from gnomon.experiments.report.provenance import Provenance
-from gnomon.experiments.report.speedup import widening
+from gnomon.experiments.report.resampling import widening
 from gnomon.experiments.report.style import looks
 from gnomon.experiments.report.styles import STYLES
 from gnomon.experiments.report.text import (

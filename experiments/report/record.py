@@ -9,7 +9,8 @@ from gnomon.experiments.report.knob import LEARNING_RATE
 from gnomon.experiments.report.law import Law, NoLaw
 from gnomon.experiments.report.profiles import Profiles
 from gnomon.experiments.report.provenance import Provenance
-from gnomon.experiments.report.speedup import NO_INTERVAL, Comparison, Summary, beyond
+from gnomon.experiments.report.resampling import NO_INTERVAL
+from gnomon.experiments.report.speedup import Comparison, Summary, beyond
 from gnomon.experiments.report.text import verdict_lines
 from gnomon.experiments.report.tuning import Cell, Setting
 

@@ -24,110 +24,23 @@ so a bootstrap draw is a draw of seeds, the same for all cells with those seeds.
 Within a draw every cell chooses its setting anew, so luck in the choice is part of
 the interval.
 
-The interval takes the 2.5 % and 97.5 % percentiles of the draws of :math:`\log S`
-and widens their distance from the estimate by
-
-.. math:: \sqrt{\frac{n}{n-1}} \; \frac{t_{0.975,\,n-1}}{z_{0.975}}
-
-for :math:`n` seeds. For a mean, the bootstrap distribution has the plug-in variance
-(divisor n) and its percentiles are those of a normal; the two factors put back the
-unbiased variance and Student's quantile, so the interval becomes the t interval.
-It is 2.69 for three seeds, 1.87 for four: few seeds carry little. Two seeds have
-three distinct draws, their percentiles are the two seeds themselves, which lie
-:math:`s / \sqrt n` from the mean; there the factor is Student's quantile alone, 12.71.
-
-References:
-  Hesterberg, T. (2015). What Teachers Should Know About the Bootstrap. The American
-  Statistician 69(4), on expanded percentile intervals.
+Intervals are those of `gnomon.experiments.report.resampling`.
 """
 
 import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from scipy import special
 
 from gnomon.experiments.report.family import family
 from gnomon.experiments.report.multiple import p_value
+from gnomon.experiments.report.resampling import NO_INTERVAL, interval
 from gnomon.experiments.report.tuning import Cell, Scale, why
 
-DRAWS = 2000
-LEVEL = 0.95
 BEYOND = float(np.log(2.0))  # how far past the baseline's runs a number is given
-NO_INTERVAL = (float("-inf"), float("inf"))
 NOWHERE = (float("inf"), float("-inf"))  # a reach that holds no number
 CURVES = {"steps": "lengths", "scales": "sizes"}  # what a curve's runs differ in
 SLACK = 1e-9  # rounding, in log compute
-
-
-def seed_weights(
-    seed_sets: Sequence[tuple[int, ...]], draws: int = DRAWS
-) -> dict[tuple[int, ...], np.ndarray]:
-    """Bootstrap draws of the seeds, as weights of a mean.
-
-    Cells with the same seeds share a draw and so stay paired. Cells whose seeds
-    differ are drawn independently, which ignores the luck that a partial overlap
-    shares and is therefore on the safe side.
-
-    Args:
-      seed_sets: The seeds of each cell; duplicates are welcome.
-      draws: Number of draws.
-
-    Returns:
-      For each distinct set of n seeds, ``[draws, n]`` weights with rows summing to 1.
-
-    Example:
-      >>> weights = seed_weights([(0, 1, 2)], draws=4)[0, 1, 2]
-      >>> print(weights.shape, weights.sum(axis=1))
-      (4, 3) [1. 1. 1. 1.]
-    """
-    weights = {}
-    for seeds in set(seed_sets):
-        # Seeded by the seeds' values: no number depends on the order of the cells.
-        rng = np.random.default_rng([len(seeds), *(abs(seed) for seed in seeds)])
-        n = len(seeds)
-        weights[seeds] = rng.multinomial(n, np.full(n, 1 / n), size=draws) / n
-    return weights
-
-
-def widening(n: int, level: float = LEVEL) -> float:
-    """How much a percentile interval over ``n`` seeds is too narrow.
-
-    >>> [round(widening(n), 2) for n in (2, 3, 4, 10)]
-    [12.71, 2.69, 1.87, 1.22]
-    """
-    tail = (1 + level) / 2
-    student = special.stdtrit(n - 1, tail)
-    if n == 2:
-        return float(student)
-    return float(np.sqrt(n / (n - 1)) * student / special.ndtri(tail))
-
-
-def interval(estimate: float, draws: np.ndarray, n: int) -> tuple[float, float]:
-    """Widened percentile interval around an estimate.
-
-    Args:
-      estimate: The estimate, on a scale where its noise is roughly additive.
-      draws: Its bootstrap draws. A draw that is not finite counts as both
-        infinitely low and infinitely high.
-      n: Seeds behind it. One seed has no interval.
-
-    Returns:
-      The two ends, infinite where the draws cannot bound the number.
-    """
-    if n < 2 or not np.isfinite(estimate):
-        return NO_INTERVAL
-    lost = ~np.isfinite(draws)
-    tail = (1 - LEVEL) / 2
-    # Order statistics, not interpolation: some draws may be infinite.
-    low = np.quantile(np.where(lost, -np.inf, draws), tail, method="lower")
-    high = np.quantile(np.where(lost, np.inf, draws), 1 - tail, method="higher")
-    wide = widening(n)
-    # Choosing the setting anew shifts all draws; their spread is what matters, so it
-    # is measured from their own center and laid around the estimate.
-    center = np.mean(draws[~lost]) if not lost.all() else estimate
-    low, high = (estimate + wide * (end - center) for end in (low, high))
-    return float(low), float(high)
 
 
 def decreasing(log_compute: np.ndarray, loss: np.ndarray) -> tuple[np.ndarray, ...]:

@@ -4,13 +4,8 @@ import math
 from collections.abc import Sequence
 
 from gnomon.experiments.report.analysis import Analysis
-from gnomon.experiments.report.speedup import (
-    CURVES,
-    NO_INTERVAL,
-    Comparison,
-    Summary,
-    beyond,
-)
+from gnomon.experiments.report.resampling import NO_INTERVAL
+from gnomon.experiments.report.speedup import CURVES, Comparison, Summary, beyond
 
 Pair = tuple[float, float]
 STAR = "*"  # behind a number that is extrapolated

@@ -8,16 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
-from gnomon.experiments.report.speedup import (
+from gnomon.experiments.report.resampling import (
     NO_INTERVAL,
-    compare,
-    decreasing,
     interval,
-    needed,
     seed_weights,
-    summarize,
     widening,
 )
+from gnomon.experiments.report.speedup import compare, decreasing, needed, summarize
 from gnomon.experiments.report.tuning import Cell, Scale, Setting
 
 LENGTHS = (100.0, 200.0, 400.0)
