@@ -34,7 +34,7 @@ import _timing
 import numpy as np
 
 from gnomon.experiments.report.analysis import Analysis, analyze
-from gnomon.experiments.scaling import fit_chinchilla
+from gnomon.scaling import fit_chinchilla
 
 RESULTS = Path(__file__).parent / "results" / "coverage.json"
 LAW = {"E": 1.817, "A": 482.0, "B": 2085.0, "alpha": 0.348, "beta": 0.366}

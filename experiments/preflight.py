@@ -19,7 +19,7 @@ from gnomon.experiments.direction import names_with_errors, why_not
 from gnomon.experiments.errors import UserError
 from gnomon.experiments.resolve import ConfigError, build, did_you_mean
 from gnomon.experiments.signature import path_name, signature
-from gnomon.optimizers.fused import FusedTransformation
+from gnomon.optimizers.mechanisms.fused import FusedTransformation
 
 RECORDED = ("loss", "count", "learning_rate")
 """What gnomon records of every step, beside the metrics of the task."""

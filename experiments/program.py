@@ -18,7 +18,7 @@ from gnomon.experiments.preflight import check_task, same_shapes, traced_schedul
 from gnomon.experiments.resolve import build, resolve
 from gnomon.models import functional
 from gnomon.optimizers import apply_fused
-from gnomon.optimizers.layered import layered
+from gnomon.optimizers.mechanisms.layered import layered
 
 Batch = Mapping[str, jax.Array]
 Hypers = Mapping[str, jax.Array]

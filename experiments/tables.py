@@ -9,6 +9,7 @@ import csv
 import io
 import json
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +27,7 @@ from gnomon.experiments.files import (
 from gnomon.experiments.report.provenance import select, trace
 from gnomon.experiments.runs import load_runs, table
 from gnomon.experiments.shown import printable
+from gnomon.scaling import as_run_table
 
 # Differ between trials without saying what was trained, or are kept beside the rows.
 _LEFT_OUT = ("report.", "tuning.", "log_every", "checkpoint_every", "tensorboard")
@@ -161,3 +163,25 @@ def _plain(value: Any) -> Any:
             return None
         return int(value) if value.is_integer() and abs(value) < 2**53 else float(value)
     return value
+
+
+def run_table(
+    workdir: str | os.PathLike[str], metric: str = "validation_loss"
+) -> dict[str, np.ndarray]:
+    """The finished runs of a sweep as a table for law fits.
+
+    Diverged and unfinished runs, and runs without the metric, are left out.
+    ``batch`` is in tokens (units a step), like everything else in the table.
+
+    Args:
+      workdir: The sweep's folder.
+      metric: Which final metric becomes ``loss``.
+
+    Returns:
+      The columns of :mod:`gnomon.scaling.tables` that the sweep has.
+
+    Raises:
+      FileNotFoundError: The folder is missing or holds no trials.
+      ValueError: No finished run recorded the metric.
+    """
+    return as_run_table(table(load_runs(workdir)), metric)

@@ -43,11 +43,12 @@ from gnomon.experiments.config import plain
 from gnomon.experiments.configs import digits_mlp
 from gnomon.experiments.configs.optimizers import optimizer
 from gnomon.experiments.report import write_report
-from gnomon.experiments.scaling import fit_compute, run_table
 from gnomon.experiments.sweep import Sweep, prepare, run_sweep
 from gnomon.experiments.sweeps import chain, logspace, over, product
+from gnomon.experiments.tables import run_table
 from gnomon.experiments.trials import make_trials
 from gnomon.optimizers import sgdp
+from gnomon.scaling import fit_compute
 
 # These networks train in less time than a fully optimized program takes to compile.
 jax.config.update("jax_disable_most_optimizations", True)

@@ -5,10 +5,48 @@ paper and its authors' code. ``projection`` removes the radial part of a directi
 ``geometry`` is ``gnomon.parameters.units``: which axes form one output unit.
 """
 
-from gnomon.optimizers import constraints
-from gnomon.optimizers.adamp import ScaleByAdamPState, adamp, scale_by_adamp
-from gnomon.optimizers.alig import AligState, alig
-from gnomon.optimizers.alr import (
+from gnomon.optimizers.adaptive.eight_bit import adamp_8bit, adamw_8bit
+from gnomon.optimizers.adaptive.fadam import ScaleByFAdamState, fadam, scale_by_fadam
+from gnomon.optimizers.curvature import scale_by_newton
+from gnomon.optimizers.matrices import hidden_matrices
+from gnomon.optimizers.mechanisms import sets as constraints
+from gnomon.optimizers.mechanisms.buckets import Buckets, bucket_leaves
+from gnomon.optimizers.mechanisms.constrain import (
+    ConstrainState,
+    Constraint,
+    constrain,
+    leafwise,
+)
+from gnomon.optimizers.mechanisms.fused import FusedTransformation, apply_fused
+from gnomon.optimizers.mechanisms.per_layer import per_layer
+from gnomon.optimizers.mechanisms.projection import ProjectRadialState, project_radial
+from gnomon.optimizers.mechanisms.quantized import (
+    QuantizeMomentsState,
+    quantize_moments,
+)
+from gnomon.optimizers.mechanisms.reparameterize import (
+    ReparameterizeState,
+    reparameterize,
+)
+from gnomon.optimizers.mechanisms.sets import (
+    fixed_norm,
+    max_norm,
+    target_std,
+    unit_sphere,
+)
+from gnomon.optimizers.norms.adamp import ScaleByAdamPState, adamp, scale_by_adamp
+from gnomon.optimizers.norms.data_dependent_init import data_dependent_init
+from gnomon.optimizers.norms.hyperball import HyperballState, hyperball
+from gnomon.optimizers.norms.lawn import lawn, lawn_schedule
+from gnomon.optimizers.norms.norm_loss import AddNormLossState, add_norm_loss, norm_loss
+from gnomon.optimizers.norms.sgdp import ScaleBySgdpState, scale_by_sgdp, sgdp
+from gnomon.optimizers.norms.variance import (
+    layer_index_rescaling,
+    target_variance_rescaling,
+)
+from gnomon.optimizers.norms.weight_norm import WeightNormLatents, weight_norm
+from gnomon.optimizers.polyak.alig import AligState, alig
+from gnomon.optimizers.polyak.alr import (
     AlrHbState,
     AlrMagState,
     alr_hb,
@@ -16,54 +54,22 @@ from gnomon.optimizers.alr import (
     alr_shb,
     alr_smag,
 )
-from gnomon.optimizers.buckets import Buckets, bucket_leaves
-from gnomon.optimizers.constrain import (
-    ConstrainState,
-    Constraint,
-    constrain,
-    leafwise,
-)
-from gnomon.optimizers.constraints import (
-    fixed_norm,
-    max_norm,
-    target_std,
-    unit_sphere,
-)
-from gnomon.optimizers.curvature import scale_by_newton
-from gnomon.optimizers.data_dependent_init import data_dependent_init
-from gnomon.optimizers.diagonal import (
+from gnomon.optimizers.polyak.diagonal import (
     ScaleByDiagonalState,
     scale_by_adagrad_sqr,
     scale_by_adam_sqr,
     scale_by_hutchinson,
 )
-from gnomon.optimizers.eight_bit import adamp_8bit, adamw_8bit
-from gnomon.optimizers.fadam import ScaleByFAdamState, fadam, scale_by_fadam
-from gnomon.optimizers.fused import FusedTransformation, apply_fused
-from gnomon.optimizers.hyperball import HyperballState, hyperball
-from gnomon.optimizers.lawn import lawn, lawn_schedule
-from gnomon.optimizers.matrices import hidden_matrices
-from gnomon.optimizers.momo import MomoState, momo, momo_adam
-from gnomon.optimizers.momsps import MomSpsState, momsps
-from gnomon.optimizers.norm_loss import AddNormLossState, add_norm_loss, norm_loss
-from gnomon.optimizers.per_layer import per_layer
-from gnomon.optimizers.projection import ProjectRadialState, project_radial
-from gnomon.optimizers.quantized import QuantizeMomentsState, quantize_moments
-from gnomon.optimizers.reparameterize import ReparameterizeState, reparameterize
-from gnomon.optimizers.sania import SaniaState, sania
-from gnomon.optimizers.sgdp import ScaleBySgdpState, scale_by_sgdp, sgdp
-from gnomon.optimizers.sps import SpsState, sps
+from gnomon.optimizers.polyak.momo import MomoState, momo, momo_adam
+from gnomon.optimizers.polyak.momsps import MomSpsState, momsps
+from gnomon.optimizers.polyak.sania import SaniaState, sania
+from gnomon.optimizers.polyak.sps import SpsState, sps
 from gnomon.optimizers.transfer import (
     mup,
     mup_initialization,
     scale_by_width,
     standard_parameterization,
 )
-from gnomon.optimizers.variance import (
-    layer_index_rescaling,
-    target_variance_rescaling,
-)
-from gnomon.optimizers.weight_norm import WeightNormLatents, weight_norm
 from gnomon.optimizers.width import (
     Growth,
     learning_rate_factors,

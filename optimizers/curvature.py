@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gnomon.optimizers._transform import transformation
-from gnomon.optimizers.polyak import inner_product
+from gnomon.optimizers.mechanisms.transform import transformation
+from gnomon.optimizers.polyak.step_size import inner_product
 from gnomon.parameters.checks import require_params, require_within
 from gnomon.parameters.trees import compute_dtype
 

@@ -11,11 +11,11 @@ from typing import Any
 import jax.numpy as jnp
 import optax
 
-from gnomon.optimizers._composition import refuse_decay
-from gnomon.optimizers._inner import Inner, complete
-from gnomon.optimizers._learning_rate import DescendState
-from gnomon.optimizers._transform import transformation
-from gnomon.optimizers.layered import layered
+from gnomon.optimizers.mechanisms.composition import refuse_decay
+from gnomon.optimizers.mechanisms.descent import DescendState
+from gnomon.optimizers.mechanisms.inner import Inner, complete
+from gnomon.optimizers.mechanisms.layered import layered
+from gnomon.optimizers.mechanisms.transform import transformation
 from gnomon.optimizers.width import (
     Alignment,
     Base,

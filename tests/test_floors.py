@@ -13,8 +13,9 @@ FLOOR = {
     "kernels": 1,
     "optimizers": 2,
     "models": 2,
-    "dynamics": 3,
-    "experiments": 4,
+    "dynamics": 2,
+    "scaling": 2,
+    "experiments": 3,
 }
 # Imports that belong to one room, or to the rooms from a floor up.
 ALLOWED = {
@@ -23,6 +24,7 @@ ALLOWED = {
     "optimizers": {"jax", "numpy", "optax"},
     "models": {"jax", "numpy", "flax"},
     "dynamics": {"jax", "numpy", "optax"},
+    "scaling": {"numpy", "scipy"},
 }
 
 

@@ -29,7 +29,7 @@ from gnomon.experiments.report.style import (
 )
 from gnomon.experiments.report.tuning import Cell, Scale
 from gnomon.experiments.report.verdict import bracket, overall, times
-from gnomon.experiments.scaling.fit import Fit
+from gnomon.scaling.fit import Fit
 
 PANEL = (350, 270)
 WIDE = (420, 300)

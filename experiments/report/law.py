@@ -8,11 +8,11 @@ import numpy as np
 from gnomon.experiments.report.analysis import Analysis
 from gnomon.experiments.report.family import related
 from gnomon.experiments.report.tuning import Table
-from gnomon.experiments.scaling.checklist import Item, checklist
-from gnomon.experiments.scaling.chinchilla import fit_chinchilla
-from gnomon.experiments.scaling.compute import fit_compute
-from gnomon.experiments.scaling.fit import Fit
-from gnomon.experiments.scaling.holdout import Holdout, holdout
+from gnomon.scaling.checklist import Item, checklist
+from gnomon.scaling.chinchilla import fit_chinchilla
+from gnomon.scaling.compute import fit_compute
+from gnomon.scaling.fit import Fit
+from gnomon.scaling.holdout import Holdout, holdout
 
 DRAWS = 300
 # The first that the runs allow is taken.

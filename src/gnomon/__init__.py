@@ -8,5 +8,6 @@ The rooms are subpackages and nothing is imported from here, so that
 * ``gnomon.models``: Flax models.
 * ``gnomon.kernels``: fused operations for TPU and GPU.
 * ``gnomon.dynamics``: probes of a training run.
+* ``gnomon.scaling``: law fits from run tables.
 * ``gnomon.experiments``: configs, data, training, sweeps, reports.
 """

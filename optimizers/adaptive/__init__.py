@@ -1,0 +1,1 @@
+"""Methods that scale every number of a gradient by its own past."""

@@ -1,0 +1,1 @@
+"""What many methods have in common."""

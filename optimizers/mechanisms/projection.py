@@ -1,0 +1,250 @@
+"""The radial projection of AdamP and SGDP, as a rule and as a wrapper.
+
+A weight that is followed by a normalization layer is scale invariant: its gradient is
+orthogonal to it, and any radial part of an update only makes it longer, which shrinks
+the effective step. The projection removes that part wherever the gradient test says
+that the weight is scale invariant.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from gnomon.optimizers.mechanisms.composition import refuse_decay
+from gnomon.optimizers.mechanisms.inner import Inner, direction
+from gnomon.optimizers.mechanisms.layered import layered
+from gnomon.optimizers.mechanisms.transform import transformation
+from gnomon.parameters.checks import (
+    ScalarOrSchedule,
+    at_step,
+    require_params,
+    require_within,
+)
+from gnomon.parameters.trees import (
+    broadcast_mask,
+    compute_dtype,
+    map_leaves,
+    safe_divide,
+)
+from gnomon.parameters.units import Axes, Rules, resolve_axes
+
+
+class Radial(NamedTuple):
+    """What the test found for one leaf; both broadcast against it."""
+
+    coefficient: jax.Array  # the radial part of the direction is coefficient * w
+    decay_ratio: jax.Array  # what to multiply weight decay by: wd_ratio or 1
+
+
+def radial_part(
+    direction: jax.Array,
+    grad: jax.Array,
+    param: jax.Array,
+    axes: Axes,
+    *,
+    delta: jax.typing.ArrayLike,
+    wd_ratio: jax.typing.ArrayLike,
+    eps: jax.typing.ArrayLike,
+) -> Radial:
+    r"""Tests one leaf for scale invariance and measures what to remove.
+
+    The first view whose units all pass, :math:`|\cos(g_i, w_i)| < \delta / \sqrt{n_i}`
+    with :math:`n_i` numbers in unit :math:`i`, decides: first the view of single units,
+    then the whole layer as one unit. The radial part in that view is
+    :math:`u_i \langle u_i, p_i \rangle` with :math:`u_i = w_i / (\|w_i\| + \epsilon)`.
+    Without a passing view, or for a leaf without units, nothing is removed.
+
+    Args:
+      direction: the direction :math:`p`, computed in float32 or wider.
+      grad: the raw gradient :math:`g`, of the same dtype.
+      param: the weight :math:`w`, of the same dtype.
+      axes: the leaf's axes.
+      delta: threshold of the test.
+      wd_ratio: factor on weight decay where a view passed.
+      eps: floor of the norms in the cosine, and added to :math:`\|w_i\|`.
+
+    Returns:
+      The coefficient and the weight decay ratio.
+    """
+    dtype = param.dtype
+    if not axes.reduce or not param.size:
+        return Radial(jnp.zeros([], dtype), jnp.ones([], dtype))
+    delta, wd_ratio, eps = (jnp.asarray(x, dtype) for x in (delta, wd_ratio, eps))
+    layer = axes.layer(param.ndim).reduce
+    units = [
+        jnp.sum(x, axis=axes.reduce, keepdims=True)
+        for x in (grad * param, grad * grad, param * param, direction * param)
+    ]
+    # The sums of the layer view add up those of the units; without the barrier XLA
+    # merges the two reductions into one more pass over the arrays.
+    units = jax.lax.optimization_barrier(units)
+    layers = [jnp.sum(x, axis=layer, keepdims=True) for x in units]
+
+    def view(sums, reduced):
+        dot, grad_square, param_square, projection = sums
+        grad_norm, param_norm = jnp.sqrt(grad_square), jnp.sqrt(param_square)
+        floors = jnp.maximum(grad_norm, eps) * jnp.maximum(param_norm, eps)
+        cosine = safe_divide(dot, floors)
+        length = np.prod([param.shape[axis] for axis in reduced])
+        passed = jnp.abs(cosine) < delta / np.sqrt(length)
+        # A zero unit has no radial part; its denominator may be zero when eps is.
+        square = jnp.square(param_norm + eps)
+        scale = jnp.where(square > 0, projection / jnp.where(square > 0, square, 1), 0)
+        return jnp.all(passed, axis=layer, keepdims=True), scale
+
+    by_unit, unit_scale = view(units, axes.reduce)
+    by_layer, layer_scale = view(layers, layer)
+    zero, one = jnp.zeros([], dtype), jnp.ones([], dtype)
+    return Radial(
+        jnp.where(by_unit, unit_scale, jnp.where(by_layer, layer_scale, zero)),
+        jnp.where(by_unit | by_layer, wd_ratio, one),
+    )
+
+
+class ProjectRadialState(NamedTuple):
+    """State of :func:`project_radial`."""
+
+    # Updates made, shape=(), dtype=int32; hides tuple.count, as optax's states do.
+    count: jax.Array  # type: ignore[assignment]
+    inner: optax.OptState  # the state of the wrapped transform
+
+
+def project_radial(
+    inner: Inner | None = None,
+    *,
+    inner_kwargs: Mapping[str, Any] | None = None,
+    delta: jax.typing.ArrayLike = 0.1,
+    wd_ratio: jax.typing.ArrayLike = 0.1,
+    weight_decay: ScalarOrSchedule = 0.0,
+    weight_decay_mask: optax.MaskOrFn | None = None,
+    eps: jax.typing.ArrayLike = 1e-8,
+    rules: Rules | None = None,
+    stacked: str | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Removes the radial part of any direction on scale-invariant weights.
+
+    With :math:`p` the ascent direction that ``inner`` makes of the gradient :math:`g`,
+    emits
+
+    .. math::
+      q = p - \Pi^{r}_w(p) + \lambda \rho w,
+
+    where :math:`\Pi^r_w(p)` is the radial part found by :func:`radial_part` and
+    :math:`\rho` is ``wd_ratio`` where the test passed and 1 elsewhere. Decay belongs
+    here, and not in a later ``add_decayed_weights``, because its rate depends on the
+    test. Scale the result by minus the learning rate afterwards.
+
+    Args:
+      inner: the transform that makes the direction, ascent-signed and without a
+        learning rate (``optax.scale_by_lion()``, a chain, ...). The updates it receives
+        are taken for the raw gradient; the extra arg ``grad`` overrides them, for use
+        after a transform that turned the gradient. Left out, this is a link of a chain
+        that projects the updates it is given, and ``grad`` is required.
+      inner_kwargs: keyword arguments for an ``inner`` that is a function, such as
+        ``optax.adam``, of whose optimizer the direction is taken.
+      delta: threshold of the test, a positive scalar, default 0.1.
+      wd_ratio: factor on weight decay where the test passed, default 0.1.
+      weight_decay: decoupled weight decay :math:`\lambda`, a scalar or a schedule,
+        default 0.
+      weight_decay_mask: tree of bools (or a prefix, or a function of the parameters)
+        saying which leaves decay; default all.
+      eps: guard of the norms, default 1e-8.
+      rules: ordered ``(regex, axes)`` pairs, see :func:`units.resolve_axes`.
+      stacked: regex of the leaves that stack layers along axis 0.
+
+    Returns:
+      The transform. It needs ``params`` in ``update``.
+
+    Raises:
+      ValueError: if ``params`` is missing, ``grad`` is missing without ``inner``, a
+        hyperparameter is not one number or out of range, or a rule matches no leaf.
+
+    Example:
+      The gradient is orthogonal to the weights, its sign is not:
+
+      >>> import jax.numpy as jnp, optax
+      >>> signs = project_radial(optax.scale_by_sign())
+      >>> w = jnp.array([[4.0], [2.0]])
+      >>> g = jnp.array([[-0.1], [0.2]])
+      >>> direction, state = signs.update(g, signs.init(w), w)
+      >>> print(direction.T)
+      [[-0.6  1.2]]
+
+    References:
+      Heo et al., `AdamP: Slowing Down the Slowdown for Momentum Optimizers on
+      Scale-invariant Weights <https://arxiv.org/abs/2006.08217>`_, 2021
+    """
+    require_within(
+        "[0, inf)", delta=delta, wd_ratio=wd_ratio, weight_decay=weight_decay, eps=eps
+    )
+    ascent = direction(optax.identity() if inner is None else inner, inner_kwargs)
+    wrapped = layered(ascent, stacked)
+
+    def init_fn(params):
+        refuse_decay("project_radial", weight_decay, weight_decay_mask, params)
+        resolve_axes(params, rules, stacked)
+        return ProjectRadialState(jnp.zeros([], jnp.int32), wrapped.init(params))
+
+    def update_fn(updates, state, params=None, **extra_args):
+        require_params(params, "project_radial")
+        if inner is None and extra_args.get("grad") is None:
+            raise ValueError(
+                "project_radial() as a link of a chain tests the raw gradient: pass "
+                "it as `update(..., grad=grads)`, or wrap the transform that makes the "
+                "direction, `project_radial(inner)`."
+            )
+        grad = extra_args.get("grad")
+        grad = updates if grad is None else grad
+        directions, inner_state = wrapped.update(
+            updates, state.inner, params, **extra_args
+        )
+        decay = at_step("weight_decay", weight_decay, state.count)
+
+        def project(direction, grad, param, axes, decays):
+            dtype = compute_dtype(param.dtype)
+            p, g, w = (x.astype(dtype) for x in (direction, grad, param))
+            radial = radial_part(p, g, w, axes, delta=delta, wd_ratio=wd_ratio, eps=eps)
+            q = project_and_decay(p, w, radial, decay if decays else 0.0)
+            return (q.astype(param.dtype),)
+
+        (updates,) = map_leaves(
+            project,
+            directions,
+            (),
+            grad,
+            params,
+            resolve_axes(params, rules, stacked),
+            broadcast_mask(weight_decay_mask, params, stacked),
+        )
+        return updates, ProjectRadialState(
+            optax.safe_increment(state.count), inner_state
+        )
+
+    return transformation("project_radial", init_fn, update_fn)
+
+
+def project_and_decay(
+    direction: jax.Array,
+    param: jax.Array,
+    radial: Radial,
+    weight_decay: jax.typing.ArrayLike,
+) -> jax.Array:
+    """The direction without its radial part, plus weight decay at the found ratio.
+
+    Args:
+      direction: the direction, in the dtype of ``param``.
+      param: the weight.
+      radial: what :func:`radial_part` found.
+      weight_decay: the rate before the ratio.
+
+    Returns:
+      ``direction + (weight_decay * ratio - coefficient) * param``.
+    """
+    decay = jnp.asarray(weight_decay, param.dtype) * radial.decay_ratio
+    # The barrier keeps XLA from computing the number of each unit anew for every entry.
+    along = jax.lax.optimization_barrier(decay - radial.coefficient)
+    return direction + along * param

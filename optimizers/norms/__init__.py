@@ -1,0 +1,1 @@
+"""Methods that hold, aim or free the norms of weights."""

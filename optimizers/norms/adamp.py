@@ -1,0 +1,303 @@
+"""AdamP: Adam without the radial part of its step on scale-invariant weights."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gnomon import kernels
+from gnomon.kernels.adamp import explain, step
+from gnomon.optimizers.mechanisms.composition import refuse_decay
+from gnomon.optimizers.mechanisms.descent import descend
+from gnomon.optimizers.mechanisms.fused import (
+    FusedTransformation,
+    kept,
+    leaf_keys,
+    leaf_shardings,
+    with_kernel,
+)
+from gnomon.optimizers.mechanisms.projection import project_and_decay, radial_part
+from gnomon.optimizers.mechanisms.transform import transformation
+from gnomon.parameters.checks import (
+    ScalarOrSchedule,
+    at_step,
+    require_params,
+    require_within,
+)
+from gnomon.parameters.trees import (
+    broadcast_mask,
+    compute_dtype,
+    map_leaves,
+    safe_divide,
+)
+from gnomon.parameters.units import Rules, resolve_axes
+
+
+class ScaleByAdamPState(NamedTuple):
+    """State of :func:`scale_by_adamp`."""
+
+    # Updates made, shape=(), dtype=int32; hides tuple.count, as optax's states do.
+    count: jax.Array  # type: ignore[assignment]
+    mu: optax.Updates  # first moment, in mu_dtype or the dtype of the parameters
+    nu: optax.Updates  # second moment, in float32 or wider
+
+
+def scale_by_adamp(
+    b1: jax.typing.ArrayLike = 0.9,
+    b2: jax.typing.ArrayLike = 0.999,
+    eps: jax.typing.ArrayLike = 1e-8,
+    *,
+    delta: jax.typing.ArrayLike = 0.1,
+    wd_ratio: jax.typing.ArrayLike = 0.1,
+    weight_decay: ScalarOrSchedule = 0.0,
+    weight_decay_mask: optax.MaskOrFn | None = None,
+    nesterov: bool = False,
+    rules: Rules | None = None,
+    stacked: str | None = None,
+    mu_dtype: jax.typing.DTypeLike | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """The direction of :func:`adamp`, ascent-signed and before the learning rate.
+
+    Weight decay is part of it because its rate depends on the projection.
+
+    Args:
+      b1: see :func:`adamp`, as all arguments.
+      b2: decay of the second moment.
+      eps: added to the denominator, and guard of the norms.
+      delta: threshold of the gradient test.
+      wd_ratio: factor on weight decay where the test passed.
+      weight_decay: decoupled weight decay, a scalar or a schedule.
+      weight_decay_mask: which leaves decay.
+      nesterov: look ahead by one step of momentum.
+      rules: ordered ``(regex, axes)`` pairs.
+      stacked: regex of the leaves that stack layers along axis 0.
+      mu_dtype: dtype of the first moment.
+
+    Returns:
+      The transform. It needs ``params`` in ``update``.
+
+    Raises:
+      ValueError: if ``params`` is missing, a hyperparameter is not one number or out of
+        range, or a rule matches no leaf.
+    """
+    require_within("[0, 1)", b1=b1, b2=b2)
+    require_within(
+        "[0, inf)", eps=eps, delta=delta, wd_ratio=wd_ratio, weight_decay=weight_decay
+    )
+
+    def init_fn(params):
+        refuse_decay("adamp", weight_decay, weight_decay_mask, params)
+        resolve_axes(params, rules, stacked)
+        return ScaleByAdamPState(
+            count=jnp.zeros([], jnp.int32),
+            mu=optax.tree.zeros_like(params, dtype=mu_dtype),
+            # At b2 = 0.999 a bfloat16 average would never decay: the relative change of
+            # a step, 0.001, is below its rounding.
+            nu=jax.tree.map(
+                lambda w: jnp.zeros_like(w, dtype=compute_dtype(w.dtype)), params
+            ),
+        )
+
+    def update_fn(updates, state, params=None, **extra_args):
+        del extra_args
+        require_params(params, "adamp")
+        count = optax.safe_increment(state.count)
+        decay = at_step("weight_decay", weight_decay, state.count)
+
+        def rule(grad, mu, nu, param, axes, decays):
+            dtype = compute_dtype(param.dtype)
+            beta1, beta2, epsilon = (jnp.asarray(x, dtype) for x in (b1, b2, eps))
+            t = count.astype(dtype)
+            g, w = grad.astype(dtype), param.astype(dtype)
+            m = beta1 * mu.astype(dtype) + (1 - beta1) * g
+            v = beta2 * nu.astype(dtype) + (1 - beta2) * g * g
+            first = beta1 * m + (1 - beta1) * g if nesterov else m
+            denominator = jnp.sqrt(safe_divide(v, 1 - beta2**t)) + epsilon
+            # Zero only without eps, where no gradient was seen.
+            p = safe_divide(first, (1 - beta1**t) * denominator)
+            radial = radial_part(
+                p, g, w, axes, delta=delta, wd_ratio=wd_ratio, eps=epsilon
+            )
+            q = project_and_decay(p, w, radial, decay if decays else 0.0)
+            return q.astype(param.dtype), m.astype(mu.dtype), v.astype(nu.dtype)
+
+        updates, mu, nu = map_leaves(
+            rule,
+            updates,
+            (state.mu, state.nu),
+            params,
+            resolve_axes(params, rules, stacked),
+            broadcast_mask(weight_decay_mask, params, stacked),
+        )
+        return updates, ScaleByAdamPState(count, mu, nu)
+
+    return transformation("adamp", init_fn, update_fn)
+
+
+def adamp(
+    learning_rate: ScalarOrSchedule,
+    *,
+    b1: jax.typing.ArrayLike = 0.9,
+    b2: jax.typing.ArrayLike = 0.999,
+    eps: jax.typing.ArrayLike = 1e-8,
+    weight_decay: ScalarOrSchedule = 0.0,
+    weight_decay_mask: optax.MaskOrFn | None = None,
+    delta: jax.typing.ArrayLike = 0.1,
+    wd_ratio: jax.typing.ArrayLike = 0.1,
+    nesterov: bool = False,
+    rules: Rules | None = None,
+    stacked: str | None = None,
+    mu_dtype: jax.typing.DTypeLike | None = None,
+    implementation: kernels.Implementation | None = None,
+) -> FusedTransformation:
+    r"""AdamP: Adam that does not grow the norm of scale-invariant weights.
+
+    .. math::
+      m &\leftarrow \beta_1 m + (1 - \beta_1) g, \qquad
+      v \leftarrow \beta_2 v + (1 - \beta_2) g^2 \\
+      p &= \frac{m}{1 - \beta_1^t} \Big/
+        \Big(\sqrt{v / (1 - \beta_2^t)} + \epsilon\Big) \\
+      w &\leftarrow (1 - \eta \lambda \rho)\, w - \eta\, (p - \Pi^r_w(p))
+
+    The radial part :math:`\Pi^r_w(p)` is removed, and :math:`\rho` is ``wd_ratio``
+    instead of 1, where the raw gradient is nearly orthogonal to the weight:
+    :math:`|\cos(g_i, w_i)| < \delta / \sqrt{n_i}` for every output unit :math:`i` of
+    the leaf, or else for the leaf as a whole. Leaves without units (biases, scales,
+    rank 0 and 1) are never projected.
+
+    Args:
+      learning_rate: step size :math:`\eta`, a scalar or a schedule; 1e-3 in the paper.
+      b1: decay of the first moment, default 0.9.
+      b2: decay of the second moment, default 0.999.
+      eps: added to the denominator after bias correction, and guard of the norms in the
+        projection, default 1e-8.
+      weight_decay: decoupled weight decay :math:`\lambda` per step and learning rate, a
+        scalar or a schedule, default 0.
+      weight_decay_mask: tree of bools (or a prefix of one, or a function of the
+        parameters) saying which leaves decay; default all.
+      delta: threshold of the gradient test, default 0.1.
+      wd_ratio: factor on weight decay where the test passed, default 0.1.
+      nesterov: use :math:`\beta_1 m + (1 - \beta_1) g` in place of :math:`m`.
+      rules: ordered ``(regex, axes)`` pairs that override which axes form a unit, see
+        :func:`gnomon.parameters.units.resolve_axes`.
+      stacked: regex of the leaves that stack layers along axis 0 (scanned layers); each
+        layer is then tested on its own.
+      mu_dtype: dtype of the first moment, default that of the parameters. The second
+        moment is kept in float32 or wider.
+      implementation: how ``apply`` runs, ``"xla"``, ``"tpu"`` or ``"gpu"``; default the
+        kernel where it is known to be faster, see :mod:`gnomon.kernels`.
+
+    Returns:
+      The optimizer. It needs ``params`` in ``update``, and has the fused entry point of
+      :func:`gnomon.optimizers.apply_fused`. It reads two more extra args:
+      ``shardings``, a tree of ``NamedSharding`` or a prefix of one, without which a
+      kernel takes arrays to be on one device,
+      and ``rounding_key``, a key that makes bfloat16 parameters round
+      stochastically. A kernel rounds bfloat16 parameters once a step, where ``update``
+      and ``optax.apply_updates`` round three times.
+
+    Raises:
+      ValueError: if ``params`` is missing, a hyperparameter is not one number or out of
+        range, a rule matches no leaf, or ``implementation`` cannot run.
+
+    Example:
+      A loss that depends on the direction of ``w`` alone; the norm, 1 at first, stays
+      near 1 (Adam's ends at 1.77):
+
+      >>> import jax, jax.numpy as jnp, optax
+      >>> target = jnp.array([[1.0], [0.0]])
+      >>> loss = lambda w: -(w * target).sum() / jnp.linalg.norm(w)
+      >>> optimizer = adamp(0.05)
+      >>> w = jnp.array([[-0.8], [0.6]])
+      >>> state = optimizer.init(w)
+      >>> for _ in range(100):
+      ...     updates, state = optimizer.update(jax.grad(loss)(w), state, w)
+      ...     w = optax.apply_updates(w, updates)
+      >>> print(f"loss {loss(w):.3f}, norm {jnp.linalg.norm(w):.3f}")
+      loss -1.000, norm 1.075
+
+    References:
+      Heo et al., `AdamP: Slowing Down the Slowdown for Momentum Optimizers on
+      Scale-invariant Weights <https://arxiv.org/abs/2006.08217>`_, 2021
+
+    Differences:
+      The algorithm box of the paper has neither bias correction nor weight decay and
+      tests the bare inner product; the two views, the test of all rows, ``wd_ratio``
+      and the cosine follow the authors' package, version 0.3.0. There a unit is a row
+      of axis 0; here it is an output unit wherever Flax stores it.
+    """
+    explain(implementation=implementation)  # refuses what cannot run
+    unfused = optax.chain(
+        scale_by_adamp(
+            b1,
+            b2,
+            eps,
+            delta=delta,
+            wd_ratio=wd_ratio,
+            weight_decay=weight_decay,
+            weight_decay_mask=weight_decay_mask,
+            nesterov=nesterov,
+            rules=rules,
+            stacked=stacked,
+            mu_dtype=mu_dtype,
+        ),
+        descend(learning_rate),
+    )
+
+    def implementations(state, params):
+        def taken(param, mu):
+            return explain(
+                param.dtype,
+                moment_dtype=mu.dtype,
+                shape=param.shape,
+                implementation=implementation,
+                fall_back=True,
+            ).implementation
+
+        return jax.tree.map(taken, params, state[0].mu)
+
+    def apply_fn(grads, state, params, *, shardings, rounding_key, **extra_args):
+        del extra_args
+        scaling, descent = state
+        count = optax.safe_increment(scaling.count)
+        rate = at_step("learning_rate", learning_rate, descent.count)
+        decay = at_step("weight_decay", weight_decay, scaling.count)
+
+        def rule(grad, mu, nu, param, axes, decays, sharding, key):
+            return step(
+                param,
+                grad,
+                mu,
+                nu,
+                learning_rate=rate,
+                count=count,
+                b1=b1,
+                b2=b2,
+                eps=eps,
+                weight_decay=decay if decays else 0.0,
+                delta=delta,
+                wd_ratio=wd_ratio,
+                reduce=axes.reduce,
+                stack=axes.stack,
+                nesterov=nesterov,
+                key=key,
+                sharding=sharding,
+                implementation=implementation,
+                fall_back=True,
+            )
+
+        moved, mu, nu = map_leaves(
+            rule,
+            grads,
+            (scaling.mu, scaling.nu),
+            params,
+            resolve_axes(params, rules, stacked),
+            broadcast_mask(weight_decay_mask, params, stacked),
+            leaf_shardings(shardings, params),
+            leaf_keys(rounding_key, params),
+        )
+        descent = descent._replace(count=optax.safe_increment(descent.count))
+        return kept(moved, params), (ScaleByAdamPState(count, mu, nu), descent)
+
+    return with_kernel("adamp", unfused, implementations, apply_fn)

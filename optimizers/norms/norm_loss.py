@@ -1,0 +1,194 @@
+"""Norm loss: a pull of every unit's norm toward a target."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gnomon.optimizers.mechanisms.composition import norm_control
+from gnomon.optimizers.mechanisms.descent import descend
+from gnomon.optimizers.mechanisms.inner import Inner, direction
+from gnomon.optimizers.mechanisms.layered import layered
+from gnomon.optimizers.mechanisms.sets import View, norm_plan
+from gnomon.optimizers.mechanisms.transform import transformation
+from gnomon.parameters.checks import (
+    ScalarOrSchedule,
+    at_step,
+    require_params,
+    require_within,
+)
+from gnomon.parameters.select import Where
+from gnomon.parameters.trees import compute_dtype, map_leaves
+from gnomon.parameters.units import Rules, unit_norm
+
+
+class AddNormLossState(NamedTuple):
+    """State of :func:`add_norm_loss`."""
+
+    # Updates made, shape=(), dtype=int32; hides tuple.count, as optax's states do.
+    count: jax.Array  # type: ignore[assignment]
+
+
+def add_norm_loss(
+    rate: ScalarOrSchedule = 1e-4,
+    *,
+    target: jax.typing.ArrayLike = 1.0,
+    eps: jax.typing.ArrayLike = 1e-8,
+    constrained: Where | None = None,
+    view: View = "unit",
+    rules: Rules | None = None,
+    stacked: str | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Adds the gradient of a loss on the norms of output units.
+
+    The loss :math:`\lambda \sum_i (\|w_i\| - \tau)^2` over units :math:`i` draws every
+    unit to the sphere of radius :math:`\tau`. With :math:`u` the incoming updates,
+    ascent-signed, emits
+
+    .. math::
+      u_i + 2 \lambda \Big(1 - \frac{\tau}{\|w_i\| + \epsilon}\Big) w_i.
+
+    Like ``optax.add_decayed_weights`` it stands before the learning rate: after a
+    preconditioner the pull is decoupled from it, before one it is part of the gradient.
+    With :math:`\tau = 0` it is weight decay at rate :math:`2 \lambda`.
+
+    Args:
+      rate: the factor :math:`\lambda`, a scalar or a schedule, default 1e-4.
+      target: the norm :math:`\tau`, default 1.
+      eps: added to the norm, default 1e-8. A zero unit has no direction and is not
+        moved.
+      constrained: which leaves: a regex found in the path, or a mask (a tree of bools,
+        a prefix, or a function of the parameters); default every leaf that has units.
+      view: one norm a "unit", the default, or a "layer" (Frobenius).
+      rules: ordered ``(regex, axes)`` pairs, see :func:`units.resolve_axes`.
+      stacked: regex of the leaves that stack layers along axis 0.
+
+    Returns:
+      The transform. It needs ``params`` in ``update``.
+
+    Raises:
+      ValueError: if ``params`` is missing, a hyperparameter is not one number or out of
+        range, ``constrained`` matches no leaf, or an enclosing transform already
+        controls the norm of a leaf.
+
+    Example:
+      The first unit is too long, the second too short:
+
+      >>> pull = add_norm_loss(0.25)
+      >>> w = jnp.array([[0.0, 0.0], [2.0, 0.5]])
+      >>> updates, state = pull.update(jnp.zeros((2, 2)), pull.init(w), w)
+      >>> print(updates)
+      [[ 0.    0.  ]
+       [ 0.5  -0.25]]
+
+    References:
+      Georgiou et al., `Norm Loss: An efficient yet effective regularization method for
+      deep neural networks <https://arxiv.org/abs/2103.06583>`_, 2021
+
+      Wright and Demeure, `Ranger21: a synergistic deep learning optimizer
+      <https://arxiv.org/abs/2106.13731>`_, 2021: the decoupled form and the default
+      rate.
+
+    Differences:
+      Ranger21's code applies the pull to the last tensor of a parameter group only;
+      here every selected leaf is pulled, as its paper says. A target other than 1 is an
+      addition.
+    """
+    require_within("[0, inf)", rate=rate, target=target, eps=eps)
+    plan = norm_plan(constrained, view, rules, stacked)
+
+    def init_fn(params):
+        (chosen,) = map_leaves(
+            lambda w, axes: (axes is not None,), params, (), plan(params)
+        )
+        with norm_control("add_norm_loss", chosen):
+            return AddNormLossState(jnp.zeros([], jnp.int32))
+
+    def update_fn(updates, state, params=None, **extra_args):
+        del extra_args
+        require_params(params, "add_norm_loss")
+        factor = at_step("rate", rate, state.count)
+
+        def pull(update, param, axes):
+            if axes is None:
+                return (update,)
+            dtype = compute_dtype(param.dtype)
+            w, u = param.astype(dtype), update.astype(dtype)
+            goal, epsilon = jnp.asarray(target, dtype), jnp.asarray(eps, dtype)
+            norm = unit_norm(w, axes)
+            excess = 1 - goal / jnp.where(norm > 0, norm + epsilon, 1)
+            return (
+                (u + 2 * jnp.asarray(factor, dtype) * excess * w).astype(update.dtype),
+            )
+
+        (updates,) = map_leaves(pull, updates, (), params, plan(params))
+        return updates, AddNormLossState(optax.safe_increment(state.count))
+
+    return transformation("add_norm_loss", init_fn, update_fn)
+
+
+def norm_loss(
+    inner: Inner,
+    learning_rate: ScalarOrSchedule,
+    *,
+    inner_kwargs: Mapping[str, Any] | None = None,
+    rate: ScalarOrSchedule = 1e-4,
+    target: jax.typing.ArrayLike = 1.0,
+    eps: jax.typing.ArrayLike = 1e-8,
+    constrained: Where | None = None,
+    view: View = "unit",
+    rules: Rules | None = None,
+    stacked: str | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Any direction, the decoupled pull of norm loss, and the learning rate.
+
+    With :math:`p` the direction of ``inner``,
+
+    .. math::
+      w_i \leftarrow w_i - \eta \Big(p_i
+        + 2 \lambda \Big(1 - \frac{\tau}{\|w_i\| + \epsilon}\Big) w_i\Big).
+
+    Args:
+      inner: an ascent-signed direction without a learning rate, such as
+        ``optax.scale_by_adam()``; or a function that makes an optimizer of a
+        learning rate, such as ``optax.adam``, of which the direction is taken.
+      learning_rate: step size :math:`\eta`, a scalar or a schedule.
+      inner_kwargs: keyword arguments for an ``inner`` that is a function.
+      rate: see :func:`add_norm_loss`, as the rest.
+      target: the norm :math:`\tau`.
+      eps: added to the norm.
+      constrained: which leaves.
+      view: one norm a "unit" or a "layer".
+      rules: ordered ``(regex, axes)`` pairs.
+      stacked: regex of the leaves that stack layers along axis 0.
+
+    Returns:
+      The optimizer. It needs ``params`` in ``update``.
+
+    Raises:
+      ValueError: as :func:`add_norm_loss`, or if ``inner`` descends.
+
+    Example:
+      >>> optimizer = norm_loss(optax.identity(), 1.0, rate=0.25)
+      >>> w = jnp.array([[3.0], [4.0]])
+      >>> state = optimizer.init(w)
+      >>> for _ in range(3):
+      ...     updates, state = optimizer.update(jnp.zeros_like(w), state, w)
+      ...     w = optax.apply_updates(w, updates)
+      ...     print(f"{jnp.linalg.norm(w):.2f}", end=" ")
+      3.00 2.00 1.50
+    """
+    pull = add_norm_loss(
+        rate,
+        target=target,
+        eps=eps,
+        constrained=constrained,
+        view=view,
+        rules=rules,
+        stacked=stacked,
+    )
+    ascent = layered(direction(inner, inner_kwargs), stacked)
+    chain = optax.chain(ascent, pull, descend(learning_rate))
+    return transformation("norm_loss", *chain)
