@@ -11,6 +11,17 @@ from jax.experimental import pallas as pl
 
 from gnomon import optimizers
 from gnomon.optimizers import WeightNormLatents, weight_norm
+from gnomon_contract import Row
+
+ROWS = (
+    Row(
+        "weight_norm",
+        weight_norm,
+        {"learning_rate": 0.05, "eps": 1e-8},
+        {"inner": optimizers.scale_by_adamp(b2=0.99)},
+    ),
+)
+LAYERS = {"weight_norm": lambda i, **s: weight_norm(i, **s)}
 
 # Shape and the shape of the units of each kind of leaf; None where there are none.
 KINDS = {
