@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from absl import logging
 
-from gnomon.experiments import files
-from gnomon.experiments.resolve import ConfigError
+from gnomon.experiments.config.resolve import ConfigError
+from gnomon.experiments.records import files
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gnomon.experiments.records.runs import Run
 from gnomon.experiments.report.tuning import Cell, Scale
-from gnomon.experiments.runs import Run
 
 ENOUGH = 4  # evaluations that make a curve
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from gnomon.experiments.ranges import OPTIMIZER
+from gnomon.experiments.config.ranges import OPTIMIZER
 
 SECTION = "optimizer."
 RATE = "optimizer.learning_rate"
@@ -100,7 +100,7 @@ def knob_of(table: Mapping[str, np.ndarray], rows: np.ndarray) -> Knob:
     """The field that some rows of a run table tune.
 
     Args:
-      table: As of `gnomon.experiments.runs.table`.
+      table: As of `gnomon.experiments.records.runs.table`.
       rows: Those of one optimizer at one scale.
 
     Returns:

@@ -4,13 +4,13 @@ import html
 import re
 from collections.abc import Mapping, Sequence
 
+from gnomon.experiments.records.provenance import Provenance
 from gnomon.experiments.report import figures, verdict
 from gnomon.experiments.report.analysis import Analysis
 from gnomon.experiments.report.curves import Curve, left_out
 from gnomon.experiments.report.law import Law, NoLaw
 from gnomon.experiments.report.law import sentence as law_sentence
 from gnomon.experiments.report.profiles import SHARE, Profiles
-from gnomon.experiments.report.provenance import Provenance
 from gnomon.experiments.report.resampling import widening
 from gnomon.experiments.report.style import looks
 from gnomon.experiments.report.styles import STYLES

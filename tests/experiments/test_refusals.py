@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from gnomon.experiments import leaderboard, report, sweep, train
-from gnomon.experiments.cli import changed
 from gnomon.experiments.config import _OWN, defaults, open_config, override, plain
+from gnomon.experiments.config.cli import changed
+from gnomon.experiments.console.errors import EXTRAS, explain
 from gnomon.experiments.data import __main__ as data
-from gnomon.experiments.errors import EXTRAS, explain
 
 COMMANDS = {
     "train": train.run,
@@ -86,7 +86,7 @@ def workplace(tmp_path, tiny, monkeypatch):
     """The current folder, with a small config, its sweep and some optimizers."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr("gnomon.experiments.cli.configure_jax", lambda: None)
+    monkeypatch.setattr("gnomon.experiments.config.cli.configure_jax", lambda: None)
     (tmp_path / "small.py").write_text(FILE.format(tiny=fields_of(tiny)))
     (tmp_path / "mine.py").write_text(MINE)
     (tmp_path / "a_file").write_text("text")
