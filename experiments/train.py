@@ -28,13 +28,8 @@ from gnomon.experiments.console.shown import printable
 from gnomon.experiments.data import Dataset, load
 from gnomon.experiments.data.origin import check_data, fingerprints
 from gnomon.experiments.records.done import lost_rows, read_result, write_result
-from gnomon.experiments.records.files import (
-    clean,
-    lock,
-    read_json,
-    read_object,
-    write_json,
-)
+from gnomon.experiments.records.files import clean, read_json, read_object, write_json
+from gnomon.experiments.records.locks import lock
 from gnomon.experiments.records.runs import flatten
 from gnomon.experiments.trial import engine
 from gnomon.experiments.trial.checkpoint import Checkpoints

@@ -21,7 +21,8 @@ from gnomon.experiments.config.fields import digest
 from gnomon.experiments.config.resolve import ConfigError
 from gnomon.experiments.config.trials import Trial, group_key, groups
 from gnomon.experiments.records import done
-from gnomon.experiments.records.files import Lock, clean, lock, read_object, write_json
+from gnomon.experiments.records.files import clean, read_object, write_json
+from gnomon.experiments.records.locks import Lock, lock
 
 
 class Claim(NamedTuple):

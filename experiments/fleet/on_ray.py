@@ -14,9 +14,8 @@ task is the next to look goes on from the chunk's last checkpoint. The process t
 given the command shows progress, and trains nothing.
 """
 
-import contextlib
 import io
-import json
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,6 +33,7 @@ from gnomon.experiments.fleet.chunks import is_done, running, trial_folder
 from gnomon.experiments.fleet.local import POLL_SECONDS
 from gnomon.experiments.fleet.local import run_sweep as run_here
 from gnomon.experiments.fleet.preparation import Sweep
+from gnomon.experiments.records.metrics import number, read_metrics
 
 STOP_SECONDS = 60.0  # for the tasks to write their checkpoints
 TAIL_BYTES = 1 << 16  # more than a row of metrics takes
@@ -98,18 +98,14 @@ def steps_taken(workdir: Path, trial: Trial) -> int:
     """Steps of a trial: all of them when it is done, else those in its metrics."""
     if is_done(workdir, trial):
         return trial.config["steps"]
-    path = trial_folder(workdir, trial.id) / "metrics.jsonl"
-    if not path.exists():
+    folder = trial_folder(workdir, trial.id)
+    try:
+        rows = read_metrics(folder, strict=False, tail=TAIL_BYTES)
+    except FileNotFoundError:
         return 0
-    with open(path, "rb") as file:
-        file.seek(max(0, path.stat().st_size - TAIL_BYTES))
-        # A row is whole once its newline is written.
-        rows = file.read().split(b"\n")[:-1]
-    for row in reversed(rows):
-        # Only shown: what is no row is the trainer's to find.
-        with contextlib.suppress(ValueError, KeyError, TypeError):
-            return int(json.loads(row)["step"])
-    return 0
+    # Only shown: what is no row is the trainer's to find.
+    steps = [number(row.get("step")) for row in rows]
+    return int(next(filter(math.isfinite, reversed(steps)), 0))
 
 
 def run_sweep(

@@ -15,7 +15,8 @@ from gnomon.experiments.data.origin import check_data, fingerprints
 from gnomon.experiments.fleet.chunks import trial_folder
 from gnomon.experiments.fleet.plan import fit_lanes, group_names
 from gnomon.experiments.records.done import lost_rows, read_result
-from gnomon.experiments.records.files import clean, lock, read_object, write_json
+from gnomon.experiments.records.files import clean, read_object, write_json
+from gnomon.experiments.records.locks import lock
 from gnomon.experiments.trial.group import Lanes, compile_lanes, flops_per_step, trace
 from gnomon.experiments.trial.mesh import device_mesh
 

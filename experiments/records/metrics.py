@@ -1,12 +1,15 @@
 """Metrics of one run: a JSON object a line, and TensorBoard beside it."""
 
 import json
+import math
 import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from gnomon.experiments.records.files import (
     PathLike,
@@ -153,30 +156,81 @@ class MetricsWriter:
         return SummaryWriter(os.fspath(self._folder), purge_step=resume_step + 1)
 
 
-def read_metrics(path: PathLike) -> list[dict[str, Any]]:
+def read_metrics(
+    path: PathLike, *, strict: bool = True, tail: int = 0
+) -> list[dict[str, Any]]:
     """Reads the rows of a `metrics.jsonl`, without a torn last line.
+
+    All that reads metrics reads them by this.
 
     Args:
       path: The file, or the folder that holds it.
+      strict: Whether another line than the last must be a row too. False passes over
+        what is none.
+      tail: Read no more than so many bytes, from the end; 0 reads all.
 
     Returns:
       The rows in the order of writing. A line is a row once its newline is there.
 
     Raises:
       FileNotFoundError: If there is no such file.
-      ValueError: If another line than the last is broken. The message names it.
+      ValueError: If it is strict and a line is broken. The message names it.
     """
     path = Path(path)
     if path.is_dir():
         path = path / FILE
-    *lines, _ = path.read_bytes().split(b"\n")
+    with open(path, "rb") as file:
+        file.seek(max(0, path.stat().st_size - tail) if tail else 0)
+        *lines, _ = file.read().split(b"\n")
     rows = []
     for number, line in enumerate(lines, 1):
         try:
-            rows.append(from_json(json.loads(line)))
+            row = from_json(json.loads(line))
+            if not isinstance(row, dict):
+                raise ValueError(f"a {type(row).__name__}, not an object")
         except ValueError as error:
-            raise ValueError(f"{path}, line {number} is not JSON: {error}") from error
+            if strict:
+                said = f"{path}, line {number} is not JSON: {error}; mend the line"
+                raise ValueError(said) from error
+            continue
+        rows.append(row)
     return rows
+
+
+def columns_of(rows: Iterable[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    """Rows of metrics as a float64 array a name, NaN where a row lacks it.
+
+    Rows are sorted by ``step``, and one without a finite step is left out. Of a step
+    that was written twice, by a run that was cut off and resumed, the later row counts.
+
+    >>> columns_of([{"step": 2, "loss": 1.0}, {"step": 1, "rate": 0.5}])
+    {'step': array([1., 2.]), 'rate': array([0.5, nan]), 'loss': array([nan,  1.])}
+    """
+    steps: dict[float, dict[str, Any]] = {}
+    for row in rows:
+        if math.isfinite(step := number(row.get("step"))):
+            steps[step] = steps.get(step, {}) | dict(row)
+    kept = [steps[step] for step in sorted(steps)]
+    names = {"step": None} | {name: None for row in kept for name in row}
+    return {
+        name: np.array([number(row.get(name)) for row in kept], dtype=np.float64)
+        for name in names
+    }
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value of a row is a number, and no switch."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def number(value: Any) -> float:
+    """A value of a row as a float; NaN for what is no number."""
+    if not is_number(value):
+        return math.nan
+    try:
+        return float(value)
+    except OverflowError:
+        return math.copysign(math.inf, value)
 
 
 def missing_rows(folder: PathLike, position: Position) -> str | None:

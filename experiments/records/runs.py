@@ -14,7 +14,13 @@ from gnomon.experiments.console.errors import UserError
 from gnomon.experiments.console.shown import printable
 from gnomon.experiments.records.direction import with_errors
 from gnomon.experiments.records.done import read_result
-from gnomon.experiments.records.files import from_json, jsonable, read_object
+from gnomon.experiments.records.files import jsonable, read_object
+from gnomon.experiments.records.metrics import (
+    columns_of,
+    is_number,
+    number,
+    read_metrics,
+)
 
 
 class Run(NamedTuple):
@@ -49,26 +55,11 @@ class Run(NamedTuple):
         out. A trial without the file gives just an empty ``step``. Beside an accuracy
         there is its error (`gnomon.experiments.records.direction`).
         """
-        lines: dict[float, dict[str, Any]] = {}
         try:
-            # Bytes that are no text are lines that are no rows.
-            text = (self.path / "metrics.jsonl").read_text("utf-8", errors="replace")
+            rows = read_metrics(self.path, strict=False)
         except FileNotFoundError:
-            text = ""
-        for line in text.splitlines():
-            try:
-                record = from_json(json.loads(line))
-                if np.isfinite(_number(record["step"])):
-                    lines[record["step"]] = lines.get(record["step"], {}) | record
-            except (ValueError, KeyError, TypeError):
-                continue
-        rows = [lines[step] for step in sorted(lines)]
-        names = {"step": None} | {name: None for row in rows for name in row}
-        columns = {
-            name: np.array([_number(row.get(name)) for row in rows], dtype=np.float64)
-            for name in names
-        }
-        return with_errors(columns)
+            rows = []
+        return with_errors(columns_of(rows))
 
 
 def load_runs(workdir: str | os.PathLike[str]) -> list[Run]:
@@ -170,9 +161,9 @@ def table(runs: Iterable[Run]) -> dict[str, np.ndarray]:
         row |= {"id": run.id, "label": run.label, "status": run.status}
         row |= {"seed": run.seed}
         for name in ("parameters", "compute", "units", "seconds"):
-            row[name] = _number(result.get(name))
+            row[name] = number(result.get(name))
         final = result.get("final") or {}
-        final = with_errors({name: _number(value) for name, value in final.items()})
+        final = with_errors({name: number(value) for name, value in final.items()})
         row |= {f"final.{name}": value for name, value in final.items()}
         rows.append(row)
     names = {name: None for row in rows for name in row}
@@ -180,21 +171,8 @@ def table(runs: Iterable[Run]) -> dict[str, np.ndarray]:
 
 
 def _column(values: list[Any]) -> np.ndarray:
-    if all(v is None or _is_number(v) for v in values):
-        return np.array([_number(v) for v in values], dtype=np.float64)
+    if all(v is None or is_number(v) for v in values):
+        return np.array([number(v) for v in values], dtype=np.float64)
     column = np.empty(len(values), dtype=object)
     column[:] = values
     return column
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _number(value: Any) -> float:
-    if not _is_number(value):
-        return float("nan")
-    try:
-        return float(value)
-    except OverflowError:
-        return float("inf") if value > 0 else float("-inf")

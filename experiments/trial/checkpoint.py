@@ -63,7 +63,7 @@ class Checkpoints:
     - `restore` writes and removes nothing: beside the process that saves, others may
       read. What is removed while they read it, they pass over for what is newer.
 
-    To save, hold a `gnomon.experiments.records.files.lock` for the folder: two
+    To save, hold a `gnomon.experiments.records.locks.lock` for the folder: two
     writers would remove each other's unfinished writes. Leaves must be addressable
     by this process. A weakly typed leaf comes back strongly typed.
 

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from gnomon.experiments import leaderboard, report, sweep, train
-from gnomon.experiments.config import _OWN, defaults, open_config, override, plain
+from gnomon.experiments.config import defaults, open_config, override, plain
 from gnomon.experiments.config.cli import changed
+from gnomon.experiments.config.template import OWN as SECTIONS
 from gnomon.experiments.console.errors import EXTRAS, explain
 from gnomon.experiments.data import __main__ as data
 
@@ -382,7 +383,7 @@ def test_help_lists_every_flag(command, capsys):
         COMMANDS[command]([command, word])
         text = capsys.readouterr().out
         source = importlib.import_module(f"gnomon.experiments.{command}").__file__
-        cli = ROOT / "experiments" / "cli.py"
+        cli = ROOT / "experiments" / "config" / "cli.py"
         sources = [Path(source)] + [cli] * (command in ("train", "sweep"))
         defined = re.findall(
             r"^ +(?:string|switch|whole|number|choice)\(\s*\"([\w.]+)\"",
@@ -401,7 +402,7 @@ def test_a_stop_while_planning_is_one_line(workplace, capsys):
     assert "stopped" in refused("sweep", words, workplace, capsys, status=130)
 
 
-OWN = {name: defaults().to_dict()[name] for name in _OWN}
+OWN = {name: defaults().to_dict()[name] for name in SECTIONS}
 
 
 @pytest.mark.parametrize("section", OWN)

@@ -150,7 +150,7 @@ def test_a_checkpoint_of_another_model_is_refused_by_path(tiny, tmp_path):
 
 
 def test_a_folder_in_use_is_refused(tiny, tmp_path):
-    from gnomon.experiments.records.files import lock
+    from gnomon.experiments.records.locks import lock
 
     with lock(tmp_path / "lock"), pytest.raises(ConfigError, match="in use by process"):
         train(tiny(), tmp_path)

@@ -22,8 +22,9 @@ from gnomon.experiments.config.resolve import ConfigError
 from gnomon.experiments.console.errors import UserError
 from gnomon.experiments.console.interrupt import Interrupted
 from gnomon.experiments.fleet import chunks, local
-from gnomon.experiments.records import done, files
-from gnomon.experiments.records.files import lock, read_json, write_json
+from gnomon.experiments.records import done, locks
+from gnomon.experiments.records.files import read_json, write_json
+from gnomon.experiments.records.locks import lock
 from gnomon.experiments.records.metrics import MetricsWriter, read_metrics
 from gnomon.experiments.records.runs import load_runs
 
@@ -378,7 +379,7 @@ def test_a_sweep_says_who_holds_it_and_since_when(swept, tmp_path, monkeypatch):
 
 
 def test_ctrl_c_ends_the_wait_for_a_lock(swept, tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(locks, "WAIT_SECONDS", 0.05)
     stream = io.StringIO()
     timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
     with lock(tmp_path / "lock"):

@@ -12,7 +12,8 @@ from gnomon.experiments.config.grid import over, product
 from gnomon.experiments.config.resolve import ConfigError
 from gnomon.experiments.config.trials import make_trials
 from gnomon.experiments.fleet import on_ray
-from gnomon.experiments.records.files import lock, write_json
+from gnomon.experiments.records.files import write_json
+from gnomon.experiments.records.locks import lock
 from gnomon.experiments.records.metrics import MetricsWriter
 from gnomon.experiments.sweep import Sweep, prepare
 

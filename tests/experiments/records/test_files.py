@@ -10,13 +10,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from gnomon.experiments.records.files import (
-    jsonable,
-    lock,
-    read_json,
-    write_json,
-    write_text,
-)
+from gnomon.experiments.records.files import jsonable, read_json, write_json, write_text
+from gnomon.experiments.records.locks import lock
 
 
 def _python(code: str, *arguments: object) -> subprocess.Popen:
@@ -30,7 +25,7 @@ def _python(code: str, *arguments: object) -> subprocess.Popen:
 
 HOLD = """
 import sys
-from gnomon.experiments.records.files import lock
+from gnomon.experiments.records.locks import lock
 held = lock(sys.argv[1])
 print(held.acquired, flush=True)
 sys.stdin.read()
@@ -39,7 +34,7 @@ sys.stdin.read()
 COUNT = """
 import sys
 from pathlib import Path
-from gnomon.experiments.records.files import lock
+from gnomon.experiments.records.locks import lock
 counter = Path(sys.argv[1])
 for _ in range(100):
     with lock(sys.argv[2], blocking=True):
