@@ -25,7 +25,7 @@ def map_rows(
 ) -> tuple[Array, ...]:
     """Calls `body` on one row after the other, in many blocks at a time.
 
-    As `_rows_tpu.map_rows`, but that `body` sees one row [n] and the mean is a scalar.
+    As `tpu.rows.map_rows`, but that `body` sees one row [n] and the mean is a scalar.
     """
     m, n = rows[0].shape
     blocks = min(m, BLOCKS)

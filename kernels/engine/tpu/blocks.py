@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from gnomon.kernels._layout import LANES, SUBLANES, Layout, tile
+from gnomon.kernels.engine.layout import LANES, SUBLANES, Layout, tile
 
 # Numbers in a block.
 BLOCK = 2**17
@@ -27,7 +27,7 @@ def padded(block: Block) -> Block:
 
 
 def cut(where: Layout, axis: int | None = None) -> Block:
-    """A block of about `BLOCK` numbers, padding counted; see `_layout.tile`."""
+    """A block of about `BLOCK` numbers, padding counted; see `layout.tile`."""
     _, rows, columns = where.shape
     high, wide = tile(*padded((rows, columns)), axis, BLOCK)
     if where.axis == 2 and high > LANES:

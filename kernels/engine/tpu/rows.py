@@ -9,7 +9,7 @@ from jax import Array
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from gnomon.kernels._layout import LANES, tile
+from gnomon.kernels.engine.layout import LANES, tile
 
 # Numbers in one block of rows. The backward pass of a norm holds three such blocks
 # twice, for the pipeline, and a few more in float32, in the 16 MiB that Mosaic gives a

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 from jax import Array
 from jax.experimental import pallas as pl
 
-from gnomon.kernels._blocks_tpu import Block, block_bytes
-from gnomon.kernels._call_tpu import Call, launch, store
-from gnomon.kernels._sweeps import Program
+from gnomon.kernels.engine.program import Program
+from gnomon.kernels.engine.tpu.blocks import Block, block_bytes
+from gnomon.kernels.engine.tpu.call import Call, launch, store
 
 
 def sum_over(x: Array, axes: tuple[int, ...]) -> Array:

@@ -14,10 +14,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.sharding import NamedSharding
 
-from gnomon.kernels import _blocks_tpu
-from gnomon.kernels._blocks_tpu import block_bytes, cut, padded
-from gnomon.kernels._call_tpu import Call
-from gnomon.kernels._layout import (
+from gnomon.kernels.adam.reference import compute_dtype
+from gnomon.kernels.engine.layout import (
     Layout,
     fold,
     layer_layout,
@@ -25,12 +23,14 @@ from gnomon.kernels._layout import (
     tpu_order,
     unfold,
 )
-from gnomon.kernels._rounding import seeds_from
-from gnomon.kernels._shards import on_shards, spreads
-from gnomon.kernels._sweeps import Blocks, Program, totals_of
-from gnomon.kernels._update_tpu import update
-from gnomon.kernels._walks_tpu import resident, walk
-from gnomon.kernels.adam.reference import compute_dtype
+from gnomon.kernels.engine.program import Blocks, Program, totals_of
+from gnomon.kernels.engine.rounding import seeds_from
+from gnomon.kernels.engine.shards import on_shards, spreads
+from gnomon.kernels.engine.tpu import blocks as sizes
+from gnomon.kernels.engine.tpu.blocks import block_bytes, cut, padded
+from gnomon.kernels.engine.tpu.call import Call
+from gnomon.kernels.engine.tpu.update import update
+from gnomon.kernels.engine.tpu.walks import resident, walk
 
 # Numbers of a layer that is a row or a column, of which a block holds some.
 SHORT = 2**12
@@ -148,12 +148,12 @@ def holds_units(
     if where.axis is None:
         return True
     block = cut(where, where.axis)
-    return block_bytes(block, arrays, writes) <= _blocks_tpu.VMEM_BYTES
+    return block_bytes(block, arrays, writes) <= sizes.VMEM_BYTES
 
 
 def in_one_block(where: Layout) -> bool:
     """Whether a block holds a whole layer."""
-    return math.prod(padded(where.shape[1:])) <= _blocks_tpu.BLOCK
+    return math.prod(padded(where.shape[1:])) <= sizes.BLOCK
 
 
 def rereads(program: Program, arrays: Mapping[str, Any], where: Layout) -> bool:

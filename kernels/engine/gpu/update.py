@@ -15,10 +15,10 @@ from jax import Array, lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
-from gnomon.kernels._rounding import random_bits, stochastic_round
-from gnomon.kernels._rows_gpu import BLOCKS, THREADS
-from gnomon.kernels._sums_gpu import load, vector
-from gnomon.kernels._sweeps import Blocks, Program, Totals
+from gnomon.kernels.engine.gpu.rows import BLOCKS, THREADS
+from gnomon.kernels.engine.gpu.sums import load, vector
+from gnomon.kernels.engine.program import Blocks, Program, Totals
+from gnomon.kernels.engine.rounding import random_bits, stochastic_round
 
 # Numbers of one array that a thread holds: 16 bytes in bfloat16 and twice that in
 # float32, from each array before the first is used.

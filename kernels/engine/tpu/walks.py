@@ -15,12 +15,12 @@ from jax import Array
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from gnomon.kernels import _blocks_tpu
-from gnomon.kernels._blocks_tpu import Block, block_bytes, padded, within
-from gnomon.kernels._call_tpu import Call, launch, store
-from gnomon.kernels._layout import Layout
-from gnomon.kernels._sweeps import Program
-from gnomon.kernels._update_tpu import sum_over
+from gnomon.kernels.engine.layout import Layout
+from gnomon.kernels.engine.program import Program
+from gnomon.kernels.engine.tpu import blocks as sizes
+from gnomon.kernels.engine.tpu.blocks import Block, block_bytes, padded, within
+from gnomon.kernels.engine.tpu.call import Call, launch, store
+from gnomon.kernels.engine.tpu.update import sum_over
 
 
 def resident(
@@ -46,7 +46,7 @@ def resident(
     kept = sum(jnp.dtype(arrays[name].dtype).itemsize for name in again)
     needed = block_bytes(block, arrays, program.writes)
     needed += blocks * math.prod(padded(block)) * kept
-    return again, needed, needed <= _blocks_tpu.VMEM_BYTES
+    return again, needed, needed <= sizes.VMEM_BYTES
 
 
 def walk(program: Program, call: Call, block: Block) -> dict[str, Array]:

@@ -16,13 +16,13 @@ import jax.numpy as jnp
 from jax import Array
 from jax.sharding import NamedSharding
 
-from gnomon.kernels._columns_gpu import step_columns, strip
-from gnomon.kernels._layout import Layout, flat_index, fold, layout, unfold
-from gnomon.kernels._rounding import seeds_from
-from gnomon.kernels._shards import on_shards, spreads
-from gnomon.kernels._sums_gpu import takes, unit_sums
-from gnomon.kernels._sweeps import Blocks, Program, totals_of
-from gnomon.kernels._update_gpu import holds, update
+from gnomon.kernels.engine.gpu.columns import step_columns, strip
+from gnomon.kernels.engine.gpu.sums import takes, unit_sums
+from gnomon.kernels.engine.gpu.update import holds, update
+from gnomon.kernels.engine.layout import Layout, flat_index, fold, layout, unfold
+from gnomon.kernels.engine.program import Blocks, Program, totals_of
+from gnomon.kernels.engine.rounding import seeds_from
+from gnomon.kernels.engine.shards import on_shards, spreads
 
 
 def step(

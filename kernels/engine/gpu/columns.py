@@ -14,9 +14,9 @@ from jax import Array, lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
-from gnomon.kernels._rounding import random_bits, stochastic_round
-from gnomon.kernels._sums_gpu import load
-from gnomon.kernels._sweeps import Blocks, Program
+from gnomon.kernels.engine.gpu.sums import load
+from gnomon.kernels.engine.program import Blocks, Program
+from gnomon.kernels.engine.rounding import random_bits, stochastic_round
 
 # The tile that a block computes with, and the most rows that one copy may have.
 TILE_ROWS, TILE_COLUMNS, MOST_ROWS = 64, 8, 256

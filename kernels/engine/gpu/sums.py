@@ -11,8 +11,8 @@ from jax import Array, lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
-from gnomon.kernels._rows_gpu import BLOCKS, THREADS
-from gnomon.kernels._sweeps import Blocks, Sweep, Totals
+from gnomon.kernels.engine.gpu.rows import BLOCKS, THREADS
+from gnomon.kernels.engine.program import Blocks, Sweep, Totals
 
 # Rows of a strip that are loaded together, and the fewest that one block adds up.
 TOGETHER, FEWEST = 2, 16
