@@ -21,9 +21,9 @@ from gnomon.experiments.files import write_text
 from gnomon.experiments.report import figures, verdict
 from gnomon.experiments.report.analysis import Analysis, analyze
 from gnomon.experiments.report.text import verdict_lines
-from gnomon.experiments.report.tuning import why
 from gnomon.experiments.shown import is_name, markdown
 from gnomon.experiments.tables import Stored, read, store
+from gnomon.scaling.comparison.cell import why
 
 HEADING = (
     "optimizer",

@@ -15,7 +15,6 @@ from gnomon.experiments.preflight import check_metric
 from gnomon.experiments.report import figures, verdict
 from gnomon.experiments.report.analysis import analyze
 from gnomon.experiments.report.curves import Curve
-from gnomon.experiments.report.family import family
 from gnomon.experiments.report.law import NoLaw, baseline_law
 from gnomon.experiments.report.page import page
 from gnomon.experiments.report.provenance import Provenance
@@ -25,6 +24,7 @@ from gnomon.experiments.resolve import ConfigError
 from gnomon.experiments.runs import Run
 from gnomon.experiments.runs import table as tabulated
 from gnomon.experiments.tables import Stored
+from gnomon.scaling.comparison.scale import family
 
 LENGTHS = (70, 100, 140)
 RATES = (1e-3, 2e-3, 4e-3)
