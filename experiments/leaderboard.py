@@ -23,7 +23,7 @@ from gnomon.experiments.records.tables import Stored, read, store
 from gnomon.experiments.report import figures, verdict
 from gnomon.experiments.report.analysis import Analysis, analyze
 from gnomon.experiments.report.text import verdict_lines
-from gnomon.experiments.report.tuning import why
+from gnomon.scaling.comparison.cell import why
 
 HEADING = (
     "optimizer",

@@ -6,7 +6,8 @@ from typing import NamedTuple
 import numpy as np
 
 from gnomon.experiments.records.runs import Run
-from gnomon.experiments.report.tuning import Cell, Scale
+from gnomon.scaling.comparison.cell import Cell
+from gnomon.scaling.comparison.scale import Scale
 
 ENOUGH = 4  # evaluations that make a curve
 

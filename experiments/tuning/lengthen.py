@@ -15,8 +15,9 @@ import numpy as np
 from gnomon.experiments.config.changes import override
 from gnomon.experiments.config.trials import Trial, make_trial
 from gnomon.experiments.report.analysis import analyze
-from gnomon.experiments.report.speedup import Comparison, beyond
-from gnomon.experiments.report.tuning import Cell, Table
+from gnomon.experiments.report.cells import Table
+from gnomon.scaling.comparison.cell import Cell
+from gnomon.scaling.comparison.speedup import Comparison, beyond
 
 RATIO = 1.4  # between the lengths of a baseline that has one
 
@@ -25,7 +26,7 @@ def wanted(one: Comparison) -> set[int]:
     """The ends at which a comparison wants a further length: -1, 1, both or none.
 
     Example:
-      >>> from gnomon.experiments.report.tuning import Scale
+      >>> from gnomon.scaling.comparison.scale import Scale
       >>> one = Comparison("B", Scale("", (), (), 100.0, 1e4), "", "steps",
       ...     log_speedup=0.3, log_interval=(0.1, 0.5), reach=(-0.3, 0.4))
       >>> wanted(one)

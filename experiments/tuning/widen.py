@@ -13,12 +13,15 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from typing import NamedTuple, get_args
 
-from gnomon.experiments.config.changes import override
+import numpy as np
+
+from gnomon.experiments.config import override, validate
 from gnomon.experiments.config.ranges import OPTIMIZER
 from gnomon.experiments.config.resolve import ConfigError, resolve
 from gnomon.experiments.config.trials import Trial, make_trial
-from gnomon.experiments.config.validation import validate
-from gnomon.experiments.report.tuning import Cell, Setting, Table, cells
+from gnomon.experiments.report.cells import Table, cells
+from gnomon.scaling.comparison.cell import Cell, Setting
+from gnomon.scaling.comparison.knob import Knob
 
 
 class Added(NamedTuple):
@@ -53,8 +56,30 @@ def beyond(cell: Cell) -> tuple[Setting, float] | None:
         setting, before = best or by_rate[rates[0]], rates[1]
     else:
         setting, before = best, rates[-2]
-    value = cell.knob.beyond(setting.learning_rate, before)
+    value = next_value(cell.knob, setting.learning_rate, before)
     return None if value is None else (setting, value)
+
+
+def next_value(knob: Knob, last: float, before: float) -> float | None:
+    """The value after ``last`` in a grid that came from ``before``.
+
+    Returns:
+      None where no such value is allowed.
+
+    >>> next_value(Knob(), 4e-3, 2e-3), next_value(Knob(), 0.01, 0.02)
+    (0.008, 0.005)
+    >>> next_value(Knob("optimizer.momentum", fraction=True), 0.9, 0.5)
+    0.98
+    """
+    end, earlier = knob.coordinate([last, before])
+    with np.errstate(over="ignore"):
+        found = float(f"{knob.value(2 * end - earlier):.4g}")
+    allowed = OPTIMIZER.get(knob.field.rpartition(".")[2])
+    if not np.isfinite(found) or found == last:
+        return None
+    if abs(found) > np.finfo(np.float32).max or (found and not np.float32(found)):
+        return None
+    return found if allowed is None or allowed.allows(found) else None
 
 
 def additions(trials: Sequence[Trial], table: Table, metric: str) -> list[Added]:

@@ -19,12 +19,12 @@ from gnomon.experiments.records.tables import Stored
 from gnomon.experiments.report import figures, verdict
 from gnomon.experiments.report.analysis import analyze
 from gnomon.experiments.report.curves import Curve
-from gnomon.experiments.report.family import family
 from gnomon.experiments.report.law import NoLaw, baseline_law
 from gnomon.experiments.report.page import page
 from gnomon.experiments.report.record import record
 from gnomon.experiments.report.text import comparison_rows, terminal
 from gnomon.experiments.trial.preflight import check_metric
+from gnomon.scaling.comparison.scale import family
 
 LENGTHS = (70, 100, 140)
 RATES = (1e-3, 2e-3, 4e-3)

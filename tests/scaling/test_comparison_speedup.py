@@ -8,14 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
-from gnomon.experiments.report.resampling import (
+from gnomon.scaling.comparison.cell import Cell, Setting
+from gnomon.scaling.comparison.isotonic import decreasing, needed
+from gnomon.scaling.comparison.resampling import (
     NO_INTERVAL,
     interval,
     seed_weights,
     widening,
 )
-from gnomon.experiments.report.speedup import compare, decreasing, needed, summarize
-from gnomon.experiments.report.tuning import Cell, Scale, Setting
+from gnomon.scaling.comparison.scale import Scale
+from gnomon.scaling.comparison.speedup import compare
+from gnomon.scaling.comparison.summary import summarize
 
 LENGTHS = (100.0, 200.0, 400.0)
 

@@ -1,18 +1,6 @@
-"""Tuned settings: which learning rate each optimizer wants at each scale.
-
-What is said of learning rates holds for whatever an optimizer has in its place
-(`knob`).
-
-A *scale* is what the trials of a comparison share: model, data, batch and number of
-steps. A *cell* is one optimizer at one scale: a grid of settings, each run with
-every seed. The tuned setting is the one with the smallest mean final loss over the
-seeds, among the settings that no seed made diverge. It is only called tuned when the
-grid shows that a larger and a smaller learning rate are both worse. On request the
-optimum is read between the points of the grid (`interpolation`).
-"""
+"""From a run table to the cells of a comparison (`gnomon.scaling.comparison.cell`)."""
 
 import dataclasses
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,12 +9,12 @@ import numpy as np
 from gnomon.experiments.config.fields import OBSERVING, OPERATIONAL, PLACEMENT
 from gnomon.experiments.console.errors import UserError
 from gnomon.experiments.records.direction import why_not
-from gnomon.experiments.report.interpolation import lowest, neighbors
-from gnomon.experiments.report.knob import LEARNING_RATE, RATE, Knob, knob_of
+from gnomon.experiments.report.knob import knob_of
+from gnomon.scaling.comparison.cell import Cell, Setting, tune
+from gnomon.scaling.comparison.knob import Knob
+from gnomon.scaling.comparison.scale import Key, Scale
 
-__all__ = ["RATE", "Cell", "Knob", "Scale", "Setting", "Table", "cells", "why"]
 Table = Mapping[str, np.ndarray]
-Key = tuple[tuple[str, Any], ...]
 
 # Fields that tell trials of one scale apart, or that change no trained weight.
 _WITHIN = ("label", "seed", "static", "id", "status", "optimizer.", "schedule.")
@@ -35,144 +23,6 @@ _RESULTS = ("final.", "parameters", "compute", "units", "seconds")
 # What a person calls a scale by.
 _FIRST = ("model.name", "data.name", "model.width", "model.depth", "model.")
 _LAST = ("batch", "steps")
-
-
-@dataclasses.dataclass(frozen=True)
-class Scale:
-    """What the trials of one comparison share.
-
-    Attributes:
-      name: The fields that tell it from the others, ``"width 64, 400 steps"``.
-      model: Everything but the number of steps; equal for lengths of one model.
-      data: The fields of data and task; losses compare only where these agree.
-      steps: Length of training.
-      parameters: Size of the model, NaN when no trial has finished.
-    """
-
-    name: str
-    model: Key
-    data: Key
-    steps: float
-    # Known once a trial is done, and NaN never equals NaN: not part of identity.
-    parameters: float = dataclasses.field(compare=False)
-
-
-@dataclasses.dataclass(frozen=True)
-class Setting:
-    """One point of a grid.
-
-    Attributes:
-      values: The hyperparameters that vary within the cell.
-      learning_rate: The value of what is tuned (the cell's ``knob``), by default the
-        learning rate; NaN where nothing is.
-      losses: Final loss of each of the cell's seeds, NaN where there is none.
-      statuses: For each seed ``finished``, ``diverged``, ``unfinished``, ``missing``.
-      trials: For each seed the trial's id, or None.
-    """
-
-    values: Mapping[str, Any]
-    learning_rate: float
-    losses: np.ndarray
-    statuses: tuple[str, ...]
-    trials: tuple[str | None, ...]
-
-    @functools.cached_property
-    def mean(self) -> float:
-        """Mean loss over the seeds; NaN unless every seed finished."""
-        return float(np.mean(self.losses))
-
-    @property
-    def diverged(self) -> bool:
-        """Whether any seed diverged."""
-        return "diverged" in self.statuses
-
-
-@dataclasses.dataclass(frozen=True)
-class Cell:
-    """One optimizer at one scale.
-
-    Attributes:
-      label: The optimizer.
-      scale: Where it ran.
-      seeds: The seeds of the grid.
-      settings: The grid, by rising learning rate.
-      best: Index of the setting with the smallest mean loss, or None.
-      status: ``tuned``; or why not: ``edge`` (the optimum lies on the first or last
-        learning rate), ``single`` (one learning rate only), ``incomplete`` (trials
-        of the grid are not done), ``diverged`` (no setting survived all seeds).
-      compute: FLOPs of one training run; NaN when none finished.
-      interpolate: Whether losses and rates are read between the points of the grid.
-      knob: What the grid tunes.
-    """
-
-    label: str
-    scale: Scale
-    seeds: tuple[int, ...]
-    settings: tuple[Setting, ...]
-    best: int | None
-    status: str
-    compute: float
-    interpolate: bool = False
-    knob: Knob = LEARNING_RATE
-
-    @property
-    def tuned(self) -> Setting | None:
-        """The tuned setting, or None where the cell is not tuned."""
-        return self.optimum if self.status == "tuned" else None
-
-    @property
-    def optimum(self) -> Setting | None:
-        """The best setting of the grid, tuned or not."""
-        return None if self.best is None else self.settings[self.best]
-
-    def means(self, weights: np.ndarray) -> np.ndarray:
-        """Smallest weighted mean loss, the setting chosen anew for each weighting.
-
-        Args:
-          weights: ``[draws, seeds]``, rows that sum to one.
-
-        Returns:
-          ``[draws]`` losses.
-        """
-        return self._lowest(weights)[1]
-
-    @property
-    def lowest(self) -> tuple[float, float]:
-        """The tuned learning rate and loss, NaN where no setting survived.
-
-        Those of `optimum`, or between the grid's points with ``interpolate``.
-        """
-        if self.best is None:
-            return float("nan"), float("nan")
-        n = len(self.seeds)
-        rate, loss = self._lowest(np.full((1, n), 1 / n))
-        return self.knob.value(rate[0]), float(loss[0])
-
-    def _lowest(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        log_rates, losses, beside = self._curve
-        drawn = weights @ losses
-        if self.interpolate:
-            return lowest(log_rates, drawn, beside)
-        best = np.argmin(drawn, axis=1)
-        return log_rates[best], drawn[np.arange(len(drawn)), best]
-
-    @functools.cached_property
-    def _curve(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Coordinates, losses ``[seeds, settings]``, neighbors of usable settings.
-
-        Usable is what every seed finished.
-        """
-        usable = [s for s in self.settings if np.isfinite(s.mean)]
-        rates = np.array([s.learning_rate for s in usable])
-        others = [
-            tuple(
-                sorted((k, str(v)) for k, v in s.values.items() if k != self.knob.field)
-            )
-            for s in usable
-        ]
-        losses = np.array([s.losses for s in usable]).T
-        at = self.knob.coordinate(rates)
-        return at, losses, neighbors(at, others)
 
 
 def cells(table: Table, metric: str, interpolate: bool = False) -> list[Cell]:
@@ -214,20 +64,6 @@ def cells(table: Table, metric: str, interpolate: bool = False) -> list[Cell]:
         )
         for label, scale in sorted(rows, key=order)
     ]
-
-
-def why(cell: Cell) -> str:
-    """Why a cell is not tuned, in words.
-
-    The words follow the optimizer's name.
-    """
-    return {
-        "tuned": "is tuned",
-        "edge": "is untuned: optimum at grid edge",
-        "single": f"is untuned: one {cell.knob.words} only",
-        "incomplete": "is incomplete: trials of its grid are not done",
-        "diverged": "diverged at every setting",
-    }[cell.status]
 
 
 def _scale_order(scale: Scale) -> tuple:
@@ -314,7 +150,7 @@ def _cell(
     )
     order = lambda s: (np.isnan(s.learning_rate), s.learning_rate, str(s.values))  # noqa: E731
     settings = tuple(sorted(settings, key=order))
-    best, status = _tune(settings, knob)
+    best, status = tune(settings, knob)
     compute = table["compute"][rows]
     compute = compute[np.isfinite(compute)]
     return Cell(
@@ -353,20 +189,3 @@ def _setting(
         statuses=tuple(statuses),
         trials=tuple(None if r is None else str(table["id"][r]) for r in rows),
     )
-
-
-def _tune(settings: Sequence[Setting], knob: Knob) -> tuple[int | None, str]:
-    means = np.array([setting.mean for setting in settings])
-    best = int(np.nanargmin(means)) if np.isfinite(means).any() else None
-    statuses = {status for setting in settings for status in setting.statuses}
-    if statuses & {"unfinished", "missing"}:
-        return best, "incomplete"
-    if best is None:
-        return None, "diverged"
-    rates = {s.learning_rate for s in settings if not np.isnan(s.learning_rate)}
-    if not rates:
-        return best, "tuned"  # there is nothing to tune
-    if len(rates) == 1:
-        return best, "single"
-    at_edge = settings[best].learning_rate in knob.open_ends(sorted(rates))
-    return best, "edge" if at_edge else "tuned"

@@ -6,7 +6,8 @@ p-values and raises the k-th smallest to
 .. math:: \tilde p_{(k)} = \max_{j \le k} \min(1, (m - j + 1) \, p_{(j)})
 
 What stays below 0.05 may be claimed together: the chance that any such claim is wrong
-is at most 5 %, however the comparisons depend on each other.
+is at most 5 %, however the comparisons depend on each other. (SciPy corrects the false
+discovery rate alone, so the few lines of Holm's procedure stand here.)
 
 References:
   Holm, S. (1979). A Simple Sequentially Rejective Multiple Test Procedure.

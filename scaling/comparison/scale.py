@@ -5,11 +5,32 @@ their own alone, such as width and depth. Another model, norm, batch or precisio
 another family.
 """
 
+import dataclasses
 import json
 from collections.abc import Iterable
 from typing import Any
 
-from gnomon.experiments.report.tuning import Key, Scale
+Key = tuple[tuple[str, Any], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """What the trials of one comparison share.
+
+    Attributes:
+      name: The fields that tell it from the others, ``"width 64, 400 steps"``.
+      model: Everything but the number of steps; equal for lengths of one model.
+      data: The fields of data and task; losses compare only where these agree.
+      steps: Length of training.
+      parameters: Size of the model, NaN when no trial has finished.
+    """
+
+    name: str
+    model: Key
+    data: Key
+    steps: float
+    # Known once a trial is done, and NaN never equals NaN: not part of identity.
+    parameters: float = dataclasses.field(compare=False)
 
 
 def family(scale: Scale) -> Key:

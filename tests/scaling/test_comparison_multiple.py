@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from gnomon.experiments.report.multiple import holm, p_value
+from gnomon.scaling.comparison.multiple import holm, p_value
 
 
 @pytest.mark.parametrize("n", [3, 5, 8])

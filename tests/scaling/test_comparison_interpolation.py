@@ -5,7 +5,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 
-from gnomon.experiments.report.interpolation import lowest, neighbors
+from gnomon.scaling.comparison.interpolation import lowest, neighbors
 
 RATES = np.array([1e-3, 2e-3, 5e-3, 8e-3])
 BESIDE = neighbors(RATES, ["one line"] * 4)
