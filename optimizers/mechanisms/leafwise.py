@@ -10,12 +10,7 @@ import optax
 
 from gnomon.optimizers.mechanisms.composition import refuse_decay
 from gnomon.optimizers.mechanisms.transform import transformation
-from gnomon.parameters.checks import (
-    ScalarOrSchedule,
-    at_step,
-    require_params,
-    require_within,
-)
+from gnomon.parameters.checks import at_step, require_params, require_within
 from gnomon.parameters.trees import broadcast_mask, compute_dtype, map_leaves
 from gnomon.parameters.units import Rules, resolve_axes
 
@@ -48,7 +43,7 @@ def leafwise(
     rule: Callable[..., Any],
     state: Callable[..., Any],
     slots: Sequence[jax.typing.DTypeLike | None],
-    hyperparameters: Mapping[str, Mapping[str, ScalarOrSchedule]],
+    hyperparameters: Mapping[str, Mapping[str, Any]],
     *,
     weight_decay_mask: optax.MaskOrFn | None = None,
     rules: Rules | None = None,
