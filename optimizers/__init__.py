@@ -15,7 +15,7 @@ from gnomon.optimizers.mechanisms.constrain import (
     ConstrainState,
     Constraint,
     constrain,
-    leafwise,
+    leaf_constraint,
 )
 from gnomon.optimizers.mechanisms.fused import FusedTransformation, apply_fused
 from gnomon.optimizers.mechanisms.per_layer import per_layer
@@ -137,7 +137,7 @@ __all__ = (
     "lawn",
     "lawn_schedule",
     "layer_index_rescaling",
-    "leafwise",
+    "leaf_constraint",
     "learning_rate_factors",
     "max_norm",
     "momo",

@@ -33,8 +33,8 @@ Tangent = Literal["none", "gradients", "updates", "both"]
 class Constraint(NamedTuple):
     """A set of weights, as pure functions of trees.
 
-    ``gnomon.optimizers.constraints`` makes them; :func:`leafwise` builds one from rules
-    for a single leaf.
+    ``gnomon.optimizers.constraints`` makes them; :func:`leaf_constraint` builds one
+    from rules for a single leaf.
     """
 
     # Its name, for messages.
@@ -61,7 +61,7 @@ class Constraint(NamedTuple):
     stacked: str | None = None
 
 
-def leafwise(
+def leaf_constraint(
     name: str,
     plan: Callable[[Any], Any],
     *,
@@ -99,8 +99,9 @@ def leafwise(
       Weights between 0 and 1:
 
       >>> import jax.numpy as jnp, optax
-      >>> box = leafwise("box", lambda params: jax.tree.map(lambda w: (), params),
-      ...                project=lambda w, reference, info: jnp.clip(w, 0.0, 1.0))
+      >>> box = leaf_constraint(
+      ...     "box", lambda params: jax.tree.map(lambda w: (), params),
+      ...     project=lambda w, reference, info: jnp.clip(w, 0.0, 1.0))
       >>> optimizer = constrain(optax.sgd(1.0), box)
       >>> w = jnp.array([0.5, 0.5, 0.5])
       >>> g = jnp.array([1.0, -1.0, 0.25])

@@ -14,23 +14,18 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from gnomon.optimizers.mechanisms.composition import refuse_decay
 from gnomon.optimizers.mechanisms.inner import Inner, direction
 from gnomon.optimizers.mechanisms.layered import layered
+from gnomon.optimizers.mechanisms.leafwise import leafwise
 from gnomon.optimizers.mechanisms.transform import transformation
 from gnomon.parameters.checks import (
     ScalarOrSchedule,
-    at_step,
     require_params,
-    require_within,
 )
 from gnomon.parameters.trees import (
-    broadcast_mask,
-    compute_dtype,
-    map_leaves,
     safe_divide,
 )
-from gnomon.parameters.units import Axes, Rules, resolve_axes
+from gnomon.parameters.units import Axes, Rules
 
 
 class Radial(NamedTuple):
@@ -178,16 +173,31 @@ def project_radial(
       Heo et al., `AdamP: Slowing Down the Slowdown for Momentum Optimizers on
       Scale-invariant Weights <https://arxiv.org/abs/2006.08217>`_, 2021
     """
-    require_within(
-        "[0, inf)", delta=delta, wd_ratio=wd_ratio, weight_decay=weight_decay, eps=eps
-    )
     ascent = direction(optax.identity() if inner is None else inner, inner_kwargs)
     wrapped = layered(ascent, stacked)
 
+    def rule(h, p, w, g):
+        radial = radial_part(
+            p, g, w, h.axes, delta=h.delta, wd_ratio=h.wd_ratio, eps=h.eps
+        )
+        return project_and_decay(p, w, radial, h.weight_decay)
+
+    sizes = dict(delta=delta, wd_ratio=wd_ratio, weight_decay=weight_decay, eps=eps)
+    projected = leafwise(
+        "project_radial",
+        rule,
+        lambda count: (count,),
+        (),
+        {"[0, inf)": sizes},
+        weight_decay_mask=weight_decay_mask,
+        rules=rules,
+        stacked=stacked,
+        further=lambda updates, count, params, extra_args: (extra_args["grad"],),
+    )
+
     def init_fn(params):
-        refuse_decay("project_radial", weight_decay, weight_decay_mask, params)
-        resolve_axes(params, rules, stacked)
-        return ProjectRadialState(jnp.zeros([], jnp.int32), wrapped.init(params))
+        (count,) = projected.init(params)
+        return ProjectRadialState(count, wrapped.init(params))
 
     def update_fn(updates, state, params=None, **extra_args):
         require_params(params, "project_radial")
@@ -202,27 +212,10 @@ def project_radial(
         directions, inner_state = wrapped.update(
             updates, state.inner, params, **extra_args
         )
-        decay = at_step("weight_decay", weight_decay, state.count)
-
-        def project(direction, grad, param, axes, decays):
-            dtype = compute_dtype(param.dtype)
-            p, g, w = (x.astype(dtype) for x in (direction, grad, param))
-            radial = radial_part(p, g, w, axes, delta=delta, wd_ratio=wd_ratio, eps=eps)
-            q = project_and_decay(p, w, radial, decay if decays else 0.0)
-            return (q.astype(param.dtype),)
-
-        (updates,) = map_leaves(
-            project,
-            directions,
-            (),
-            grad,
-            params,
-            resolve_axes(params, rules, stacked),
-            broadcast_mask(weight_decay_mask, params, stacked),
+        updates, (count,) = projected.update(
+            directions, (state.count,), params, grad=grad
         )
-        return updates, ProjectRadialState(
-            optax.safe_increment(state.count), inner_state
-        )
+        return updates, ProjectRadialState(count, inner_state)
 
     return transformation("project_radial", init_fn, update_fn)
 

@@ -11,16 +11,11 @@ from gnomon.optimizers.mechanisms.composition import norm_control
 from gnomon.optimizers.mechanisms.descent import descend
 from gnomon.optimizers.mechanisms.inner import Inner, direction
 from gnomon.optimizers.mechanisms.layered import layered
+from gnomon.optimizers.mechanisms.leafwise import leafwise
 from gnomon.optimizers.mechanisms.sets import View, norm_plan
 from gnomon.optimizers.mechanisms.transform import transformation
-from gnomon.parameters.checks import (
-    ScalarOrSchedule,
-    at_step,
-    require_params,
-    require_within,
-)
+from gnomon.parameters.checks import ScalarOrSchedule
 from gnomon.parameters.select import Where
-from gnomon.parameters.trees import compute_dtype, map_leaves
 from gnomon.parameters.units import Rules, unit_norm
 
 
@@ -96,37 +91,28 @@ def add_norm_loss(
       here every selected leaf is pulled, as its paper says. A target other than 1 is an
       addition.
     """
-    require_within("[0, inf)", rate=rate, target=target, eps=eps)
+
+    def rule(h, u, w):
+        norm = unit_norm(w, h.axes)
+        excess = 1 - h.target / jnp.where(norm > 0, norm + h.eps, 1)
+        return u + 2 * h.rate * excess * w
+
     plan = norm_plan(constrained, view, rules, stacked)
+    pull = leafwise(
+        "add_norm_loss",
+        rule,
+        AddNormLossState,
+        (),
+        {"[0, inf)": dict(rate=rate, target=target, eps=eps)},
+        plan=plan,
+    )
 
     def init_fn(params):
-        (chosen,) = map_leaves(
-            lambda w, axes: (axes is not None,), params, (), plan(params)
-        )
+        chosen = jax.tree.map(lambda w, axes: axes is not None, params, plan(params))
         with norm_control("add_norm_loss", chosen):
-            return AddNormLossState(jnp.zeros([], jnp.int32))
+            return pull.init(params)
 
-    def update_fn(updates, state, params=None, **extra_args):
-        del extra_args
-        require_params(params, "add_norm_loss")
-        factor = at_step("rate", rate, state.count)
-
-        def pull(update, param, axes):
-            if axes is None:
-                return (update,)
-            dtype = compute_dtype(param.dtype)
-            w, u = param.astype(dtype), update.astype(dtype)
-            goal, epsilon = jnp.asarray(target, dtype), jnp.asarray(eps, dtype)
-            norm = unit_norm(w, axes)
-            excess = 1 - goal / jnp.where(norm > 0, norm + epsilon, 1)
-            return (
-                (u + 2 * jnp.asarray(factor, dtype) * excess * w).astype(update.dtype),
-            )
-
-        (updates,) = map_leaves(pull, updates, (), params, plan(params))
-        return updates, AddNormLossState(optax.safe_increment(state.count))
-
-    return transformation("add_norm_loss", init_fn, update_fn)
+    return transformation("add_norm_loss", init_fn, pull.update)
 
 
 def norm_loss(

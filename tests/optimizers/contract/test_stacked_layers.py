@@ -166,7 +166,7 @@ OTHERS = {
     # Functions of numbers, and modules.
     *["constraints", "lawn_schedule", "mup_rule", "standard_rule"],
     # Carriers of others' rules.
-    *["apply_fused", "leafwise"],
+    *["apply_fused", "leaf_constraint"],
 }
 # Functions of a tree, tested below.
 FUNCTIONS = {
