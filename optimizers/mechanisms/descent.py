@@ -1,4 +1,4 @@
-"""The last link of an alias: a step against the direction."""
+"""The last link of an optimizer: a step against the direction."""
 
 from typing import NamedTuple
 
@@ -20,6 +20,9 @@ class DescendState(NamedTuple):
 
 def descend(learning_rate: ScalarOrSchedule) -> optax.GradientTransformationExtraArgs:
     """Multiplies updates by minus the learning rate.
+
+    Behind a direction it makes a complete optimizer, as every wrapper takes one:
+    ``lawn(optax.chain(optax.scale_by_adam(), descend(1e-3)), free_steps=100)``.
 
     Unlike ``optax.scale_by_learning_rate`` the product is taken in float32 and rounded
     once to the dtype of the update, so a float32 learning rate, traced or not, leaves
