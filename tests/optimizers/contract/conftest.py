@@ -45,19 +45,19 @@ def public(request):
         yield request.param
 
 
-@pytest.fixture(params=[p for p in PUBLIC if p.wraps], ids=lambda public: public.name)
+@pytest.fixture(params=[p for p in PUBLIC if p.inside], ids=lambda public: public.name)
 def wrapper(request):
     with jax.numpy_dtype_promotion("standard"):
         yield request.param
 
 
 @pytest.fixture(
-    params=[(public, None) for public in PUBLIC if not public.wraps]
-    + [(public, name) for public in PUBLIC if public.wraps for name in INNERS],
+    params=[(public, None) for public in PUBLIC if not public.inside]
+    + [(public, name) for public in PUBLIC if public.inside for name in INNERS],
     ids=lambda pair: f"{pair[0].name}({pair[1] or ''})",
 )
 def transform(request):
     """Every public transform, and every wrapper around several optimizers."""
     public, inner = request.param
     with jax.numpy_dtype_promotion("standard"):
-        yield public.build(**({} if inner is None else {"inner": INNERS[inner]}))
+        yield public.build() if inner is None else public.around(INNERS[inner])

@@ -17,7 +17,7 @@ def without_a_row(rows):
     return [
         public.name
         for public in PUBLIC
-        if not (public.wraps or public.make in made or public.name in found)
+        if not (public.inside or public.make in made or public.name in found)
         and slope(public.build()) <= 0
     ]
 

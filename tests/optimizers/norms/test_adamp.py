@@ -25,6 +25,7 @@ ROWS = (
             "delta": 0.1,
             "wd_ratio": 0.1,
         },
+        covers=("descend",),  # the link that ends it
     ),
     Row(
         "adamp_nesterov",

@@ -24,7 +24,7 @@ ROWS = (
         "hyperball",
         hyperball,
         {"learning_rate": 0.01, "floor": 10.206},
-        {"inner": scale_by_adamp(b2=0.99), "constrained": matrices},
+        {"direction": scale_by_adamp(b2=0.99), "constrained": matrices},
     ),
 )
 LAYERS = {"hyperball": lambda i, **s: hyperball(ascending(i), 0.1, **s)}

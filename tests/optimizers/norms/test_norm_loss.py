@@ -18,7 +18,7 @@ ROWS = (
         "norm_loss",
         norm_loss,
         {"learning_rate": 0.05, "rate": 1e-5, "target": 2.0, "eps": 1e-8},
-        {"inner": scale_by_adamp(b2=0.99)},
+        {"direction": scale_by_adamp(b2=0.99)},
     ),
 )
 LAYERS = {

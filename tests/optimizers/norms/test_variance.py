@@ -14,14 +14,15 @@ from gnomon.optimizers.norms.variance import (
     layer_index_rescaling,
     target_variance_rescaling,
 )
-from gnomon_contract import Row, matrices
+from gnomon_contract import Row, around_adamp, matrices
 
 ROWS = (
     Row(
         "target_variance_rescaling",
-        target_variance_rescaling,
+        around_adamp(target_variance_rescaling),
         {"learning_rate": 0.05, "target_std": 0.8, "ratio": 1.2, "every": 2.0},
-        {"inner": optimizers.scale_by_adamp(b2=0.99), "constrained": matrices},
+        {"constrained": matrices},
+        covers=("target_variance_rescaling",),
     ),
 )
 GIVEN = {"target_variance_rescaling": dict(target_std=0.1, every=1)}

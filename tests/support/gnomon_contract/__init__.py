@@ -11,6 +11,6 @@ optional, but for the rule that each public optimizer has a row:
   where its defaults would leave something out, see ``layers.py``.
 """
 
-from gnomon_contract.rows import POLYAK, Problem, Row, matrices, quadratic
+from gnomon_contract.rows import POLYAK, Problem, Row, around_adamp, matrices, quadratic
 
-__all__ = ["POLYAK", "Problem", "Row", "matrices", "quadratic"]
+__all__ = ["POLYAK", "Problem", "Row", "around_adamp", "matrices", "quadratic"]

@@ -45,9 +45,8 @@ def set_by_defaults(name: str, made: Maker) -> Maker:
     return lambda **stacked: made(**GIVEN.get(name, {}), **stacked)
 
 
-_WRAPS = {"inner", "preconditioner"}
 _SETS = functions(Constraint)
-WRAPPING = {p.name for p in PUBLIC if _WRAPS & set(p.parameters)}
+WRAPPING = {p.name for p in PUBLIC if p.inside or "preconditioner" in p.parameters}
 WRAPPERS = {name: SAID[name] for name in SAID if name in WRAPPING}
 METHODS = {
     p.name: SAID.get(p.name, by_defaults(p)) for p in PUBLIC if p.name not in WRAPPING

@@ -13,11 +13,12 @@ import optax
 from gnomon import optimizers
 from gnomon_contract import collect
 
-# What an argument without a default gets, and the rate beside an inner optimizer.
+# What an argument without a default gets, and a wrapper inside.
 ARGUMENTS: dict[str, Any] = dict(
     learning_rate=0.1,
     max_learning_rate=0.1,
-    inner=optax.adam,
+    inner=optax.adam(0.1),
+    direction=optax.scale_by_adam(),
     base=lambda params: params,
 )
 GIVEN = collect.given()
@@ -34,8 +35,10 @@ class Public(NamedTuple):
         return inspect.signature(self.make).parameters
 
     @property
-    def wraps(self) -> bool:
-        return "inner" in self.parameters
+    def inside(self) -> str | None:
+        """What a wrapper calls what it is around."""
+        names = [n for n in ("inner", "direction") if n in self.parameters]
+        return names[0] if names else None
 
     def given(self, name: str) -> Any:
         own = GIVEN.get(self.name, {})
@@ -44,10 +47,15 @@ class Public(NamedTuple):
     def build(self, **changes) -> optax.GradientTransformationExtraArgs:
         given = dict(GIVEN.get(self.name, {}))
         for name, parameter in self.parameters.items():
-            rate = name == "learning_rate" and self.wraps
-            if parameter.default is parameter.empty or rate or name == "inner":
+            if parameter.default is parameter.empty or name == self.inside:
                 given[name] = self.given(name)
         return self.make(**given | changes)
+
+    def around(self, make: Callable[..., Any]) -> Any:
+        """The wrapper around an optimizer, or around the direction that this takes."""
+        if self.inside == "inner":
+            return self.build(inner=make(0.1))
+        return self.build(direction=optax.chain(make(1.0), optax.scale(-1.0)))
 
 
 def returns(made: Any, kind: type) -> bool:
@@ -65,7 +73,7 @@ def functions(kind: type) -> dict[str, Callable[..., Any]]:
 
 
 PUBLIC = [Public(*named) for named in functions(optax.GradientTransformation).items()]
-# By functions of a learning rate, the form that every wrapper takes.
+# By functions of a learning rate.
 INNERS: dict[str, Callable[..., Any]] = {
     "sgd": lambda learning_rate: optax.sgd(learning_rate, momentum=0.9),
     "adamw": optax.adamw,

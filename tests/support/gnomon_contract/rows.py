@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from gnomon import optimizers
+
 
 class Row(NamedTuple):
     """One optimizer under contract."""
@@ -45,6 +47,15 @@ class Row(NamedTuple):
 POLYAK: dict[str, Any] = dict(
     reads=("value",), needs_params=False, rate="max_learning_rate"
 )
+
+
+def around_adamp(wrapper: Callable[..., Any]) -> Callable[..., Any]:
+    """A wrapper of a complete optimizer, as a function of its learning rate too."""
+
+    def make(*, learning_rate, **given):
+        return wrapper(optimizers.adamp(learning_rate, b2=0.99), **given)
+
+    return make
 
 
 def matrices(params):
