@@ -26,6 +26,8 @@ from gnomon.parameters.trees import (
 )
 from gnomon.parameters.units import Axes, Rules
 
+__all__ = ["ProjectRadialState", "project_radial"]
+
 
 class Radial(NamedTuple):
     """What the test found for one leaf; both broadcast against it."""
