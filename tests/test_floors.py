@@ -97,7 +97,8 @@ def test_the_check_sees_every_form_of_import(house):
 def test_the_check_sees_circles_and_what_points_up(house):
     house(
         **{
-            "experiments/console/a": "def f():\n    from gnomon.experiments.fleet import b",
+            "experiments/console/a": "def f():\n"
+            "    from gnomon.experiments.fleet import b",
             "experiments/fleet/b": "from gnomon.experiments.console import a",
             "experiments/fleet/c": "import gnomon.experiments.train",
             "experiments/train": "from gnomon.experiments.fleet import b",
