@@ -8,14 +8,10 @@ from gnomon.experiments.config.grid import over, product
 from gnomon.experiments.config.resolve import ConfigError
 from gnomon.experiments.config.trials import make_trials
 from gnomon.experiments.data import load
-from gnomon.experiments.trial.group import (
-    compile_lanes,
-    flops_per_step,
-    hypers_of,
-    seeds_of,
-    trace,
-)
-from gnomon.experiments.trial.program import NEVER
+from gnomon.experiments.trial.abstract import trace
+from gnomon.experiments.trial.cost import flops_per_step
+from gnomon.experiments.trial.lanes import compile_lanes, hypers_of, seeds_of
+from gnomon.experiments.trial.step import NEVER
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 STEPS = 5
