@@ -1,14 +1,18 @@
 """Adam's step on one leaf, by whichever implementation is asked for."""
 
-import importlib
 from collections.abc import Sequence
 
 import jax
 from jax.sharding import NamedSharding
 
-from gnomon.kernels.adam import reference
-from gnomon.kernels.adam.reference import Moved
-from gnomon.kernels.engine.choice import Choice, Implementation, choose_leaf
+from gnomon.kernels.adam.program import Moved, program, scalars
+from gnomon.kernels.engine.choice import (
+    Choice,
+    Implementation,
+    choose_leaf,
+    runner,
+)
+from gnomon.parameters.trees import compute_dtype
 
 
 def explain(
@@ -126,8 +130,8 @@ def step(
         implementation=implementation,
         fall_back=fall_back,
     )
-    s = reference.scalars(
-        reference.compute_dtype(w.dtype),
+    s = scalars(
+        compute_dtype(w.dtype),
         learning_rate=learning_rate,
         b1=b1,
         b2=b2,
@@ -135,8 +139,7 @@ def step(
         weight_decay=weight_decay,
         count=count,
     )
-    if chosen.implementation == "xla":
-        return reference.step(w, g, m, v, s, nesterov=nesterov, key=key)
-    # Pallas takes as long to import as JAX itself; only those who use it pay.
-    kernel = importlib.import_module(f"gnomon.kernels.adam.{chosen.implementation}")
-    return kernel.step(w, g, m, v, s, nesterov=nesterov, key=key, sharding=sharding)
+    arrays = {"w": w, "g": g, "m": m, "v": v}
+    how = dict(reduce=(), key=key, sharding=sharding)
+    moved = runner(chosen).step(program(nesterov=nesterov), arrays, {}, s, **how)
+    return Moved(**moved)

@@ -1,17 +1,23 @@
 """AdamP's step on one leaf, by whichever implementation is asked for."""
 
 import functools
-import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
 from gnomon.kernels.adam import api as adam
-from gnomon.kernels.adam.reference import Moved, compute_dtype, scalars
-from gnomon.kernels.adamp import reference
-from gnomon.kernels.engine.choice import Choice, Implementation, choose_leaf
+from gnomon.kernels.adam.program import Moved, program, scalars
+from gnomon.kernels.adamp.program import Units, pull
+from gnomon.kernels.engine.choice import (
+    Choice,
+    Implementation,
+    choose_leaf,
+    runner,
+)
+from gnomon.kernels.engine.program import positive_axes
+from gnomon.parameters.trees import compute_dtype
 
 
 def explain(
@@ -149,7 +155,7 @@ def step(
         implementation=implementation,
         fall_back=fall_back,
     )
-    units = reference.Units(*(_positive(axes, w.ndim) for axes in (reduce, stack)))
+    units = Units(*(positive_axes(axes, w.ndim) for axes in (reduce, stack)))
     if not units.reduce:
         return adam.step(
             w,
@@ -177,25 +183,18 @@ def step(
         weight_decay=weight_decay,
         count=count,
     )
-    if chosen.implementation == "xla":
-        run: Callable[..., Moved] = reference.step
-    else:
-        # Pallas takes as long to import as JAX itself; only those who use it pay.
-        kernel = f"gnomon.kernels.adamp.{chosen.implementation}"
-        run = functools.partial(importlib.import_module(kernel).step, sharding=sharding)
-    return run(
-        w,
-        g,
-        m,
-        v,
-        s,
-        units,
+    run = runner(chosen)
+    arrays = {"w": w, "g": g, "m": m, "v": v}
+    how = dict(reduce=units.reduce, stack=units.stack, sharding=sharding)
+    update = functools.partial(program, nesterov=nesterov, pulled=True)
+    whole = run.holds(update(projects=True), arrays, **how)
+    per_unit = pull(
+        lambda sweeps: run.sums(sweeps, arrays, {}, s, **how),
+        *(w.shape, s, units),
         delta=jnp.asarray(delta).astype(dtype),
         wd_ratio=jnp.asarray(wd_ratio).astype(dtype),
         nesterov=nesterov,
-        key=key,
+        whole=whole,
     )
-
-
-def _positive(axes: Sequence[int], ndim: int) -> tuple[int, ...]:
-    return tuple(sorted(axis % ndim for axis in axes))
+    last = update(projects=whole)
+    return Moved(**run.step(last, arrays, per_unit, s, **how, key=key))

@@ -5,9 +5,10 @@ Pallas kernel for ``tpu`` and for ``gpu``. A kernel is the default only where it
 been measured to beat what XLA makes of the definition.
 """
 
+import importlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -148,6 +149,16 @@ def choose_leaf(
         fall_back=fall_back,
         empty=size == 0,
     )
+
+
+# What runs a program, see :mod:`gnomon.kernels.engine.program`.
+RUNNERS = {"xla": "whole", "tpu": "tpu.runner", "gpu": "gpu.runner"}
+
+
+def runner(choice: Choice) -> Any:
+    """The module that runs programs by the implementation that was chosen."""
+    # Pallas takes as long to import as JAX itself; only those who use it pay.
+    return importlib.import_module(f"{__package__}.{RUNNERS[choice.implementation]}")
 
 
 def local_shape(

@@ -1,17 +1,28 @@
 """FAdam's step on one leaf, by whichever implementation is asked for."""
 
-import functools
-import importlib
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 
 import jax
 from jax.sharding import NamedSharding
 
-from gnomon.kernels.adam.reference import compute_dtype
-from gnomon.kernels.engine.choice import Choice, Implementation, choose_leaf
+from gnomon.kernels.engine.choice import (
+    Choice,
+    Implementation,
+    choose_leaf,
+    runner,
+)
 from gnomon.kernels.engine.program import positive_axes
-from gnomon.kernels.fadam import reference
-from gnomon.kernels.fadam.reference import ClipRule, EpsRule, Moved, Options
+from gnomon.kernels.fadam.program import (
+    POWER,
+    ClipRule,
+    EpsRule,
+    Moved,
+    Options,
+    program,
+    scalars,
+)
+from gnomon.parameters.trees import compute_dtype
 
 
 def explain(
@@ -145,7 +156,7 @@ def step(
         fall_back=fall_back,
     )
     layers = positive_axes(stack, w.ndim)
-    s = reference.scalars(
+    s = scalars(
         compute_dtype(w.dtype),
         learning_rate=learning_rate,
         b1=b1,
@@ -156,13 +167,19 @@ def step(
         p=p,
         count=count,
     )
-    run: Callable[..., Moved] = reference.step
-    if chosen.implementation != "xla":
-        # Pallas takes as long to import as JAX itself; only those who use it pay.
-        kernel = importlib.import_module(
-            f"gnomon.kernels.fadam.{chosen.implementation}"
-        )
-        run = functools.partial(kernel.step, sharding=sharding)
-    options = Options(eps_rule, eps_to_2p, clip_rule, decays)
     axes = tuple(axis for axis in range(w.ndim) if axis not in layers)
-    return run(w, g, m, root, s, options, axes, key=key)
+    moved = runner(chosen).step(
+        program(
+            Options(eps_rule, eps_to_2p, clip_rule, decays),
+            math.prod(w.shape[axis] for axis in axes),
+            POWER[chosen.implementation],
+        ),
+        {"w": w, "g": g, "m": m, "root": root},
+        {},
+        s,
+        reduce=axes,
+        stack=layers,
+        key=key,
+        sharding=sharding,
+    )
+    return Moved(**moved)

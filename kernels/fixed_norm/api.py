@@ -1,18 +1,20 @@
 """A step of fixed norm on one leaf, by whichever implementation is asked for."""
 
-import functools
-import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
-from gnomon.kernels.adam.reference import compute_dtype
-from gnomon.kernels.engine.choice import Choice, Implementation, choose_leaf
+from gnomon.kernels.engine.choice import (
+    Choice,
+    Implementation,
+    choose_leaf,
+    runner,
+)
 from gnomon.kernels.engine.program import positive_axes
-from gnomon.kernels.fixed_norm import reference
-from gnomon.kernels.fixed_norm.reference import Options, Scalars
+from gnomon.kernels.fixed_norm.program import Options, Scalars, program
+from gnomon.parameters.trees import compute_dtype
 
 
 def explain(
@@ -143,12 +145,14 @@ def step(
         )
     dtype = compute_dtype(w.dtype)
     numbers = (rate, 0.0 if angle is None else angle)
-    s = Scalars(*(jnp.asarray(x).astype(dtype) for x in numbers))
-    run: Callable[..., jax.Array] = reference.step
-    if chosen.implementation != "xla":
-        # Pallas takes as long to import as JAX itself; only those who use it pay.
-        kernel = importlib.import_module(
-            f"gnomon.kernels.fixed_norm.{chosen.implementation}"
-        )
-        run = functools.partial(kernel.step, stack=layers, sharding=sharding)
-    return run(w, u, norm, s, Options(angle is not None, tangent), axes, key=key)
+    moved = runner(chosen).step(
+        program(Options(angle is not None, tangent)),
+        {"w": w, "u": u},
+        {"norm": norm},
+        Scalars(*(jnp.asarray(x).astype(dtype) for x in numbers)),
+        reduce=axes,
+        stack=layers,
+        key=key,
+        sharding=sharding,
+    )
+    return moved["w"]

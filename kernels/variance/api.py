@@ -1,18 +1,21 @@
 """A step and the rescaling of wide layers, by whichever kernel is asked for."""
 
-import functools
-import importlib
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
-from gnomon.kernels.adam.reference import compute_dtype
-from gnomon.kernels.engine.choice import Choice, Implementation, choose_leaf
+from gnomon.kernels.engine.choice import (
+    Choice,
+    Implementation,
+    choose_leaf,
+    runner,
+)
 from gnomon.kernels.engine.program import positive_axes
-from gnomon.kernels.variance import reference
-from gnomon.kernels.variance.reference import Scalars
+from gnomon.kernels.variance.program import Scalars, program
+from gnomon.parameters.trees import compute_dtype
 
 
 def explain(
@@ -124,12 +127,14 @@ def step(
         jnp.asarray(target).astype(dtype),
         tuple(1 if axis in axes else n for axis, n in enumerate(w.shape)),
     )
-    run: Callable[..., jax.Array] = reference.step
-    if chosen.implementation != "xla":
-        # Pallas takes as long to import as JAX itself; only those who use it pay.
-        kernel = importlib.import_module(
-            f"gnomon.kernels.variance.{chosen.implementation}"
-        )
-        run = functools.partial(kernel.step, sharding=sharding)
-    s = Scalars(jnp.asarray(ratio).astype(dtype))
-    return run(w, u, goal, s, axes, key=key)
+    moved = runner(chosen).step(
+        program(math.prod(w.shape[axis] for axis in axes)),
+        {"w": w, "u": u},
+        {"target": goal},
+        Scalars(jnp.asarray(ratio).astype(dtype)),
+        reduce=axes,
+        stack=layers,
+        key=key,
+        sharding=sharding,
+    )
+    return moved["w"]
