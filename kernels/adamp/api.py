@@ -10,58 +10,12 @@ from jax.sharding import NamedSharding
 from gnomon.kernels.adam import api as adam
 from gnomon.kernels.adam.program import Moved, program, scalars
 from gnomon.kernels.adamp.program import Units, pull
-from gnomon.kernels.engine.choice import (
-    Choice,
-    Implementation,
-    choose_leaf,
-    runner,
-)
+from gnomon.kernels.engine.choice import Implementation, LeafOp
 from gnomon.kernels.engine.program import positive_axes
 from gnomon.parameters.trees import compute_dtype
 
-
-def explain(
-    dtype: jax.typing.DTypeLike = "float32",
-    *,
-    moment_dtype: jax.typing.DTypeLike = "float32",
-    gradient_dtype: jax.typing.DTypeLike | None = None,
-    shape: Sequence[int] | None = None,
-    sharding: NamedSharding | None = None,
-    implementation: Implementation | None = None,
-    platform: str | None = None,
-    fall_back: bool = False,
-) -> Choice:
-    """Which implementation :func:`step` takes, and why.
-
-    Args:
-      dtype: dtype of the parameter.
-      moment_dtype: dtype of the first moment.
-      gradient_dtype: dtype of the gradient, default the parameter's.
-      shape: of the parameter; without it the answer is that for most shapes.
-      sharding: how it lies on a mesh.
-      implementation: as in :func:`step`.
-      platform: ``"cpu"``, ``"gpu"`` or ``"tpu"``; default JAX's default backend.
-      fall_back: as in :func:`step`.
-
-    Returns:
-      The choice and its reason.
-
-    Raises:
-      ValueError: as in :func:`step`.
-
-    Example:
-      >>> explain(platform="cpu")
-      Choice(implementation='xla', reason='adamp has no kernel for cpu')
-    """
-    return choose_leaf(
-        "adamp",
-        (dtype, gradient_dtype or dtype, moment_dtype),
-        shape=shape,
-        sharding=sharding,
-        implementation=implementation,
-        platform=platform,
-        fall_back=fall_back,
-    )
+OPERATION = LeafOp("adamp", {"gradient_dtype": None, "moment_dtype": "float32"})
+explain = OPERATION.explain
 
 
 def step(
@@ -147,10 +101,8 @@ def step(
       4.85
       5.00
     """
-    chosen = choose_leaf(
-        "adamp",
-        (w.dtype, g.dtype, m.dtype, v.dtype),
-        shape=w.shape,
+    run = OPERATION.runner(
+        *(w, g, m, v),
         sharding=sharding,
         implementation=implementation,
         fall_back=fall_back,
@@ -171,7 +123,8 @@ def step(
             nesterov=nesterov,
             key=key,
             sharding=sharding,
-            implementation=chosen.implementation,
+            implementation=implementation,
+            fall_back=fall_back,
         )
     dtype = compute_dtype(w.dtype)
     s = scalars(
@@ -183,7 +136,6 @@ def step(
         weight_decay=weight_decay,
         count=count,
     )
-    run = runner(chosen)
     arrays = {"w": w, "g": g, "m": m, "v": v}
     how = dict(reduce=units.reduce, stack=units.stack, sharding=sharding)
     update = functools.partial(program, nesterov=nesterov, pulled=True)

@@ -17,6 +17,8 @@ from jax import Array, lax
 Blocks: TypeAlias = Mapping[str, Array]
 # One sum a unit, of all terms so far.
 Totals: TypeAlias = tuple[Array, ...]
+# ``x ** exponent`` of what is not negative, made of what a chip has.
+Power: TypeAlias = Callable[[Array, Array], Array]
 
 
 class Sweep(NamedTuple):
@@ -129,6 +131,11 @@ def add_up(terms: Sequence[Array], axes: Sequence[int], together: bool) -> Total
         )
         terms = [jnp.expand_dims(x, last) for x in lax.optimization_barrier(rows)]
     return tuple(jnp.sum(term, axis=tuple(axes), keepdims=True) for term in terms)
+
+
+def power(x: Array, exponent: Array) -> Array:
+    """``x ** exponent``, and ``x`` itself, whatever the chip's logarithm, at 1."""
+    return jnp.where(exponent == 1, x, x**exponent)
 
 
 def positive_axes(axes: Any, ndim: int) -> tuple[int, ...]:

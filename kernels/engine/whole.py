@@ -12,10 +12,13 @@ from gnomon.kernels.engine.program import (
     Sweep,
     Totals,
     apart,
+    power,
     totals_of,
 )
 from gnomon.kernels.engine.rounding import store
 from gnomon.parameters.trees import compute_dtype
+
+__all__ = ("advance", "holds", "power", "step", "sums")
 
 
 def step(

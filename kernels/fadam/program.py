@@ -1,16 +1,14 @@
 """FAdam's step as sums over a layer and an update."""
 
 import math
-from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from gnomon.kernels.engine import whole
-from gnomon.kernels.engine.program import Program, Sweep
+from gnomon.kernels.engine.program import Power, Program, Sweep, power
 
-Power = Callable[[jax.Array, jax.Array], jax.Array]
 EpsRule = Literal["min", "max"]
 ClipRule = Literal["threshold", "scale"]
 
@@ -91,25 +89,6 @@ def scalars(
     # At b2 = 1, which decays nothing, the limit: the mean of all.
     weight = jnp.where(seen == 0, 1 / t, (1 - beta2) / jnp.where(seen == 0, 1, seen))
     return Scalars(rate, beta1, 1 - beta1, weight, epsilon, decay, bound, 2 * power)
-
-
-def power(x: jax.Array, exponent: jax.Array) -> jax.Array:
-    """``x ** exponent``, and ``x`` itself, whatever the chip's logarithm, at 1."""
-    return jnp.where(exponent == 1, x, x**exponent)
-
-
-def power_of_logarithm(x: jax.Array, exponent: jax.Array) -> jax.Array:
-    """The same, made of what Mosaic GPU has."""
-
-    # Of a logarithm that is not infinite, 0 times which would not be 0.
-    return jax.lax.cond(
-        exponent == 1,
-        lambda: x,
-        lambda: jnp.exp2(exponent * jnp.maximum(jnp.log2(x), -1e30)),
-    )
-
-
-POWER: dict[str, Power] = {"xla": power, "tpu": power, "gpu": power_of_logarithm}
 
 
 def metric(

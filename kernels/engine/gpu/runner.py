@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jax.sharding import NamedSharding
 
 from gnomon.kernels.engine.gpu.columns import step_columns, strip
@@ -170,6 +170,16 @@ def holds(
     local = shape if sharding is None else sharding.shard_shape(shape)
     itemsizes = [jnp.dtype(x.dtype).itemsize for x in arrays.values()]
     return on_chip(layout(local, reduce, stack), itemsizes)
+
+
+def power(x: Array, exponent: Array) -> Array:
+    """``x ** exponent`` for what is not negative, made of what Mosaic GPU has."""
+    # Of a logarithm that is not infinite, 0 times which would not be 0.
+    return lax.cond(
+        exponent == 1,
+        lambda: x,
+        lambda: jnp.exp2(exponent * jnp.maximum(jnp.log2(x), -1e30)),
+    )
 
 
 def on_chip(where: Layout, itemsizes: Sequence[int]) -> bool:

@@ -22,7 +22,14 @@ from gnomon.kernels.engine.layout import (
     tpu_order,
     unfold,
 )
-from gnomon.kernels.engine.program import Blocks, Program, Sweep, Totals, totals_of
+from gnomon.kernels.engine.program import (
+    Blocks,
+    Program,
+    Sweep,
+    Totals,
+    power,
+    totals_of,
+)
 from gnomon.kernels.engine.rounding import seeds_from
 from gnomon.kernels.engine.shards import on_shards, spreads
 from gnomon.kernels.engine.tpu import blocks as sizes
@@ -31,6 +38,8 @@ from gnomon.kernels.engine.tpu.call import Call
 from gnomon.kernels.engine.tpu.update import update
 from gnomon.kernels.engine.tpu.walks import resident, walk
 from gnomon.parameters.trees import compute_dtype
+
+__all__ = ("holds", "power", "step", "sums")
 
 # Numbers of a layer that is a row or a column, of which a block holds some.
 SHORT = 2**12
