@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 
-from gnomon.experiments.report.knob import Knob
 from gnomon.experiments.report.style import log_axis, log_ticks, short
+from gnomon.scaling.comparison.knob import Knob
 
 
 class Axis:

@@ -10,10 +10,7 @@ from matplotlib.axes import Axes
 from gnomon.experiments.report.analysis import Analysis
 from gnomon.experiments.report.axis import Axis
 from gnomon.experiments.report.curves import Curve
-from gnomon.experiments.report.family import family, related
-from gnomon.experiments.report.profiles import LIMIT, Profiles, profile
-from gnomon.experiments.report.resampling import NO_INTERVAL
-from gnomon.experiments.report.speedup import beyond
+from gnomon.experiments.report.profiles import Profiles
 from gnomon.experiments.report.style import (
     COLORS,
     FAINT,
@@ -27,8 +24,12 @@ from gnomon.experiments.report.style import (
     looks,
     to_svg,
 )
-from gnomon.experiments.report.tuning import Cell, Scale
 from gnomon.experiments.report.verdict import bracket, overall, times
+from gnomon.scaling.comparison.cell import Cell
+from gnomon.scaling.comparison.profiles import LIMIT, profile
+from gnomon.scaling.comparison.resampling import NO_INTERVAL
+from gnomon.scaling.comparison.scale import Scale, family, related
+from gnomon.scaling.comparison.speedup import beyond
 from gnomon.scaling.fit import Fit
 
 PANEL = (350, 270)

@@ -4,14 +4,13 @@ import html
 import re
 from collections.abc import Mapping, Sequence
 
+from gnomon.experiments.records.provenance import Provenance
 from gnomon.experiments.report import figures, verdict
 from gnomon.experiments.report.analysis import Analysis
 from gnomon.experiments.report.curves import Curve, left_out
 from gnomon.experiments.report.law import Law, NoLaw
 from gnomon.experiments.report.law import sentence as law_sentence
 from gnomon.experiments.report.profiles import SHARE, Profiles
-from gnomon.experiments.report.provenance import Provenance
-from gnomon.experiments.report.resampling import widening
 from gnomon.experiments.report.style import looks
 from gnomon.experiments.report.styles import STYLES
 from gnomon.experiments.report.text import (
@@ -21,7 +20,8 @@ from gnomon.experiments.report.text import (
     profile_rows,
     tuned_rows,
 )
-from gnomon.experiments.report.tuning import Scale
+from gnomon.scaling.comparison.resampling import widening
+from gnomon.scaling.comparison.scale import Scale
 
 _NUMERIC = re.compile(r"^[<>+\-−]?[\d.,]+|^\[|^-$|^(more|less) than ")
 

@@ -6,13 +6,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gnomon.experiments.records.provenance import Provenance
 from gnomon.experiments.report import verdict
 from gnomon.experiments.report.analysis import Analysis
 from gnomon.experiments.report.profiles import Profiles
-from gnomon.experiments.report.provenance import Provenance
-from gnomon.experiments.report.speedup import Comparison
 from gnomon.experiments.report.style import flops, short
-from gnomon.experiments.report.tuning import Cell, why
+from gnomon.scaling.comparison.cell import Cell, why
+from gnomon.scaling.comparison.speedup import Comparison
 
 Rows = list[list[str]]
 

@@ -4,8 +4,9 @@ import math
 from collections.abc import Sequence
 
 from gnomon.experiments.report.analysis import Analysis
-from gnomon.experiments.report.resampling import NO_INTERVAL
-from gnomon.experiments.report.speedup import CURVES, Comparison, Summary, beyond
+from gnomon.scaling.comparison.resampling import NO_INTERVAL
+from gnomon.scaling.comparison.speedup import CURVES, Comparison, beyond
+from gnomon.scaling.comparison.summary import Summary
 
 Pair = tuple[float, float]
 STAR = "*"  # behind a number that is extrapolated

@@ -8,23 +8,23 @@ import numpy as np
 import pytest
 
 from gnomon.experiments import leaderboard
-from gnomon.experiments.direction import LARGER
-from gnomon.experiments.errors import UserError
+from gnomon.experiments.config.resolve import ConfigError
+from gnomon.experiments.console.errors import UserError
 from gnomon.experiments.leaderboard import study
-from gnomon.experiments.preflight import check_metric
+from gnomon.experiments.records.direction import LARGER
+from gnomon.experiments.records.provenance import Provenance
+from gnomon.experiments.records.runs import Run
+from gnomon.experiments.records.runs import table as tabulated
+from gnomon.experiments.records.tables import Stored
 from gnomon.experiments.report import figures, verdict
 from gnomon.experiments.report.analysis import analyze
 from gnomon.experiments.report.curves import Curve
-from gnomon.experiments.report.family import family
 from gnomon.experiments.report.law import NoLaw, baseline_law
 from gnomon.experiments.report.page import page
-from gnomon.experiments.report.provenance import Provenance
 from gnomon.experiments.report.record import record
 from gnomon.experiments.report.text import comparison_rows, terminal
-from gnomon.experiments.resolve import ConfigError
-from gnomon.experiments.runs import Run
-from gnomon.experiments.runs import table as tabulated
-from gnomon.experiments.tables import Stored
+from gnomon.experiments.trial.preflight import check_metric
+from gnomon.scaling.comparison.scale import family
 
 LENGTHS = (70, 100, 140)
 RATES = (1e-3, 2e-3, 4e-3)
