@@ -1,11 +1,11 @@
-"""Adam's step on one leaf, with decoupled weight decay: the definition."""
+"""Adam's step, with decoupled weight decay, and the last one of AdamP."""
 
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from gnomon.kernels.engine.rounding import random_bits, seeds_from, stochastic_round
+from gnomon.kernels.engine.program import Program, Sweep
 
 
 class Moved(NamedTuple):
@@ -30,16 +30,11 @@ class Scalars(NamedTuple):
     weight_decay: Any
 
 
-def compute_dtype(dtype: jax.typing.DTypeLike) -> Any:
-    """The dtype to compute in: float32, or float64 for parameters that are."""
-    return jnp.dtype(dtype) if jnp.dtype(dtype).itemsize > 4 else jnp.dtype("float32")
-
-
 def scalars(dtype, *, learning_rate, b1, b2, eps, weight_decay, count) -> Scalars:
     """The scalars of one step, in the dtype to compute in.
 
     Args:
-      dtype: from :func:`compute_dtype`.
+      dtype: the dtype.
       learning_rate: step size.
       b1: decay of the first moment.
       b2: decay of the second moment.
@@ -84,39 +79,36 @@ def direction(
     return jnp.where(zero, 0, first / jnp.where(zero, 1, denominator)), m, v
 
 
-def store(w: jax.Array, dtype: Any, key: jax.Array | None) -> jax.Array:
-    """``w`` rounded once to ``dtype``: to nearest, or at random where a key is given.
+def program(*, nesterov: bool, pulled: bool = False, projects: bool = False) -> Program:
+    """The step on arrays ``w``, ``g``, ``m`` and ``v``.
 
     Args:
-      w: the new parameter, in the dtype of the computation.
-      dtype: dtype of the parameter.
-      key: a key, used for bfloat16 alone; None rounds to nearest.
+      nesterov: look ahead by one step of momentum.
+      pulled: whether every unit has a coefficient of ``w``, ``decay``, in place of the
+        weight decay.
+      projects: whether every unit also has a ``factor`` on its inner product with
+        Adam's direction, to take off that coefficient.
 
     Returns:
-      The parameter.
+      The program, which sums only if it ``projects``.
     """
-    if key is None or dtype != jnp.bfloat16:
-        return w.astype(dtype)
-    first, second = seeds_from(key).astype(jnp.uint32)
-    index = jnp.arange(w.size, dtype=jnp.uint32).reshape(w.shape)
-    return stochastic_round(w, random_bits(first, second, index))
 
+    def moved(blocks, s):
+        return direction(blocks["g"], blocks["m"], blocks["v"], s, nesterov)
 
-def step(
-    w: jax.Array,
-    g: jax.Array,
-    m: jax.Array,
-    v: jax.Array,
-    s: Scalars,
-    *,
-    nesterov: bool = False,
-    key: jax.Array | None = None,
-) -> Moved:
-    """One step, see :func:`gnomon.kernels.adam.step`."""
-    dtype = compute_dtype(w.dtype)
-    wide, grad, m_old, v_old = (x.astype(dtype) for x in (w, g, m, v))
-    p, m_new, v_new = direction(grad, m_old, v_old, s, nesterov)
-    moved = wide - s.learning_rate * (p + s.weight_decay * wide)
-    return Moved(
-        store(moved, w.dtype, key), m_new.astype(m.dtype), v_new.astype(v.dtype)
-    )
+    def products(blocks, totals, s):
+        return (moved(blocks, s)[0] * blocks["w"],)
+
+    def update(blocks, totals, s):
+        p, m, v = moved(blocks, s)
+        decay = blocks["decay"] if pulled else s.weight_decay
+        if projects:
+            factor = blocks["factor"]
+            # A unit that is not projected has nothing to do with its inner product,
+            # which need not be finite.
+            decay = decay - jnp.where(factor == 0, 0, factor * totals[0])
+        w = blocks["w"]
+        return {"w": w - s.learning_rate * (p + decay * w), "m": m, "v": v}
+
+    sweeps = (Sweep(("w", "g", "m", "v"), 1, products),) if projects else ()
+    return Program("adamp" if pulled else "adam", sweeps, update, ("w", "m", "v"))

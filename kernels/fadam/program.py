@@ -1,16 +1,14 @@
-"""FAdam's step on one leaf: the definition."""
+"""FAdam's step as sums over a layer and an update."""
 
 import math
-from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from gnomon.kernels.adam.reference import compute_dtype, store
+from gnomon.kernels.engine import whole
+from gnomon.kernels.engine.program import Power, Program, Sweep, power
 
-Power = Callable[[jax.Array, jax.Array], jax.Array]
 EpsRule = Literal["min", "max"]
 ClipRule = Literal["threshold", "scale"]
 
@@ -93,11 +91,6 @@ def scalars(
     return Scalars(rate, beta1, 1 - beta1, weight, epsilon, decay, bound, 2 * power)
 
 
-def power(x: jax.Array, exponent: jax.Array) -> jax.Array:
-    """``x ** exponent``, and ``x`` itself, whatever the chip's logarithm, at 1."""
-    return jnp.where(exponent == 1, x, x**exponent)
-
-
 def metric(
     size: jax.Array, s: Scalars, options: Options, power: Power = power
 ) -> Metric:
@@ -126,6 +119,59 @@ def inverse(root: jax.Array, of: Metric, s: Scalars, power: Power = power) -> ja
     return jnp.where(positive, 1 / jnp.where(positive, denominator, 1), 0)
 
 
+def program(
+    options: Options, length: int, power: Power = power, *, descends: bool = True
+) -> Program:
+    """The step on layers of ``length`` numbers.
+
+    Args:
+      options: which of the method's variants.
+      length: numbers in a layer.
+      power: of what is not negative, by what the chip has.
+      descends: whether ``w`` moves, or gives way to the direction, ascent-signed.
+
+    Returns:
+      The program, on arrays ``w``, ``g``, ``m`` and ``root``.
+    """
+    moving = ("g", "w") if options.decays else ("g",)
+    length = max(length, 1)
+
+    def measured(blocks, totals, s):
+        of = metric(jnp.sqrt(totals[0] / length), s, options, power)
+        root = next_root(blocks["g"], blocks["root"], s)
+        return of, root, inverse(root, of, s, power)
+
+    def unit(of, name):
+        # Squares of a gradient's natural form in units of its size: they would
+        # underflow.
+        return of.scale if name == "g" else 1.0
+
+    def rms(name, total, of):
+        return jnp.sqrt(total / length) * unit(of, name)
+
+    def squares(blocks, totals, s):
+        of, _, per = measured(blocks, totals, s)
+        return tuple(jnp.square(blocks[x] * (per / unit(of, x))) for x in moving)
+
+    def update(blocks, totals, s):
+        of, root, per = measured(blocks, totals, s)
+        natural, *shrinking = (
+            blocks[name]
+            * (per / DIVISOR[options.clip_rule](of.unit, rms(name, t, of), s.clip))
+            for name, t in zip(moving, totals[1:], strict=True)
+        )
+        m = s.b1 * blocks["m"] + s.one_minus_b1 * natural
+        d = sum((s.weight_decay * h for h in shrinking), start=m)
+        w = blocks["w"] - s.learning_rate * d if descends else d
+        return {"w": w, "m": m, "root": root}
+
+    sweeps = (
+        Sweep(("g",), 1, lambda blocks, totals, s: (jnp.square(blocks["g"]),)),
+        Sweep((*moving, "root"), len(moving), squares),
+    )
+    return Program("fadam", sweeps, update, ("w", "m", "root"))
+
+
 def direction(
     g: jax.Array,
     w: jax.Array,
@@ -149,67 +195,8 @@ def direction(
     Returns:
       The direction, ascent-signed, the new momentum and the new root.
     """
-    (size,) = _rms((jax.lax.optimization_barrier(g),), axes)
-    of = metric(size, s, options)
-    root = next_root(g, root, s)
-
-    def again(after):
-        # Computed anew for each use. XLA on CPU writes what two passes share to a new
-        # array, and the page faults of that cost more than all the divisions; it takes
-        # barriers on different values for different.
-        same, _ = jax.lax.optimization_barrier((root, after))
-        return inverse(same, of, s)
-
-    vectors = (g, w) if options.decays else (g,)
-    # Squares of a gradient's natural form in units of its size: they would underflow.
-    first = again(size)
-    units = (of.scale, jnp.ones_like(of.scale))[: len(vectors)]
-    pairs = zip(vectors, units, strict=True)
-    sizes = _rms(tuple(x * (first / unit) for x, unit in pairs), axes)
-    natural, *shrinking = (
-        x * (again(rms) / DIVISOR[options.clip_rule](of.unit, rms * unit, s.clip))
-        for x, rms, unit in zip(vectors, sizes, units, strict=True)
-    )
-    m = s.b1 * m + s.one_minus_b1 * natural
-    return sum((s.weight_decay * h for h in shrinking), start=m), m, root
-
-
-def step(
-    w: jax.Array,
-    g: jax.Array,
-    m: jax.Array,
-    root: jax.Array,
-    s: Scalars,
-    options: Options,
-    axes: tuple[int, ...],
-    *,
-    key: jax.Array | None = None,
-) -> Moved:
-    """One step, see :func:`gnomon.kernels.fadam.step`."""
-    dtype = compute_dtype(w.dtype)
-    wide, grad, m_old, root_old = (x.astype(dtype) for x in (w, g, m, root))
-    d, m_new, root_new = direction(grad, wide, m_old, root_old, s, options, axes)
-    moved = wide - s.learning_rate * d
-    return Moved(
-        store(moved, w.dtype, key), m_new.astype(m.dtype), root_new.astype(root.dtype)
-    )
-
-
-def _rms(xs: tuple[jax.Array, ...], axes: tuple[int, ...]) -> list[jax.Array]:
-    """Root mean squares over axes, kept with size one; 0 of an empty leaf."""
-    length = max(1, math.prod(xs[0].shape[axis] for axis in axes))
-    squares = [x * x for x in xs]
-    if len(xs) > 1 and len(axes) > 1:
-        # One pass for all, which sum() over each would not be. Rows first, because a
-        # single running sum over a large leaf in float32 is wrong by a percent.
-        zero = np.zeros([], squares[0].dtype)
-        rows = jax.lax.reduce(
-            squares,
-            [zero] * len(xs),
-            lambda x, y: [a + b for a, b in zip(x, y, strict=True)],
-            axes[-1:],
-        )
-        squares = [
-            jnp.expand_dims(row, axes[-1]) for row in jax.lax.optimization_barrier(rows)
-        ]
-    return [jnp.sqrt(jnp.sum(x, axis=axes, keepdims=True) / length) for x in squares]
+    length = math.prod(w.shape[axis] for axis in axes)
+    ascent = program(options, length, descends=False)
+    arrays = {"w": w, "g": g, "m": m, "root": root}
+    moved = whole.advance(ascent, arrays, {}, s, axes, w.dtype)
+    return moved["w"], moved["m"], moved["root"]
