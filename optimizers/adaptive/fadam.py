@@ -76,17 +76,7 @@ def scale_by_fadam(
     require_choice("clip_rule", clip_rule, ClipRule)
 
     def rule(h, g, w, mu, root):
-        s = scalars(
-            g.dtype,
-            learning_rate=0.0,
-            b1=h.b1,
-            b2=h.b2,
-            eps=h.eps,
-            weight_decay=h.weight_decay,
-            clip=h.clip,
-            p=h.p,
-            count=h.t,
-        )
+        s = scalars(g.dtype, learning_rate=0.0, count=h.t, **h.numbers)
         options = Options(eps_rule, eps_to_2p, clip_rule, h.decays)
         return direction(g, w, mu, root, s, options, h.axes.layer(w.ndim).reduce)
 
@@ -232,17 +222,12 @@ def fadam(
             g,
             mu,
             root,
-            b1=h.b1,
-            b2=h.b2,
-            eps=h.eps,
-            weight_decay=h.weight_decay,
-            clip=h.clip,
-            p=h.p,
             decays=h.decays,
             eps_rule=eps_rule,
             eps_to_2p=eps_to_2p,
             clip_rule=clip_rule,
             stack=h.axes.stack,
+            **h.numbers,
             **how,
         )
 

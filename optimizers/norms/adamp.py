@@ -202,15 +202,10 @@ def adamp(
             g,
             mu,
             nu,
-            b1=h.b1,
-            b2=h.b2,
-            eps=h.eps,
-            weight_decay=h.weight_decay,
-            delta=h.delta,
-            wd_ratio=h.wd_ratio,
             reduce=h.axes.reduce,
             stack=h.axes.stack,
             nesterov=nesterov,
+            **h.numbers,
             **how,
         )
 
