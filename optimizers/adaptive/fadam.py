@@ -177,15 +177,16 @@ def fadam(
       millionth:
 
       >>> import jax, jax.numpy as jnp, optax
-      >>> def minimize(units):
+      >>> @jax.jit
+      ... def minimize(units):
       ...     loss = lambda w: units * jnp.sum((w - jnp.array([1.0, -2.0])) ** 2)
       ...     optimizer = fadam(0.05, weight_decay=0.0)
-      ...     w = jnp.zeros(2)
-      ...     state = optimizer.init(w)
-      ...     for _ in range(200):
+      ...     def step(_, carry):
+      ...         w, state = carry
       ...         updates, state = optimizer.update(jax.grad(loss)(w), state, w)
-      ...         w = optax.apply_updates(w, updates)
-      ...     return w
+      ...         return optax.apply_updates(w, updates), state
+      ...     w = jnp.zeros(2)
+      ...     return jax.lax.fori_loop(0, 200, step, (w, optimizer.init(w)))[0]
       >>> print(minimize(0.1).round(2), minimize(1e-7).round(2))
       [ 1. -2.] [ 1. -2.]
 
