@@ -16,10 +16,12 @@ from pathlib import Path
 from absl import flags
 
 from gnomon.experiments import command
+from gnomon.experiments.drawing.canvas import standalone
 from gnomon.experiments.errors import UserError
 from gnomon.experiments.files import write_text
-from gnomon.experiments.report import figures, verdict
+from gnomon.experiments.report import verdict
 from gnomon.experiments.report.analysis import Analysis, analyze
+from gnomon.experiments.report.figure_speedups import speedups
 from gnomon.experiments.report.text import verdict_lines
 from gnomon.experiments.shown import is_name, markdown
 from gnomon.experiments.tables import Stored, read, store
@@ -51,7 +53,7 @@ def study(stored: Stored, page: bool) -> tuple[str, str]:
     facts = dict(stored.facts)
     parts = [f"## {markdown(stored.name)}"]
     parts.append(markdown(" ".join(verdict_lines(analysis)[:1])))
-    picture = figures.speedups(analysis)
+    picture = speedups(analysis)
     if picture:
         parts.append(f"![Effective speedup of each optimizer]({_link(stored, 'svg')})")
     parts.append(_table(analysis))
@@ -142,7 +144,7 @@ def build(docs: Path) -> Path:
         stored = read(path)
         text, picture = study(stored, path.with_suffix(".html").exists())
         if picture:
-            write_text(path.with_suffix(".svg"), picture)
+            write_text(path.with_suffix(".svg"), standalone(picture))
         parts.append(text)
     write_text(docs / "leaderboard.md", "\n\n".join(parts) + "\n")
     return docs / "leaderboard.md"

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from gnomon.experiments import sweep
 from gnomon.experiments.config import override, validate
 from gnomon.experiments.configs.optimizers import OPTIMIZERS
+from gnomon.experiments.drawing.ticks import short
 from gnomon.experiments.fields import digest
 from gnomon.experiments.files import from_json, jsonable, read_json
 from gnomon.experiments.metrics import MetricsWriter, read_metrics
@@ -19,7 +20,6 @@ from gnomon.experiments.report import write_report
 from gnomon.experiments.report.analysis import analyze
 from gnomon.experiments.report.cells import cells
 from gnomon.experiments.report.knob import knob, knob_of
-from gnomon.experiments.report.style import short
 from gnomon.experiments.report.text import tuned_rows
 from gnomon.experiments.resolve import ConfigError
 from gnomon.experiments.runs import Run, load_runs, table

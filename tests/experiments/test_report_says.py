@@ -12,9 +12,12 @@ from gnomon.experiments.direction import LARGER
 from gnomon.experiments.errors import UserError
 from gnomon.experiments.leaderboard import study
 from gnomon.experiments.preflight import check_metric
-from gnomon.experiments.report import figures, verdict
+from gnomon.experiments.report import verdict
 from gnomon.experiments.report.analysis import analyze
 from gnomon.experiments.report.curves import Curve
+from gnomon.experiments.report.figure_losses import _lines
+from gnomon.experiments.report.figure_rates import learning_rates
+from gnomon.experiments.report.figure_speedups import speedups
 from gnomon.experiments.report.law import NoLaw, baseline_law
 from gnomon.experiments.report.page import page
 from gnomon.experiments.report.provenance import Provenance
@@ -244,7 +247,7 @@ def test_a_law_is_given_only_where_runs_determine_one(table, why):
     assert why in html
     assert "Fitted to its cheaper runs" not in html
     cells = [cell for cell in analysis.cells if cell.label == "A"]
-    for _, line in figures._lines(cells):
+    for _, line in _lines(cells):
         assert len({family(cell.scale) for cell in line}) == 1
     for one in analysis.comparisons:
         assert (
@@ -309,7 +312,7 @@ def test_what_is_better_is_called_better_whichever_way_its_metric_goes(gain, spl
         (difference, *_) = [c.difference for c in analysis.comparisons]
         assert (difference < 0) == (gain > 1)
     where = analysis.metric.replace("train_", "training ").replace("_", " ")
-    assert f"final {where}" in figures.learning_rates(analysis)[0]
+    assert f"final {where}" in learning_rates(analysis)[0]
 
 
 @pytest.mark.parametrize("name", sorted(LARGER))
@@ -343,8 +346,8 @@ def test_any_label_is_drawn_without_a_word_on_the_terminal(capfd):
     for labels in (odd[:-1], odd[-1:]):
         table = sweep(dict.fromkeys(labels, 1.2), seeds=2, models=(("mlp", 16),))
         analysis = analyze(table, "A")
-        assert figures.speedups(analysis)
-    assert figures.learning_rates(analysis)
+        assert speedups(analysis)
+    assert learning_rates(analysis)
     assert capfd.readouterr() == ("", "")
 
 
