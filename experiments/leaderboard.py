@@ -19,7 +19,7 @@ from gnomon.experiments import command
 from gnomon.experiments.drawing.canvas import standalone
 from gnomon.experiments.errors import UserError
 from gnomon.experiments.files import write_text
-from gnomon.experiments.report import verdict
+from gnomon.experiments.report import factors, verdict
 from gnomon.experiments.report.analysis import Analysis, analyze
 from gnomon.experiments.report.figure_speedups import speedups
 from gnomon.experiments.report.text import verdict_lines
@@ -94,14 +94,11 @@ def _table(analysis: Analysis) -> str:
             rows.append((label, "-", "-", "-", "0", seeds, budget, said))
             continue
         said = verdict.call(summary.known, summary.seeds, p=summary.p)
-        number, spread = verdict.overall(summary)
+        number, spread = factors.overall(summary)
         beside = verdict.extrapolation(summary, analysis.baseline)
         trend = "-"
         if summary.slope == summary.slope:
-            trend = f"{verdict.times(summary.slope, reach=summary.reach)} "
-            trend += verdict.bracket(
-                summary.slope_interval, reach=summary.interval_reach
-            )
+            trend = " ".join(factors.slope(summary))
         rows.append(
             (
                 label,

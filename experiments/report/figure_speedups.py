@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from gnomon.experiments.drawing.canvas import canvas, set_ticks, to_svg
 from gnomon.experiments.drawing.colors import CARD, INK, SOFT
 from gnomon.experiments.report.analysis import Analysis
+from gnomon.experiments.report.factors import at_scale, overall
 from gnomon.experiments.report.look import WIDE, Look, looks
-from gnomon.experiments.report.verdict import bracket, overall, times
 from gnomon.scaling.comparison.resampling import NO_INTERVAL
 from gnomon.scaling.comparison.speedup import beyond
 
@@ -49,11 +49,7 @@ def rows_of(analysis: Analysis) -> list[tuple]:
             if c.scale == scale:
                 name = f"{scale.name}, {c.label}" if several else scale.name
                 value = (c.log_speedup, c.log_interval, c.limits, c.reach)
-                words = (
-                    times(c.log_speedup, c.limits, c.reach),
-                    bracket(c.log_interval, c.limits, c.reach),
-                )
-                rows.append((name, c.label, c.reason, *value, words, False))
+                rows.append((name, c.label, c.reason, *value, at_scale(c), False))
     for s in analysis.summaries:
         name = f"all, {s.label}" if several else "all scales"
         if s.scales[0] > 1:

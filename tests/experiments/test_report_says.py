@@ -15,6 +15,7 @@ from gnomon.experiments.preflight import check_metric
 from gnomon.experiments.report import verdict
 from gnomon.experiments.report.analysis import analyze
 from gnomon.experiments.report.curves import Curve
+from gnomon.experiments.report.factors import estimate
 from gnomon.experiments.report.figure_losses import _lines
 from gnomon.experiments.report.figure_rates import learning_rates
 from gnomon.experiments.report.figure_speedups import speedups
@@ -355,13 +356,11 @@ def test_any_label_is_drawn_without_a_word_on_the_terminal(capfd):
 def test_a_number_lies_in_its_own_interval_as_written(log):
     for sign in (-1, 1):
         near = [sign * log + step for step in (-3e-3, -1e-4, 0.0, 1e-4, 3e-3)]
-        written = [float(verdict.times(one).rstrip("x")) for one in near]
-        ends = [
-            tuple(map(float, verdict.bracket((low, high))[1:-1].split(", ")))
-            for low, high in zip(near, near[2:], strict=False)
-        ]
-        for value, (low, high) in zip(written[1:], ends, strict=False):
-            assert low <= value <= high
+        for low, value, high in zip(near, near[1:], near[2:], strict=False):
+            number, spread = estimate(value, (low, high))
+            written = [number.rstrip("x"), *spread[1:-1].split(", ")]
+            assert len({len(text.partition(".")[2]) for text in written}) == 1
+            assert float(written[1]) <= float(written[0]) <= float(written[2])
 
 
 def test_the_leaderboard_says_why_the_baseline_is_untuned():
