@@ -1,29 +1,17 @@
-"""The cockpit page: what the probes of a run saw, in one self-contained HTML file.
+"""The panels of a cockpit page: which quantities each draws, and in what words."""
 
-`gnomon.dynamics.plot` makes it of the folder of a run, on the command line. From
-another training loop, :func:`cockpit` makes it of any rows whose keys are those of
-`gnomon.dynamics.names`.
-"""
-
-import html
-import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from gnomon.dynamics._drawing import (
-    Look,
-    Trace,
-    heat_map,
-    kind,
-    lines,
-    looks,
-    natural,
-)
-from gnomon.dynamics._page import page
 from gnomon.dynamics.layers import ALL
-from gnomon.dynamics.names import QUANTITIES, name_of, parse
+from gnomon.dynamics.names import QUANTITIES, name_of
+from gnomon.experiments.cockpit.heat import heat_map
+from gnomon.experiments.cockpit.layers import Look
+from gnomon.experiments.cockpit.lines import Trace, lines
+from gnomon.experiments.drawing.colors import COLORS, WARN
+from gnomon.experiments.drawing.sheet import key
 
 Columns = Mapping[str, tuple[np.ndarray, np.ndarray]]  # steps and values by key
 
@@ -123,87 +111,7 @@ SECTIONS: Mapping[str, Sequence[Panel]] = {
 }
 
 
-def cockpit(
-    rows: Sequence[Mapping[str, Any]], *, title: str = "Cockpit of a run"
-) -> str:
-    """Draws what the probes of a run recorded.
-
-    Args:
-      rows: as in ``metrics.jsonl``: each has a ``step`` and what was measured there
-        under the keys of `gnomon.dynamics.names`, beside ``train_loss``,
-        ``validation_loss`` and ``learning_rate``. A value that is None or not finite
-        is a gap in its line.
-      title: the page's heading.
-
-    Returns:
-      The text of an HTML file that loads nothing from anywhere. What no row has is
-      left out, and a line names the config field that would record it.
-
-    Raises:
-      ValueError: there are no rows, or one of them has no step.
-
-    Example:
-      >>> rows = [{"step": s, "train_loss": 3 / s} for s in range(1, 9)]
-      >>> text = cockpit(rows, title="A small run")
-      >>> "A small run" in text, "config.dynamics.free=True" in text
-      (True, True)
-    """
-    columns = _columns(rows)
-    steps = [float(row["step"]) for row in rows]
-    names = [name for key in columns if (name := parse(key)) is not None]
-    layers = sorted({n.layer for n in names if n.layer not in (None, ALL)}, key=natural)
-    look = looks(layers)
-    sections: dict[str, list[tuple[str, str, str]]] = {}
-    absent = []
-    for heading, panels in SECTIONS.items():
-        for panel in panels:
-            picture = _panel(panel, columns, look, (min(steps), max(steps)))
-            if picture is None:
-                recorded = any(_traces(key, columns, look) for key in panel.keys)
-                why = (
-                    "recorded, but never a number that can be drawn"
-                    if recorded
-                    else f"not recorded; {panel.field} records it"
-                )
-                absent.append((panel.title, why))
-            else:
-                kept = sections.setdefault(heading, [])
-                kept.append((panel.title, _explanation(panel, columns), picture))
-    first, last = (f"{step:,.0f}" for step in (min(steps), max(steps)))
-    about = f"steps {first} to {last} · {len(rows):,} rows · {len(layers)} layers"
-    legend = list({kind(name): (kind(name), look[name]) for name in layers}.values())
-    return page(title, about, legend, sections, absent)
-
-
-def _columns(
-    rows: Sequence[Mapping[str, Any]],
-) -> Columns:
-    """Steps and values by key, of the rows that have the key."""
-    if not rows:
-        raise ValueError("rows is empty: give at least one row of metrics")
-    found: dict[str, tuple[list[float], list[float]]] = {}
-    ordered = []
-    for number, row in enumerate(rows, start=1):
-        step = _number(row.get("step"))
-        if not math.isfinite(step):
-            raise ValueError(f"row {number} has no number under 'step'; each needs one")
-        ordered.append((step, row))
-    for step, row in sorted(ordered, key=lambda pair: pair[0]):
-        for key, value in row.items():
-            at, values = found.setdefault(key, ([], []))
-            at.append(step)
-            values.append(_number(value))
-    return {key: (np.array(at), np.array(v)) for key, (at, v) in found.items()}
-
-
-def _number(value: Any) -> float:
-    try:
-        return math.nan if value is None else float(value)
-    except (TypeError, ValueError):  # a metric that is text has no place in a line
-        return math.nan
-
-
-def _traces(
+def traces_of(
     quantity: str, columns: Columns, look: Mapping[str, Look], style: str = ""
 ) -> list[Trace]:
     """The lines of a quantity: by layer, the whole model on top, or a single one."""
@@ -232,7 +140,7 @@ def _edge(panel: Panel, columns: Columns) -> Trace | None:
     both, mine, other = np.intersect1d(step, at, return_indices=True)
     line = np.full(len(both), np.nan)
     np.divide(value[mine], ratio[other], out=line, where=ratio[other] != 0)
-    return Trace("2 / learning rate", both, line, "var(--warn)", "dashed")
+    return Trace("2 / learning rate", both, line, WARN, "dashed")
 
 
 def _with_error(trace: Trace, columns: Columns, quantity: str) -> Trace:
@@ -245,14 +153,14 @@ def _with_error(trace: Trace, columns: Columns, quantity: str) -> Trace:
     return trace._replace(error=error)
 
 
-def _panel(
+def picture(
     panel: Panel,
     columns: Columns,
     look: Mapping[str, Look],
     steps: tuple[float, float],
 ) -> str | None:
     """The picture with its own legend, or None where there is nothing to draw."""
-    groups = [_traces(key, columns, look) for key in panel.keys]
+    groups = [traces_of(key, columns, look) for key in panel.keys]
     traces = [trace for group in groups for trace in group]
     if not traces:
         return None
@@ -262,19 +170,17 @@ def _panel(
         traces = [_with_error(trace, columns, panel.error) for trace in traces]
     named = [group[0] for group in groups if len(group) == 1 and not group[0].style]
     if len(named) > 1:
-        colors = {trace.name: f"var(--k{n})" for n, trace in enumerate(named)}
+        colors = {trace.name: COLORS[n] for n, trace in enumerate(named)}
         traces = [t._replace(color=colors[t.name]) for t in traces]
     lined = [_edge(panel, columns)] if panel.edge else []
     behind = [
         trace._replace(name=f"{trace.name}, predicted", opacity=0.6 * trace.opacity)
         for trace in (
-            _traces(panel.dashed, columns, look, "dashed far") if panel.dashed else []
+            traces_of(panel.dashed, columns, look, "dashed far") if panel.dashed else []
         )
     ]
     if len(behind) == 1:  # one prediction for all layers stands out
-        lined.append(
-            behind.pop()._replace(color="var(--warn)", opacity=1.0, name="predicted")
-        )
+        lined.append(behind.pop()._replace(color=WARN, opacity=1.0, name="predicted"))
     above = [trace for trace in lined if trace is not None]
     svg = lines(
         panel.title,
@@ -284,14 +190,13 @@ def _panel(
         log_y=panel.log_y,
     )
     keys = [
-        f'<span class="key"><i class="{trace.style}" style="color:{trace.color}"></i>'
-        f"{html.escape(trace.name)}</span>"
+        key(trace.name, trace.color, trace.style)
         for trace in [*(traces if len(named) > 1 else []), *above]
     ]
     return svg and "".join(keys) + svg
 
 
-def _explanation(panel: Panel, columns: Columns) -> str:
+def explanation(panel: Panel, columns: Columns) -> str:
     """What is drawn, in the words of the probes' names."""
 
     def present(quantity: str) -> bool:
