@@ -6,7 +6,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from gnomon.models.layers import wide
+from gnomon.models.normalization.running import batch_axes, by_feature, follow
+from gnomon.parameters.trees import compute_dtype
 
 
 class MeanOnlyBatchNorm(nnx.Module):
@@ -60,12 +61,11 @@ class MeanOnlyBatchNorm(nnx.Module):
 
     def __call__(self, x: Array, *, train: bool) -> Array:
         """Centers `x` [..., features]; in training, updates the running mean."""
-        y = x.astype(wide(x.dtype))
+        y = x.astype(compute_dtype(x.dtype))
         if train:
-            mean = jnp.mean(y, tuple(range(x.ndim - 1)))
-            kept = self.momentum * self.mean[...]
-            self.mean[...] = kept + (1 - self.momentum) * mean.astype(kept.dtype)
+            mean = jnp.mean(y, batch_axes(x))
+            follow(self.mean, mean, self.momentum)
         else:
             mean = self.mean[...].astype(y.dtype)
         offset = self.bias[...].astype(y.dtype) - mean
-        return (y + offset.reshape((1,) * (x.ndim - 1) + offset.shape)).astype(x.dtype)
+        return (y + by_feature(offset, x)).astype(x.dtype)

@@ -9,6 +9,19 @@ from flax import nnx
 from gnomon.models import MeanOnlyBatchNorm, functional
 
 
+def definition(x, *, bias, mean, train):
+    if train:
+        mean = x.mean(tuple(range(x.ndim - 1)))
+    return x - np.asarray(mean) + np.asarray(bias)
+
+
+CONTRACT = {
+    "norm": MeanOnlyBatchNorm,
+    "definition": definition,
+    "invariances": ["feature_shift", "rotation"],
+}
+
+
 @pytest.fixture
 def norm():
     return functional(MeanOnlyBatchNorm, features=3)
