@@ -44,16 +44,14 @@ def without_a_line(rows):
 
     Mechanisms have none: what is around what is the choice of who uses them.
     """
-    names = {row.make.__name__ for row in rows} | {
-        n for row in rows for n in row.covers
-    }
+    names = {n for row in rows for n in (row.make.__name__, *row.covers)}
     found = []
     for name in sorted(names & {public.name for public in PUBLIC}):
         module = sys.modules[getattr(optimizers, name).__module__]
         lines = getattr(module, "RECOMMENDED", {})
-        about = {settings.get("name", label) for label, settings in lines.items()}
-        given = {name, f"gnomon.optimizers.{name}"} & {*about, *lines}
-        if not given and ".mechanisms." not in module.__name__:
+        paths = [settings.get("name", "") for settings in lines.values()]
+        about = {*lines, *(path.rpartition(".")[2] for path in paths)}
+        if name not in about and ".mechanisms." not in module.__name__:
             found.append(name)
     return found
 
