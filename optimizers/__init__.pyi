@@ -14,6 +14,8 @@ from gnomon.optimizers.mechanisms.constrain import constrain as constrain
 from gnomon.optimizers.mechanisms.constrain import leaf_constraint as leaf_constraint
 from gnomon.optimizers.mechanisms.descent import DescendState as DescendState
 from gnomon.optimizers.mechanisms.descent import descend as descend
+from gnomon.optimizers.mechanisms.diagnostics import diagnostics as diagnostics
+from gnomon.optimizers.mechanisms.diagnostics import observed as observed
 from gnomon.optimizers.mechanisms.fused import FusedTransformation as FusedTransformation
 from gnomon.optimizers.mechanisms.fused import apply_fused as apply_fused
 from gnomon.optimizers.mechanisms.per_layer import per_layer as per_layer
@@ -128,6 +130,7 @@ __all__ = [
     "cosine",
     "data_dependent_init",
     "descend",
+    "diagnostics",
     "fadam",
     "fixed_norm",
     "geometry",
@@ -146,6 +149,7 @@ __all__ = [
     "mup_initialization",
     "mup_rule",
     "norm_loss",
+    "observed",
     "per_layer",
     "project_radial",
     "project_tangent",
