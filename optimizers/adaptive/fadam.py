@@ -7,7 +7,7 @@ import optax
 
 from gnomon import kernels
 from gnomon.kernels.fadam import explain, step
-from gnomon.kernels.fadam.reference import (
+from gnomon.kernels.fadam.program import (
     ClipRule,
     EpsRule,
     Options,

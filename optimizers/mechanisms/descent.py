@@ -1,4 +1,4 @@
-"""The last link of an alias: a step against the direction, and weight decay."""
+"""The last link of an optimizer: a step against the direction, and decay."""
 
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
@@ -47,6 +47,9 @@ def descend(
     ``"cautious"``      :math:`-\eta\, (u + \lambda w\, [u w \ge 0])`: where step and
                         decay pull the same way
     ==================  ======================================================
+
+    Behind a direction it makes a complete optimizer, as every wrapper takes one:
+    ``lawn(optax.chain(optax.scale_by_adam(), descend(1e-3)), free_steps=100)``.
 
     Unlike ``optax.scale_by_learning_rate`` the product is taken in float32 and rounded
     once to the dtype of the update, so a float32 learning rate, traced or not, leaves

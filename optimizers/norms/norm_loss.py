@@ -1,7 +1,6 @@
 """Norm loss: a pull of every unit's norm toward a target."""
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +8,7 @@ import optax
 
 from gnomon.optimizers.mechanisms.composition import norm_control
 from gnomon.optimizers.mechanisms.descent import descend
-from gnomon.optimizers.mechanisms.inner import Inner, direction
+from gnomon.optimizers.mechanisms.inner import ascending
 from gnomon.optimizers.mechanisms.layered import layered
 from gnomon.optimizers.mechanisms.leafwise import leafwise
 from gnomon.optimizers.mechanisms.sets import View, norm_plan
@@ -116,10 +115,9 @@ def add_norm_loss(
 
 
 def norm_loss(
-    inner: Inner,
+    direction: optax.GradientTransformation,
     learning_rate: ScalarOrSchedule,
     *,
-    inner_kwargs: Mapping[str, Any] | None = None,
     rate: ScalarOrSchedule = 1e-4,
     target: jax.typing.ArrayLike = 1.0,
     eps: jax.typing.ArrayLike = 1e-8,
@@ -130,18 +128,16 @@ def norm_loss(
 ) -> optax.GradientTransformationExtraArgs:
     r"""Any direction, the decoupled pull of norm loss, and the learning rate.
 
-    With :math:`p` the direction of ``inner``,
+    With :math:`p` the direction,
 
     .. math::
       w_i \leftarrow w_i - \eta \Big(p_i
         + 2 \lambda \Big(1 - \frac{\tau}{\|w_i\| + \epsilon}\Big) w_i\Big).
 
     Args:
-      inner: an ascent-signed direction without a learning rate, such as
-        ``optax.scale_by_adam()``; or a function that makes an optimizer of a
-        learning rate, such as ``optax.adam``, of which the direction is taken.
+      direction: an ascent-signed direction without a learning rate, such as
+        ``optax.scale_by_adam()``.
       learning_rate: step size :math:`\eta`, a scalar or a schedule.
-      inner_kwargs: keyword arguments for an ``inner`` that is a function.
       rate: see :func:`add_norm_loss`, as the rest.
       target: the norm :math:`\tau`.
       eps: added to the norm.
@@ -154,7 +150,8 @@ def norm_loss(
       The optimizer. It needs ``params`` in ``update``.
 
     Raises:
-      ValueError: as :func:`add_norm_loss`, or if ``inner`` descends.
+      ValueError: as :func:`add_norm_loss`, or if ``direction`` descends.
+      TypeError: if ``direction`` is no transform.
 
     Example:
       >>> optimizer = norm_loss(optax.identity(), 1.0, rate=0.25)
@@ -175,6 +172,6 @@ def norm_loss(
         rules=rules,
         stacked=stacked,
     )
-    ascent = layered(direction(inner, inner_kwargs), stacked)
+    ascent = layered(ascending("direction", direction), stacked)
     chain = optax.chain(ascent, pull, descend(learning_rate))
     return transformation("norm_loss", *chain)
