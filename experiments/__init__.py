@@ -5,6 +5,7 @@ The commands:
 * ``python -m gnomon.experiments.train``: one config.
 * ``python -m gnomon.experiments.sweep``: a config's grid, then its report.
 * ``python -m gnomon.experiments.report``: the report of a sweep's folder.
+* ``python -m gnomon.experiments.cockpit``: what the probes of a run saw, on a page.
 * ``python -m gnomon.experiments.data``: prepares data sets ahead of time.
 * ``python -m gnomon.experiments.leaderboard``: the page of all stored results.
 

@@ -16,6 +16,7 @@ from gnomon.experiments.config.ranges import FIELDS, OPTIMIZER, Number, Switch, 
 from gnomon.experiments.config.resolve import ConfigError
 from gnomon.experiments.config.trials import make_trials
 from gnomon.experiments.configs.optimizers import OPTIMIZERS
+from gnomon.experiments.drawing.ticks import short
 from gnomon.experiments.records.files import from_json, jsonable, read_json
 from gnomon.experiments.records.metrics import MetricsWriter, read_metrics
 from gnomon.experiments.records.runs import Run, flatten, load_runs, table
@@ -24,7 +25,6 @@ from gnomon.experiments.report import write_report
 from gnomon.experiments.report.analysis import analyze
 from gnomon.experiments.report.cells import cells
 from gnomon.experiments.report.knob import knob, knob_of
-from gnomon.experiments.report.style import short
 from gnomon.experiments.report.text import tuned_rows
 from gnomon.experiments.schedules import constant, warmup_cosine, warmup_linear
 from gnomon.experiments.train import load_state, train
