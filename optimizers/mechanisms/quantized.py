@@ -17,6 +17,8 @@ from gnomon.parameters.checks import require_within
 from gnomon.parameters.paths import path_string
 from gnomon.parameters.stacks import stack_of
 
+__all__ = ["QuantizeMomentsState", "quantize_moments"]
+
 # Where optax and this package keep averages of gradients, and of their squares.
 SIGNED = ("mu", "trace")
 UNSIGNED = ("nu",)
