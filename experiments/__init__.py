@@ -22,7 +22,7 @@ def _say(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
     """Ends a command whose modules cannot be loaded, or that is stopped meanwhile."""
-    from gnomon.experiments.errors import missing
+    from gnomon.experiments.console.errors import missing
 
     line, status = None, 2
     if isinstance(error, ImportError):

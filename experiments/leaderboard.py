@@ -15,16 +15,16 @@ from pathlib import Path
 
 from absl import flags
 
-from gnomon.experiments import command
+from gnomon.experiments.console import command
+from gnomon.experiments.console.errors import UserError
+from gnomon.experiments.console.shown import is_name, markdown
 from gnomon.experiments.drawing.canvas import standalone
-from gnomon.experiments.errors import UserError
-from gnomon.experiments.files import write_text
+from gnomon.experiments.records.files import write_text
+from gnomon.experiments.records.tables import Stored, read, store
 from gnomon.experiments.report import factors, verdict
 from gnomon.experiments.report.analysis import Analysis, analyze
 from gnomon.experiments.report.figure_speedups import speedups
 from gnomon.experiments.report.text import verdict_lines
-from gnomon.experiments.shown import is_name, markdown
-from gnomon.experiments.tables import Stored, read, store
 from gnomon.scaling.comparison.cell import why
 
 HEADING = (

@@ -45,7 +45,7 @@ from gnomon import dynamics
 from gnomon.experiments.config import load as load_config
 from gnomon.experiments.config import override
 from gnomon.experiments.data import load as load_data
-from gnomon.experiments.metrics import read_metrics
+from gnomon.experiments.records.metrics import read_metrics
 from gnomon.experiments.train import train
 from gnomon.models import MLP, functional
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from absl import flags
 
-from gnomon.experiments import command
 from gnomon.experiments.cockpit.page import cockpit
-from gnomon.experiments.errors import UserError
-from gnomon.experiments.files import read_object, write_text
-from gnomon.experiments.metrics import FILE, read_metrics
+from gnomon.experiments.console import command
+from gnomon.experiments.console.errors import UserError
+from gnomon.experiments.records.files import read_object, write_text
+from gnomon.experiments.records.metrics import FILE, read_metrics
 
 LISTED = 8  # trials that an error names before it stops
 
@@ -84,7 +84,7 @@ def main(values: flags.FlagValues) -> None:
     try:
         rows = read_metrics(folder / FILE)
     except ValueError as error:
-        raise UserError(f"{error}; mend the line") from error
+        raise UserError(str(error)) from error
     if not rows:
         raise UserError(
             f"{folder / FILE} has no rows yet; wait until the run has logged one"

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gnomon.experiments.resolve import (
+from gnomon.experiments.config.resolve import (
     ConfigError,
     did_you_mean,
     resolve,

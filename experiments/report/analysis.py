@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from gnomon.experiments.errors import UserError
+from gnomon.experiments.console.errors import UserError
 from gnomon.experiments.report.cells import Table, cells
 from gnomon.scaling.comparison.cell import Cell
 from gnomon.scaling.comparison.multiple import holm
@@ -60,7 +60,7 @@ def analyze(
     """Tunes every optimizer at every scale and compares it with the baseline.
 
     Args:
-      table: Columns as `gnomon.experiments.runs.table` gives them.
+      table: Columns as `gnomon.experiments.records.runs.table` gives them.
       baseline: The label to compare with; "" takes the first in the table.
       metric: The final metric to compare; smaller is better.
       interpolate: Read tuned losses between the points of the grids.

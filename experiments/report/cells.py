@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from gnomon.experiments.direction import why_not
-from gnomon.experiments.errors import UserError
-from gnomon.experiments.fields import OBSERVING, OPERATIONAL, PLACEMENT
+from gnomon.experiments.config.fields import OBSERVING, OPERATIONAL, PLACEMENT
+from gnomon.experiments.console.errors import UserError
+from gnomon.experiments.records.direction import why_not
 from gnomon.experiments.report.knob import knob_of
 from gnomon.scaling.comparison.cell import Cell, Setting, tune
 from gnomon.scaling.comparison.knob import Knob
@@ -29,7 +29,7 @@ def cells(table: Table, metric: str, interpolate: bool = False) -> list[Cell]:
     """Groups a run table into cells and tunes each.
 
     Args:
-      table: Columns as `gnomon.experiments.runs.table` gives them.
+      table: Columns as `gnomon.experiments.records.runs.table` gives them.
       metric: Which final metric, smaller is better, such as ``validation_loss``.
       interpolate: Read optima between the points of the grids.
 

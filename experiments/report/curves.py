@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gnomon.experiments.runs import Run
+from gnomon.experiments.records.runs import Run
 from gnomon.scaling.comparison.cell import Cell
 from gnomon.scaling.comparison.scale import Scale
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from gnomon.experiments.ranges import OPTIMIZER
+from gnomon.experiments.config.ranges import OPTIMIZER
 from gnomon.scaling.comparison.knob import LEARNING_RATE, RATE, SECTION, Knob
 
 # Taken first among several fields that a grid varies.
@@ -25,7 +25,7 @@ def knob_of(table: Mapping[str, np.ndarray], rows: np.ndarray) -> Knob:
     """The field that some rows of a run table tune.
 
     Args:
-      table: As of `gnomon.experiments.runs.table`.
+      table: As of `gnomon.experiments.records.runs.table`.
       rows: Those of one optimizer at one scale.
 
     Returns:

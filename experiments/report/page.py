@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from gnomon.experiments.drawing import sheet
+from gnomon.experiments.records.provenance import Provenance
 from gnomon.experiments.report import verdict
 from gnomon.experiments.report.analysis import Analysis
 from gnomon.experiments.report.curves import Curve, left_out
@@ -17,7 +18,6 @@ from gnomon.experiments.report.law import Law, NoLaw
 from gnomon.experiments.report.law import sentence as law_sentence
 from gnomon.experiments.report.look import looks
 from gnomon.experiments.report.profiles import SHARE, Profiles
-from gnomon.experiments.report.provenance import Provenance
 from gnomon.experiments.report.styles import STYLES
 from gnomon.experiments.report.text import (
     Line,

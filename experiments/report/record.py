@@ -3,11 +3,11 @@
 import math
 from typing import Any
 
+from gnomon.experiments.records.provenance import Provenance
 from gnomon.experiments.report import verdict
 from gnomon.experiments.report.analysis import Analysis
 from gnomon.experiments.report.law import Law, NoLaw
 from gnomon.experiments.report.profiles import Profiles
-from gnomon.experiments.report.provenance import Provenance
 from gnomon.experiments.report.text import verdict_lines
 from gnomon.scaling.comparison.cell import Cell, Setting
 from gnomon.scaling.comparison.knob import LEARNING_RATE

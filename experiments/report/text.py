@@ -7,10 +7,10 @@ from typing import NamedTuple
 import numpy as np
 
 from gnomon.experiments.drawing.ticks import flops, short
+from gnomon.experiments.records.provenance import Provenance
 from gnomon.experiments.report import factors, verdict
 from gnomon.experiments.report.analysis import Analysis
 from gnomon.experiments.report.profiles import Profiles
-from gnomon.experiments.report.provenance import Provenance
 from gnomon.scaling.comparison.cell import Cell, why
 from gnomon.scaling.comparison.speedup import Comparison
 

@@ -2,8 +2,8 @@
 
 import jax.numpy as jnp
 
-from gnomon.kernels._sweeps import Program, Sweep
 from gnomon.kernels.adam.reference import direction
+from gnomon.kernels.engine.program import Program, Sweep
 
 
 def program(*, nesterov: bool, units: bool = False, whole: bool = False) -> Program:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import jax
 from jax.sharding import NamedSharding
 
-from gnomon.kernels._choice import Choice, Implementation, choose_leaf
 from gnomon.kernels.adam import reference
 from gnomon.kernels.adam.reference import Moved
+from gnomon.kernels.engine.choice import Choice, Implementation, choose_leaf
 
 
 def explain(

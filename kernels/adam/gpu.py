@@ -2,7 +2,7 @@
 
 import functools
 
-from gnomon.kernels import _sweeps_gpu
 from gnomon.kernels.adam import _leaf
+from gnomon.kernels.engine.gpu import runner
 
-step = functools.partial(_leaf.step, _sweeps_gpu.step)
+step = functools.partial(_leaf.step, runner.step)

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gnomon.kernels._rounding import random_bits, seeds_from, stochastic_round
+from gnomon.kernels.engine.rounding import random_bits, seeds_from, stochastic_round
 
 
 class Moved(NamedTuple):

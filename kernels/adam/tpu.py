@@ -2,7 +2,7 @@
 
 import functools
 
-from gnomon.kernels import _sweeps_tpu
 from gnomon.kernels.adam import _leaf
+from gnomon.kernels.engine.tpu import runner
 
-step = functools.partial(_leaf.step, _sweeps_tpu.step)
+step = functools.partial(_leaf.step, runner.step)

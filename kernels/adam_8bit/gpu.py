@@ -17,14 +17,14 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
-from gnomon.kernels._rounding import random_bits, stochastic_round
-from gnomon.kernels._rows_gpu import BLOCKS
 from gnomon.kernels.adam.reference import Scalars, direction
 from gnomon.kernels.adam_8bit import _leaf
 from gnomon.kernels.adam_8bit._pieces import WARPS, pieces_of
 from gnomon.kernels.adam_8bit._pull import fold_pull
 from gnomon.kernels.adam_8bit.reference import Moved
 from gnomon.kernels.companding import Coded, compress, expand, folded, noise
+from gnomon.kernels.engine.gpu.rows import BLOCKS
+from gnomon.kernels.engine.rounding import random_bits, stochastic_round
 
 # Of a program in a large leaf: more programs than a chip has room for, so that one
 # starts where another ends and none is left with most of the work.

@@ -15,11 +15,11 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from gnomon.kernels._rounding import random_bits, stochastic_round
 from gnomon.kernels.adam.reference import Scalars, direction
 from gnomon.kernels.adam_8bit import _leaf, _tiles
 from gnomon.kernels.adam_8bit.reference import Moved
 from gnomon.kernels.companding import Coded, compress, expand, folded, noise, share
+from gnomon.kernels.engine.rounding import random_bits, stochastic_round
 
 
 def _body(scalars_ref, seed_ref, *refs, nesterov, stochastic, block, columns, has_pull):

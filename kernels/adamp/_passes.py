@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
-from gnomon.kernels._shards import spreads
 from gnomon.kernels.adam.reference import Moved, Scalars, compute_dtype, direction
 from gnomon.kernels.adamp.reference import Units, Views, radial, unit_sum, views
+from gnomon.kernels.engine.shards import spreads
 
 
 def shard_shape(

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
-from gnomon.kernels._choice import Choice, Implementation, choose_leaf
 from gnomon.kernels.adam import api as adam
 from gnomon.kernels.adam.reference import Moved, compute_dtype, scalars
 from gnomon.kernels.adamp import reference
+from gnomon.kernels.engine.choice import Choice, Implementation, choose_leaf
 
 
 def explain(

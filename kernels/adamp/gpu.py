@@ -12,15 +12,15 @@ from typing import Any
 import jax
 from jax.sharding import NamedSharding
 
-from gnomon.kernels._layout import fold, layout, unfold
-from gnomon.kernels._sums_gpu import takes, unit_sums
-from gnomon.kernels._sweeps import Sweep
-from gnomon.kernels._sweeps_gpu import on_chip
 from gnomon.kernels.adam import gpu as adam
 from gnomon.kernels.adam._program import program
 from gnomon.kernels.adam.reference import Moved, Scalars
 from gnomon.kernels.adamp._passes import shard_shape, sums_by_xla, update_with
 from gnomon.kernels.adamp.reference import Units, views_of
+from gnomon.kernels.engine.gpu.runner import on_chip
+from gnomon.kernels.engine.gpu.sums import takes, unit_sums
+from gnomon.kernels.engine.layout import fold, layout, unfold
+from gnomon.kernels.engine.program import Sweep
 
 # What the test adds up.
 SQUARES = Sweep(

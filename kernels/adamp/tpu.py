@@ -6,11 +6,11 @@ XLA makes that pass of one fusion, and may make it part of what computes the gra
 import jax
 from jax.sharding import NamedSharding
 
-from gnomon.kernels import _sweeps_tpu
 from gnomon.kernels.adam import tpu as adam
 from gnomon.kernels.adam.reference import Moved, Scalars
 from gnomon.kernels.adamp._passes import shard_shape, sums_by_xla, update_with
 from gnomon.kernels.adamp.reference import Units
+from gnomon.kernels.engine.tpu import runner
 
 
 def holds_whole_units(
@@ -34,8 +34,8 @@ def holds_whole_units(
         name: jax.ShapeDtypeStruct(on_chip, dtype)
         for name, dtype in zip("wgmv", dtypes, strict=True)
     }
-    where = _sweeps_tpu.folded(on_chip, *units)
-    return _sweeps_tpu.holds_units(arrays, ("w", "m", "v"), where)
+    where = runner.folded(on_chip, *units)
+    return runner.holds_units(arrays, ("w", "m", "v"), where)
 
 
 def step(

@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
-from gnomon.kernels._choice import Implementation
 from gnomon.kernels.adam.reference import direction, scalars
 from gnomon.kernels.adam_8bit import api as adam_8bit
 from gnomon.kernels.adam_8bit.reference import Moved
 from gnomon.kernels.adamp.reference import Units, radial, unit_sum, views
 from gnomon.kernels.companding import BLOCK, Coded, decode
+from gnomon.kernels.engine.choice import Implementation
 
 
 def step(

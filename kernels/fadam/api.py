@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 import jax
 from jax.sharding import NamedSharding
 
-from gnomon.kernels._choice import Choice, Implementation, choose_leaf
-from gnomon.kernels._sweeps import positive_axes
 from gnomon.kernels.adam.reference import compute_dtype
+from gnomon.kernels.engine.choice import Choice, Implementation, choose_leaf
+from gnomon.kernels.engine.program import positive_axes
 from gnomon.kernels.fadam import reference
 from gnomon.kernels.fadam.reference import ClipRule, EpsRule, Moved, Options
 

@@ -9,7 +9,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from gnomon.kernels import _sweeps_gpu
+from gnomon.kernels.engine.gpu import runner
 from gnomon.kernels.fadam import _leaf
 
 
@@ -24,4 +24,4 @@ def power(x: jax.Array, exponent: jax.Array) -> jax.Array:
     )
 
 
-step = functools.partial(_leaf.step, _sweeps_gpu.step, power)
+step = functools.partial(_leaf.step, runner.step, power)

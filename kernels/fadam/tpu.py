@@ -6,7 +6,7 @@ the gradient is read twice more, and the root and the parameter once.
 
 import functools
 
-from gnomon.kernels import _sweeps_tpu
+from gnomon.kernels.engine.tpu import runner
 from gnomon.kernels.fadam import _leaf, reference
 
-step = functools.partial(_leaf.step, _sweeps_tpu.step, reference.power)
+step = functools.partial(_leaf.step, runner.step, reference.power)

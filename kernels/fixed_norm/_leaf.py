@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
-from gnomon.kernels._sweeps import Program, Sweep
+from gnomon.kernels.engine.program import Program, Sweep
 from gnomon.kernels.fixed_norm.reference import (
     Options,
     Scalars,

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
-from gnomon.kernels._choice import Choice, Implementation, choose_leaf
-from gnomon.kernels._sweeps import positive_axes
 from gnomon.kernels.adam.reference import compute_dtype
+from gnomon.kernels.engine.choice import Choice, Implementation, choose_leaf
+from gnomon.kernels.engine.program import positive_axes
 from gnomon.kernels.fixed_norm import reference
 from gnomon.kernels.fixed_norm.reference import Options, Scalars
 

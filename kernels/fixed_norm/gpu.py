@@ -8,7 +8,7 @@ last kernel alone.
 
 import functools
 
-from gnomon.kernels import _sweeps_gpu
+from gnomon.kernels.engine.gpu import runner
 from gnomon.kernels.fixed_norm import _leaf
 
-step = functools.partial(_leaf.step, _sweeps_gpu.step)
+step = functools.partial(_leaf.step, runner.step)

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gnomon.kernels._rows import inverse_root
 from gnomon.kernels.adam.reference import compute_dtype, store
+from gnomon.kernels.engine.rows import inverse_root
 
 
 class Scalars(NamedTuple):

@@ -7,7 +7,7 @@ a step nearly cancel.
 
 import functools
 
-from gnomon.kernels import _sweeps_tpu
+from gnomon.kernels.engine.tpu import runner
 from gnomon.kernels.fixed_norm import _leaf
 
-step = functools.partial(_leaf.step, _sweeps_tpu.step)
+step = functools.partial(_leaf.step, runner.step)

@@ -6,7 +6,7 @@ a layer of at most 2048 numbers, which fits the registers of a block, is read on
 
 import functools
 
-from gnomon.kernels import _sweeps_gpu
+from gnomon.kernels.engine.gpu import runner
 from gnomon.kernels.variance import _leaf
 
-step = functools.partial(_leaf.step, _sweeps_gpu.step)
+step = functools.partial(_leaf.step, runner.step)

@@ -5,7 +5,7 @@ It reads two arrays and writes one; a layer that does not fit the chip is read t
 
 import functools
 
-from gnomon.kernels import _sweeps_tpu
+from gnomon.kernels.engine.tpu import runner
 from gnomon.kernels.variance import _leaf
 
-step = functools.partial(_leaf.step, _sweeps_tpu.step)
+step = functools.partial(_leaf.step, runner.step)

@@ -11,7 +11,7 @@ import jax
 import pytest
 
 from gnomon.experiments.config import defaults, override, plain
-from gnomon.experiments.files import write_json
+from gnomon.experiments.records.files import write_json
 
 # Ray is an extra of its own: `make test-ray` installs it and runs that file.
 collect_ignore = [] if importlib.util.find_spec("ray") else ["test_ray.py"]
@@ -46,7 +46,7 @@ TINY = {
 # As a config file, with every field open to a sweep in a subprocess.
 SWEEP_FILE = """
 from gnomon.experiments.config import defaults
-from gnomon.experiments.sweeps import over, product
+from gnomon.experiments.config.grid import over, product
 
 def get_config():
     config = defaults()

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from gnomon.experiments import leaderboard, report, sweep, train
-from gnomon.experiments.cli import changed
-from gnomon.experiments.config import _OWN, defaults, open_config, override, plain
+from gnomon.experiments.config import defaults, open_config, override, plain
+from gnomon.experiments.config.cli import changed
+from gnomon.experiments.config.template import OWN as SECTIONS
+from gnomon.experiments.console.errors import EXTRAS, explain
 from gnomon.experiments.data import __main__ as data
-from gnomon.experiments.errors import EXTRAS, explain
 
 COMMANDS = {
     "train": train.run,
@@ -86,7 +87,7 @@ def workplace(tmp_path, tiny, monkeypatch):
     """The current folder, with a small config, its sweep and some optimizers."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr("gnomon.experiments.cli.configure_jax", lambda: None)
+    monkeypatch.setattr("gnomon.experiments.config.cli.configure_jax", lambda: None)
     (tmp_path / "small.py").write_text(FILE.format(tiny=fields_of(tiny)))
     (tmp_path / "mine.py").write_text(MINE)
     (tmp_path / "a_file").write_text("text")
@@ -382,7 +383,7 @@ def test_help_lists_every_flag(command, capsys):
         COMMANDS[command]([command, word])
         text = capsys.readouterr().out
         source = importlib.import_module(f"gnomon.experiments.{command}").__file__
-        cli = ROOT / "experiments" / "cli.py"
+        cli = ROOT / "experiments" / "config" / "cli.py"
         sources = [Path(source)] + [cli] * (command in ("train", "sweep"))
         defined = re.findall(
             r"^ +(?:string|switch|whole|number|choice)\(\s*\"([\w.]+)\"",
@@ -401,7 +402,7 @@ def test_a_stop_while_planning_is_one_line(workplace, capsys):
     assert "stopped" in refused("sweep", words, workplace, capsys, status=130)
 
 
-OWN = {name: defaults().to_dict()[name] for name in _OWN}
+OWN = {name: defaults().to_dict()[name] for name in SECTIONS}
 
 
 @pytest.mark.parametrize("section", OWN)

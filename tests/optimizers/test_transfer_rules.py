@@ -132,13 +132,12 @@ def trained(optimizer, params, steps=3):
 def test_at_the_base_width_it_is_the_optimizer_itself_to_the_bit(kind):
     params = arrays(network(8))
     inner = optimizers.adamp if kind == "adam" else optimizers.sgdp
-    wrapped = optimizers.mup(
-        inner, network(8), 0.03, kind=kind, inner_kwargs={"weight_decay": 0.1}
-    )
+    optimizer = inner(0.03, weight_decay=0.1)
+    wrapped = optimizers.mup(optimizer, network(8), kind=kind)
     jax.tree.map(
         np.testing.assert_array_equal,
         trained(wrapped, params),
-        trained(inner(0.03, weight_decay=0.1), params),
+        trained(optimizer, params),
     )
 
 
@@ -154,26 +153,25 @@ def test_decay_inside_shrinks_with_width_and_decay_outside_does_not():
 
     # A still weight is one that AdamP decays less, by wd_ratio.
     decay = {"weight_decay": 0.5, "wd_ratio": 1.0}
-    inside = optimizers.mup(optimizers.adamp, base, 0.1, inner_kwargs=decay)
-    outside = optimizers.mup(optax.identity(), base, 0.1, weight_decay=0.5)
+    inside = optimizers.mup(optimizers.adamp(0.1, **decay), base)
+    outside = optimizers.mup(optax.sgd(0.1), base, independent_decay=0.1 * 0.5)
     masked = optimizers.mup(
-        optax.identity(), base, 0.1, weight_decay=0.5, weight_decay_mask=False
+        optax.sgd(0.1), base, independent_decay=0.1 * 0.5, weight_decay_mask=False
     )
     np.testing.assert_allclose(left(inside), 1 - 0.1 * 0.5 / 4, rtol=1e-6)
     np.testing.assert_allclose(left(outside), 1 - 0.1 * 0.5, rtol=1e-6)
     assert left(masked) == 1
-    with pytest.raises(ValueError, match="learning_rate is missing: weight_decay"):
-        optimizers.mup(optax.sgd(0.1), base, weight_decay=0.5)
 
 
 def test_decay_follows_the_schedule_and_stays_bfloat16():
     base = {"kernel": jax.ShapeDtypeStruct((2, 2), "bfloat16")}
     w = {"kernel": jnp.ones((8, 8), "bfloat16")}
+
+    def rate(count):
+        return jnp.where(count == 0, 0.5, 1.0)
+
     optimizer = optimizers.mup(
-        optax.identity(),
-        base,
-        lambda count: jnp.where(count == 0, 0.5, 1.0),
-        weight_decay=0.25,
+        optimizers.descend(rate), base, independent_decay=lambda t: 0.25 * rate(t)
     )
     state, seen = optimizer.init(w), []
     for _ in range(2):

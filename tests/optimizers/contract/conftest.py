@@ -80,8 +80,17 @@ def wider_adamp(*, learning_rate, b1, b2, weight_decay):
 
         return jax.tree.map(half, params)
 
-    inner = optimizers.scale_by_adamp(b1=b1, b2=b2)
-    return optimizers.mup(inner, halved, learning_rate, weight_decay=weight_decay)
+    # A product in float32, as a decay times a learning rate is.
+    decay = jnp.asarray(learning_rate, "float32") * jnp.asarray(weight_decay, "float32")
+    inner = optimizers.adamp(learning_rate, b1=b1, b2=b2)
+    return optimizers.mup(inner, halved, independent_decay=decay)
+
+
+def around_adamp(wrapper):
+    def make(*, learning_rate, **given):
+        return wrapper(optimizers.adamp(learning_rate, b2=0.99), **given)
+
+    return make
 
 
 def matrices(params):
@@ -227,27 +236,26 @@ ROWS = (
     # A norm that is held must be that of the target, 0.1 * arange(32): 10.206.
     Row(
         "lawn",
-        optimizers.lawn,
+        around_adamp(optimizers.lawn),
         {"learning_rate": 0.05, "free_steps": 2.0, "floor": 10.206},
-        {"inner": optimizers.scale_by_adamp(b2=0.99)},
     ),
     Row(
         "hyperball",
         optimizers.hyperball,
         {"learning_rate": 0.01, "floor": 10.206},
-        {"inner": optimizers.scale_by_adamp(b2=0.99), "constrained": matrices},
+        {"direction": optimizers.scale_by_adamp(b2=0.99), "constrained": matrices},
     ),
     Row(
         "norm_loss",
         optimizers.norm_loss,
         {"learning_rate": 0.05, "rate": 1e-5, "target": 2.0, "eps": 1e-8},
-        {"inner": optimizers.scale_by_adamp(b2=0.99)},
+        {"direction": optimizers.scale_by_adamp(b2=0.99)},
     ),
     Row(
         "target_variance_rescaling",
-        optimizers.target_variance_rescaling,
+        around_adamp(optimizers.target_variance_rescaling),
         {"learning_rate": 0.05, "target_std": 0.8, "ratio": 1.2, "every": 2.0},
-        {"inner": optimizers.scale_by_adamp(b2=0.99), "constrained": matrices},
+        {"constrained": matrices},
     ),
     Row(
         "quantize_moments",
@@ -261,9 +269,8 @@ ROWS = (
     ),
     Row(
         "weight_norm",
-        optimizers.weight_norm,
+        around_adamp(optimizers.weight_norm),
         {"learning_rate": 0.05, "eps": 1e-8},
-        {"inner": optimizers.scale_by_adamp(b2=0.99)},
     ),
 )
 
@@ -341,12 +348,13 @@ def reference(row, problem):
     return problem.run(row, row.build())
 
 
-# What an argument without a default gets, and the rate beside an inner optimizer.
+# What an argument without a default gets, and a wrapper inside.
 ARGUMENTS: dict[str, Any] = dict(
     learning_rate=0.1,
     max_learning_rate=0.1,
     free_steps=1,
-    inner=optax.adam,
+    inner=optax.adam(0.1),
+    direction=optax.scale_by_adam(),
     constraint=optimizers.fixed_norm(),
     forward=lambda tree: jax.tree.map(lambda x: 2 * x, tree),
     inverse=lambda tree: jax.tree.map(lambda x: x / 2, tree),
@@ -374,8 +382,10 @@ class Public(NamedTuple):
         return inspect.signature(self.make).parameters
 
     @property
-    def wraps(self) -> bool:
-        return "inner" in self.parameters
+    def inside(self) -> str | None:
+        """What a wrapper calls what it is around."""
+        names = [n for n in ("inner", "direction") if n in self.parameters]
+        return names[0] if names else None
 
     def given(self, name: str) -> Any:
         return ARGUMENTS[name]
@@ -383,10 +393,15 @@ class Public(NamedTuple):
     def build(self, **changes) -> optax.GradientTransformationExtraArgs:
         given = dict(SMALL.get(self.name, {}))
         for name, parameter in self.parameters.items():
-            rate = name == "learning_rate" and self.wraps
-            if parameter.default is parameter.empty or rate or name == "inner":
+            if parameter.default is parameter.empty or name == self.inside:
                 given[name] = ARGUMENTS[name]
         return self.make(**given | changes)
+
+    def around(self, make: Callable[..., Any]) -> Any:
+        """The wrapper around an optimizer, or around the direction that this takes."""
+        if self.inside == "inner":
+            return self.build(inner=make(0.1))
+        return self.build(direction=optax.chain(make(1.0), optax.scale(-1.0)))
 
 
 def makes_a_transform(name: str) -> bool:
@@ -404,7 +419,7 @@ PUBLIC = [
     for name in optimizers.__all__
     if makes_a_transform(name)
 ]
-# By functions of a learning rate, the form that every wrapper takes.
+# By functions of a learning rate.
 INNERS: dict[str, Callable[..., Any]] = {
     "sgd": lambda learning_rate: optax.sgd(learning_rate, momentum=0.9),
     "adamw": optax.adamw,
@@ -419,19 +434,19 @@ def public(request):
         yield request.param
 
 
-@pytest.fixture(params=[p for p in PUBLIC if p.wraps], ids=lambda public: public.name)
+@pytest.fixture(params=[p for p in PUBLIC if p.inside], ids=lambda public: public.name)
 def wrapper(request):
     with jax.numpy_dtype_promotion("standard"):
         yield request.param
 
 
 @pytest.fixture(
-    params=[(public, None) for public in PUBLIC if not public.wraps]
-    + [(public, name) for public in PUBLIC if public.wraps for name in INNERS],
+    params=[(public, None) for public in PUBLIC if not public.inside]
+    + [(public, name) for public in PUBLIC if public.inside for name in INNERS],
     ids=lambda pair: f"{pair[0].name}({pair[1] or ''})",
 )
 def transform(request):
     """Every public transform, and every wrapper around several optimizers."""
     public, inner = request.param
     with jax.numpy_dtype_promotion("standard"):
-        yield public.build(**({} if inner is None else {"inner": INNERS[inner]}))
+        yield public.build() if inner is None else public.around(INNERS[inner])

@@ -86,6 +86,7 @@ METHODS = {
 # Methods that look at no leaf by itself: at single numbers, or at all of the tree.
 PLAIN = {
     "alig": lambda: o.alig(0.1, momentum=0.9),
+    "descend": lambda: o.descend(0.1),
     "alr_hb": lambda: o.alr_hb(momentum=0.5),
     "alr_mag": lambda: o.alr_mag(momentum=0.5),
     "alr_shb": lambda: o.alr_shb(0.1, momentum=0.5),
@@ -166,7 +167,7 @@ OTHERS = {
     # Functions of numbers, and modules.
     *["constraints", "lawn_schedule", "mup_rule", "standard_rule"],
     # Carriers of others' rules.
-    *["apply_fused", "leafwise"],
+    *["apply_fused", "leaf_constraint"],
 }
 # Functions of a tree, tested below.
 FUNCTIONS = {

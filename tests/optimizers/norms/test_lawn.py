@@ -255,9 +255,7 @@ def test_the_switch_may_be_traced_and_batched():
     kernel = random_tree(0)["dense"]["kernel"].astype(jnp.float32)
 
     def run(free_steps, rate):
-        optimizer = lawn(
-            optimizers.scale_by_adamp(), free_steps=free_steps, learning_rate=rate
-        )
+        optimizer = lawn(optimizers.adamp(rate), free_steps=free_steps)
 
         def step(carry, _):
             params, state = carry
@@ -352,7 +350,7 @@ def test_leaves_are_chosen_by_regex_mask_or_function(x64):
         assert len(jax.tree.leaves(state.reference)) == 1
 
 
-def test_an_inner_optimizer_may_be_complete_a_direction_or_a_function(standard):
+def test_a_direction_with_its_step_is_an_inner_optimizer(standard):
     params = random_tree(0)
 
     def last(optimizer):
@@ -363,22 +361,12 @@ def test_an_inner_optimizer_may_be_complete_a_direction_or_a_function(standard):
     wanted = last(lawn(optax.adam(0.1, **options), free_steps=3))
     schedule = optax.constant_schedule(0.1)
     for rate in (0.1, schedule):
-        direction = lawn(
-            optax.scale_by_adam(**options), free_steps=3, learning_rate=rate
+        inner = optax.chain(optax.scale_by_adam(**options), optimizers.descend(rate))
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7),
+            last(lawn(inner, free_steps=3)),
+            wanted,
         )
-        function = lawn(
-            optax.adam, free_steps=3, learning_rate=rate, inner_kwargs=options
-        )
-        for got in (last(direction), last(function)):
-            jax.tree.map(
-                lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7),
-                got,
-                wanted,
-            )
-    with pytest.raises(ValueError, match="learning_rate is missing"):
-        lawn(optax.adam, free_steps=3)
-    with pytest.raises(ValueError, match=r"inner_kwargs=\['b2'\]"):
-        lawn(optax.adam(0.1), free_steps=3, inner_kwargs=options)
     with pytest.raises(ValueError, match="free_steps must be a scalar"):
         lawn(optax.adam(0.1), free_steps=jnp.array([1, 2]))
 

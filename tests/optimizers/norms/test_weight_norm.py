@@ -260,7 +260,9 @@ def test_two_norm_controllers_are_refused_by_name(other, outside):
     wrap = {
         "lawn": lambda inner: optimizers.lawn(inner, free_steps=1),
         "target_variance_rescaling": optimizers.target_variance_rescaling,
-        "hyperball": lambda inner: optimizers.hyperball(lambda rate: inner, 0.1),
+        "hyperball": lambda inner: optimizers.hyperball(
+            optax.chain(inner, optax.scale(-1.0)), 0.1
+        ),
     }[other]
     layers = (wrap, weight_norm) if outside else (weight_norm, wrap)
     optimizer = layers[0](layers[1](optax.sgd(0.1)))
