@@ -142,7 +142,9 @@ def set_ticks(axis: Axis, ticks: Sequence[float], words: Sequence[str]) -> None:
 def standalone(svg: str) -> str:
     """A picture of a page as a file of its own, which follows the theme too."""
     head, rest = svg.split(">", 1)
-    return f"{head}{''.join(_SPACES)}><style>{variables()}</style>{rest}"
+    # On paper of its own, for the page around it may not follow the theme.
+    styles = f"{variables()}svg {{ background: var(--card); }}"
+    return f"{head}{''.join(_SPACES)}><style>{styles}</style>{rest}"
 
 
 def _tidy(tag: str) -> str:
