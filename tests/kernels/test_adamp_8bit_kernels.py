@@ -53,9 +53,7 @@ def test_lowers_in_place(entry, chip, request):
     inputs = (entry.struct, entry.struct, *jax.eval_shape(coded, moment))
     by = {"tpu": "tpu", "cuda": "gpu"}[chip]
     reduce = (entry.unit_axis,)
-    step = functools.partial(
-        adamp.step, **HYPERS, reduce=reduce, implementation=by
-    )
+    step = functools.partial(adamp.step, **HYPERS, reduce=reduce, implementation=by)
     lower = request.getfixturevalue(f"{chip}_text")
     if chip == "cuda" and folded(entry.shape)[1] % BLOCK == 1:
         with pytest.raises(ValueError, match="the last block is a single number"):

@@ -97,9 +97,7 @@ def call(case, implementation):
         ),
         "variance": lambda w, u: variance.step(w, u, target=0.5, **stack, **how),
         "adam_8bit": functools.partial(coded, adam_8bit.step, **HYPERS, **how),
-        "adamp_8bit": functools.partial(
-            coded, adamp.step, **HYPERS, **units, **how
-        ),
+        "adamp_8bit": functools.partial(coded, adamp.step, **HYPERS, **units, **how),
         "rms_norm": norm(rms_norm.rms_norm),
         "layer_norm": norm(layer_norm.layer_norm),
         "weight_norm": by_length,
