@@ -5,8 +5,23 @@ paper and its authors' code. ``projection`` removes the radial part of a directi
 ``geometry`` is ``gnomon.parameters.units``: which axes form one output unit.
 """
 
+from gnomon.optimizers.adaptive.adabelief import (
+    ScaleByBeliefState,
+    adabelief,
+    scale_by_belief,
+)
+from gnomon.optimizers.adaptive.adam_atan2 import (
+    ScaleByAdamAtan2State,
+    adam_atan2,
+    scale_by_adam_atan2,
+)
 from gnomon.optimizers.adaptive.eight_bit import adamp_8bit, adamw_8bit
 from gnomon.optimizers.adaptive.fadam import ScaleByFAdamState, fadam, scale_by_fadam
+from gnomon.optimizers.adaptive.gravity import (
+    ScaleByGravityState,
+    gravity,
+    scale_by_gravity,
+)
 from gnomon.optimizers.curvature import scale_by_newton
 from gnomon.optimizers.matrices import hidden_matrices
 from gnomon.optimizers.mechanisms import sets as constraints
@@ -19,6 +34,7 @@ from gnomon.optimizers.mechanisms.constrain import (
 )
 from gnomon.optimizers.mechanisms.descent import DescendState, descend
 from gnomon.optimizers.mechanisms.fused import FusedTransformation, apply_fused
+from gnomon.optimizers.mechanisms.leafwise import Leafwise, leafwise
 from gnomon.optimizers.mechanisms.per_layer import per_layer
 from gnomon.optimizers.mechanisms.projection import ProjectRadialState, project_radial
 from gnomon.optimizers.mechanisms.quantized import (
@@ -104,18 +120,24 @@ __all__ = (
     "FusedTransformation",
     "Growth",
     "HyperballState",
+    "Leafwise",
     "MomSpsState",
     "MomoState",
     "ProjectRadialState",
     "QuantizeMomentsState",
     "ReparameterizeState",
     "SaniaState",
+    "ScaleByAdamAtan2State",
     "ScaleByAdamPState",
+    "ScaleByBeliefState",
     "ScaleByDiagonalState",
     "ScaleByFAdamState",
+    "ScaleByGravityState",
     "ScaleBySgdpState",
     "SpsState",
     "WeightNormLatents",
+    "adabelief",
+    "adam_atan2",
     "adamp",
     "adamp_8bit",
     "adamw_8bit",
@@ -135,12 +157,14 @@ __all__ = (
     "fadam",
     "fixed_norm",
     "geometry",
+    "gravity",
     "hidden_matrices",
     "hyperball",
     "lawn",
     "lawn_schedule",
     "layer_index_rescaling",
     "leaf_constraint",
+    "leafwise",
     "learning_rate_factors",
     "max_norm",
     "momo",
@@ -159,9 +183,12 @@ __all__ = (
     "retract",
     "sania",
     "scale_by_adagrad_sqr",
+    "scale_by_adam_atan2",
     "scale_by_adam_sqr",
     "scale_by_adamp",
+    "scale_by_belief",
     "scale_by_fadam",
+    "scale_by_gravity",
     "scale_by_hutchinson",
     "scale_by_newton",
     "scale_by_sgdp",
