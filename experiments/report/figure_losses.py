@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 
-from gnomon.experiments.drawing.canvas import canvas, set_ticks, to_svg
+from gnomon.experiments.drawing.canvas import canvas, log_ticks, set_ticks, to_svg
 from gnomon.experiments.drawing.colors import CARD, SOFT
-from gnomon.experiments.drawing.ticks import flops, log_ticks
+from gnomon.experiments.drawing.ticks import flops
 from gnomon.experiments.report.analysis import Analysis
 from gnomon.experiments.report.curves import Curve
 from gnomon.experiments.report.figure_speedups import height_of, rows_of
