@@ -32,12 +32,14 @@ from gnomon.experiments.records.files import clean, read_json, read_object, writ
 from gnomon.experiments.records.locks import lock
 from gnomon.experiments.records.runs import flatten
 from gnomon.experiments.trial import engine
+from gnomon.experiments.trial.abstract import trace
 from gnomon.experiments.trial.checkpoint import Checkpoints
-from gnomon.experiments.trial.group import compile_lanes, flops_per_step, trace
+from gnomon.experiments.trial.cost import flops_per_step
+from gnomon.experiments.trial.lanes import compile_lanes
 from gnomon.experiments.trial.mesh import device_mesh
 from gnomon.experiments.trial.overview import parameter_table
-from gnomon.experiments.trial.program import TrainState
 from gnomon.experiments.trial.results import units_per_step
+from gnomon.experiments.trial.step import TrainState
 
 
 def same_run(workdir: Path, trial: Trial) -> None:

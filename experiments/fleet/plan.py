@@ -14,13 +14,12 @@ from gnomon.experiments.console.progress import format_duration
 from gnomon.experiments.console.table import table
 from gnomon.experiments.data import Dataset
 from gnomon.experiments.records.runs import flatten
-from gnomon.experiments.trial.group import (
+from gnomon.experiments.trial.abstract import batch_shapes
+from gnomon.experiments.trial.cost import flops_per_step, memory_budget
+from gnomon.experiments.trial.lanes import (
     Lanes,
-    batch_shapes,
     compile_lanes,
-    flops_per_step,
     hypers_of,
-    memory_budget,
     padded,
     seeds_of,
 )

@@ -23,10 +23,10 @@ from gnomon.experiments.data import Dataset, Order
 from gnomon.experiments.records.done import read_result
 from gnomon.experiments.records.metrics import MetricsWriter, Position, missing_rows
 from gnomon.experiments.trial.checkpoint import Checkpoints
-from gnomon.experiments.trial.group import Lanes, hypers_of, padded, seeds_of
+from gnomon.experiments.trial.lanes import Lanes, hypers_of, padded, seeds_of
 from gnomon.experiments.trial.probes import columns, due, settings_of
-from gnomon.experiments.trial.program import NEVER, TrainState
 from gnomon.experiments.trial.results import make_result
+from gnomon.experiments.trial.step import NEVER, TrainState
 from gnomon.models import parameter_count
 
 START: dict[str, Any] = {"seconds": 0.0, "row": {}}

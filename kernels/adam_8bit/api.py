@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
-from gnomon.kernels.adam.reference import scalars
+from gnomon.kernels.adam.program import scalars
 from gnomon.kernels.adam_8bit import _leaf, reference
 from gnomon.kernels.adam_8bit._tiles import too_wide
 from gnomon.kernels.adam_8bit.reference import Moved

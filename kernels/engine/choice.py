@@ -5,9 +5,10 @@ Pallas kernel for ``tpu`` and for ``gpu``. A kernel is the default only where it
 been measured to beat what XLA makes of the definition.
 """
 
+import importlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,14 @@ FASTER_THAN_XLA: Mapping[str, frozenset[str]] = {}
 
 # plgpu.kernel took its present form, with out_type, in this version.
 GPU_NEEDS_JAX = (0, 11)
+
+
+# What runs a program, see :mod:`gnomon.kernels.engine.program`.
+RUNNERS = {
+    "xla": "gnomon.kernels.engine.whole",
+    "tpu": "gnomon.kernels.engine.tpu.runner",
+    "gpu": "gnomon.kernels.engine.gpu.runner",
+}
 
 
 class Choice(NamedTuple):
@@ -106,48 +115,98 @@ def choose(
     return Choice(kernel, f"measured faster than XLA on {platform}")
 
 
-def choose_leaf(
-    op: str,
-    dtypes: Sequence[jax.typing.DTypeLike],
-    *,
-    shape: Sequence[int] | None = None,
-    sharding: NamedSharding | None = None,
-    implementation: Implementation | None = None,
-    platform: str | None = None,
-    fall_back: bool = False,
-) -> Choice:
-    """Picks the implementation of a step whose kernels take leaves of any shape.
+class LeafOp(NamedTuple):
+    """A step on leaves of any shape, and what its kernels support."""
 
-    Args:
-      op: name of the operation.
-      dtypes: of the parameter, of what moves it, and of its state.
-      shape: of the leaf; None where it is not known.
-      sharding: how the leaf lies on a mesh.
-      implementation: as in :func:`choose`, as the two below.
-      platform: where it would run.
-      fall_back: whether XLA takes what the named kernel does not.
+    name: str  # as in FASTER_THAN_XLA
+    # What `explain` asks of arrays beside the parameter, and their dtypes unless it is
+    # told: None is that of the parameter.
+    dtypes: Mapping[str, jax.typing.DTypeLike | None]
 
-    Returns:
-      The choice and its reason.
+    def explain(
+        self,
+        dtype: jax.typing.DTypeLike = "float32",
+        *,
+        shape: Sequence[int] | None = None,
+        sharding: NamedSharding | None = None,
+        implementation: Implementation | None = None,
+        platform: str | None = None,
+        fall_back: bool = False,
+        **dtypes: jax.typing.DTypeLike | None,
+    ) -> Choice:
+        """Which implementation the step takes, and why.
 
-    Raises:
-      ValueError: as :func:`choose`.
+        Args:
+          dtype: dtype of the parameter.
+          shape: of the parameter; without it the answer is that for most shapes.
+          sharding: how it lies on a mesh.
+          implementation: as in the step.
+          platform: ``"cpu"``, ``"gpu"`` or ``"tpu"``; default JAX's default backend.
+          fall_back: as in the step.
+          **dtypes: of other arrays, by the names of :attr:`dtypes`.
 
-    Example:
-      >>> choose_leaf("adam", ["float16"], implementation="tpu", fall_back=True)
-      Choice(implementation='xla', reason='the tpu kernel of adam does not take it: it
-      has no arithmetic for float16')
-    """
-    local = local_shape(shape, sharding)
-    size = None if local is None else math.prod(local)
-    return choose(
-        op,
-        implementation,
-        lambda kernel: refusal(kernel, *dtypes, size=size or 0),
-        platform=platform,
-        fall_back=fall_back,
-        empty=size == 0,
-    )
+        Returns:
+          The choice and its reason.
+
+        Raises:
+          ValueError: as the step.
+          TypeError: if the operation has no array of a name.
+
+        Example:
+          >>> op = LeafOp("sgd", {"gradient_dtype": None, "trace_dtype": "float32"})
+          >>> op.explain(platform="cpu")
+          Choice(implementation='xla', reason='sgd has no kernel for cpu')
+          >>> op.explain(trace_dtype="int8", implementation="tpu", fall_back=True)
+          Choice(implementation='xla', reason='the tpu kernel of sgd does not take it:
+          it has no arithmetic for int8')
+        """
+        if unknown := dtypes.keys() - self.dtypes.keys():
+            raise TypeError(f"{self.name} has no {', '.join(sorted(unknown))}")
+        others = (dtypes.get(name) or of or dtype for name, of in self.dtypes.items())
+        local = local_shape(shape, sharding)
+        size = None if local is None else math.prod(local)
+        return choose(
+            self.name,
+            implementation,
+            lambda kernel: refusal(kernel, dtype, *others, size=size or 0),
+            platform=platform,
+            fall_back=fall_back,
+            empty=size == 0,
+        )
+
+    def runner(
+        self,
+        w: jax.Array,
+        *others: jax.Array,
+        sharding: NamedSharding | None,
+        implementation: Implementation | None,
+        fall_back: bool,
+    ) -> Any:
+        """What runs the step's program on a leaf.
+
+        Args:
+          w: the parameter.
+          *others: the other arrays of its shape.
+          sharding: how they lie on a mesh.
+          implementation: as in the step, as the one below.
+          fall_back: whether XLA takes what the named kernel does not.
+
+        Returns:
+          The module ``whole``, ``tpu.runner`` or ``gpu.runner``.
+
+        Raises:
+          ValueError: as the step.
+        """
+        dtypes = {f"array {i}": x.dtype for i, x in enumerate(others)}
+        chosen = LeafOp(self.name, dtypes).explain(
+            w.dtype,
+            shape=w.shape,
+            sharding=sharding,
+            implementation=implementation,
+            fall_back=fall_back,
+        )
+        # Pallas takes as long to import as JAX itself; only those who use it pay.
+        return importlib.import_module(RUNNERS[chosen.implementation])
 
 
 def local_shape(

@@ -5,6 +5,8 @@ definition, and bits read from memory would cost a pass over the array. A hash o
 element's index costs a few integer operations in registers and is the same everywhere.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -55,3 +57,21 @@ def stochastic_round(x: jax.Array, bits: jax.Array) -> jax.Array:
     cut = lax.bitcast_convert_type(noisy & jnp.uint32(0xFFFF0000), jnp.float32)
     # A comparison, because Mosaic GPU has no isfinite.
     return jnp.where(jnp.abs(x) < jnp.inf, cut, x).astype(jnp.bfloat16)
+
+
+def store(x: jax.Array, dtype: Any, key: jax.Array | None) -> jax.Array:
+    """``x`` rounded once to ``dtype``: to nearest, or at random where a key is given.
+
+    Args:
+      x: the numbers, in the dtype of the computation.
+      dtype: the dtype to store them in.
+      key: a key, used for bfloat16 alone; None rounds to nearest.
+
+    Returns:
+      The numbers.
+    """
+    if key is None or dtype != jnp.bfloat16:
+        return x.astype(dtype)
+    first, second = seeds_from(key).astype(jnp.uint32)
+    index = jnp.arange(x.size, dtype=jnp.uint32).reshape(x.shape)
+    return stochastic_round(x, random_bits(first, second, index))

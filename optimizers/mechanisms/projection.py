@@ -17,13 +17,8 @@ from gnomon.optimizers.mechanisms.inner import ascending
 from gnomon.optimizers.mechanisms.layered import layered
 from gnomon.optimizers.mechanisms.leafwise import leafwise
 from gnomon.optimizers.mechanisms.transform import transformation
-from gnomon.parameters.checks import (
-    ScalarOrSchedule,
-    require_params,
-)
-from gnomon.parameters.trees import (
-    safe_divide,
-)
+from gnomon.parameters.checks import ScalarOrSchedule, require_params
+from gnomon.parameters.trees import safe_divide
 from gnomon.parameters.units import Axes, Rules
 
 

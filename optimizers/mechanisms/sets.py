@@ -18,7 +18,7 @@ import optax
 from gnomon.kernels import Implementation
 from gnomon.kernels import fixed_norm as fixed_norm_kernel
 from gnomon.kernels import variance as variance_kernel
-from gnomon.kernels.fixed_norm.reference import restored
+from gnomon.kernels.fixed_norm.program import restored
 from gnomon.optimizers.mechanisms.constrain import Constraint, leaf_constraint
 from gnomon.parameters.checks import require_choice, require_within
 from gnomon.parameters.paths import path_string

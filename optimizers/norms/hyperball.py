@@ -8,8 +8,6 @@ import optax
 
 from gnomon.kernels import Implementation
 from gnomon.kernels import fixed_norm as kernel
-from gnomon.kernels.fixed_norm.reference import Options, Scalars
-from gnomon.kernels.fixed_norm.reference import step as move
 from gnomon.optimizers.mechanisms.composition import norm_control
 from gnomon.optimizers.mechanisms.constrain import blank_reference, when
 from gnomon.optimizers.mechanisms.fused import (
@@ -174,8 +172,13 @@ def hyperball(
             free = -jnp.asarray(rate, dtype) * u
             if axes is None:
                 return (free.astype(param.dtype),)
-            numbers = Scalars(-jnp.asarray(rate, dtype), -jnp.asarray(angle, dtype))
-            to = move(w, u, norm, numbers, Options(True, False), axes.reduce)
+            to = kernel.step(
+                *(w, u, norm),
+                rate=-jnp.asarray(rate, dtype),
+                angle=-jnp.asarray(angle, dtype),
+                reduce=axes.reduce,
+                implementation="xla",
+            )
             return (jnp.where(norm > 0, to - w, free).astype(param.dtype),)
 
         radius = state.radius if jax.tree.leaves(params) else directions

@@ -155,9 +155,9 @@ def sgdp(
       >>> loss = lambda w: -(w * target).sum() / jnp.linalg.norm(w)
       >>> optimizer = sgdp(0.02, momentum=0.9)
       >>> w = jnp.array([[-0.8], [0.6]])
-      >>> state = optimizer.init(w)
+      >>> state, update = optimizer.init(w), jax.jit(optimizer.update)
       >>> for _ in range(100):
-      ...     updates, state = optimizer.update(jax.grad(loss)(w), state, w)
+      ...     updates, state = update(jax.grad(loss)(w), state, w)
       ...     w = optax.apply_updates(w, updates)
       >>> print(f"loss {loss(w):.3f}, norm {jnp.linalg.norm(w):.3f}")
       loss -1.000, norm 1.115

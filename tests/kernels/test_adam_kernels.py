@@ -12,8 +12,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from gnomon.kernels import adam, adamp, shapes
-from gnomon.kernels.adamp import tpu as adamp_tpu
-from gnomon.kernels.adamp.reference import Units
+from gnomon.kernels.adam.program import program
 from gnomon.kernels.engine.layout import (
     LANES,
     SUBLANES,
@@ -145,6 +144,12 @@ def test_adamp_kernel_on_any_shape(axes, interpreted, small_blocks, x64, assert_
     check()
 
 
+def holds_units(arrays, axis):
+    projecting = program(nesterov=False, pulled=True, projects=True)
+    named = dict(zip("wgmv", arrays, strict=True))
+    return runner.holds(projecting, named, reduce=(axis,))
+
+
 @pytest.mark.parametrize("whole", [True, False])
 def test_adamp_kernel_projects(
     whole, interpreted, small_blocks, monkeypatch, x64, assert_close
@@ -153,7 +158,7 @@ def test_adamp_kernel_projects(
     if not whole:
         monkeypatch.setattr(blocks, "VMEM_BYTES", 0)
     dtypes, shape = ("float64",) * 4, (40, 150)
-    assert adamp_tpu.holds_whole_units(shape, dtypes, Units((0,))) == whole
+    assert holds_units([jax.ShapeDtypeStruct(shape, x) for x in dtypes], 0) == whole
     kwargs = dict(**HYPERS, reduce=(0,), implementation="tpu")
     step = jax.jit(functools.partial(adamp.step, **kwargs))
     for outcome in ("none", "unit", "layer"):
@@ -205,9 +210,7 @@ def test_which_leaves_need_no_third_pass():
         entry.name
         for entry in shapes.LEAVES
         if entry.unit_axis is not None
-        and not adamp_tpu.holds_whole_units(
-            entry.shape, [x.dtype for x in structs(entry)], Units((entry.unit_axis,))
-        )
+        and not holds_units(structs(entry), entry.unit_axis)
     }
     assert spread == {"1.3b/mlp_out"}
 

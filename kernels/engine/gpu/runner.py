@@ -9,18 +9,25 @@ do not divide, are summed by XLA.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jax.sharding import NamedSharding
 
 from gnomon.kernels.engine.gpu.columns import step_columns, strip
 from gnomon.kernels.engine.gpu.sums import takes, unit_sums
-from gnomon.kernels.engine.gpu.update import holds, update
+from gnomon.kernels.engine.gpu.update import fits_registers, update
 from gnomon.kernels.engine.layout import Layout, flat_index, fold, layout, unfold
-from gnomon.kernels.engine.program import Blocks, Program, totals_of
+from gnomon.kernels.engine.program import (
+    Blocks,
+    Program,
+    Sweep,
+    Totals,
+    known_or,
+    totals_of,
+)
 from gnomon.kernels.engine.rounding import seeds_from
 from gnomon.kernels.engine.shards import on_shards, spreads
 
@@ -56,7 +63,7 @@ def step(
     seeds = seeds_from(key) if key is not None and rounds else None
     totals = None
     if spreads(sharding, w.ndim, reduce):
-        totals = totals_of(program, arrays, units, numbers, reduce, jnp.float32)
+        totals = totals_of(program.sweeps, arrays, units, numbers, reduce, jnp.float32)
 
     def on_device(arrays, per_unit, numbers, seeds):
         units, totals = per_unit
@@ -67,7 +74,9 @@ def step(
             where = Layout(where.order, (1, arrays["w"].size, 1), 2)
         fits = on_chip(where, [x.dtype.itemsize for x in arrays.values()])
         if totals is None and not (fits or takes(where.shape[2])):
-            totals = totals_of(program, arrays, units, numbers, reduce, jnp.float32)
+            totals = totals_of(
+                program.sweeps, arrays, units, numbers, reduce, jnp.float32
+            )
         index = functools.partial(flat_index, where, shape)
         arrays = {name: fold(x, where) for name, x in arrays.items()}
         units = {name: fold(x, where) for name, x in units.items()}
@@ -79,17 +88,7 @@ def step(
             )
             return {name: unfold(x, where, shape) for name, x in moved.items()}
         elif not fits:
-            totals = ()
-            for sweep in program.sweeps:
-                wanted = None
-                if sweep.needed is not None:
-                    wanted = jnp.any(sweep.needed(units, totals, numbers))
-                totals += tuple(
-                    unit_sums(
-                        *(sweep, arrays, units, totals, numbers, where.axis or 2),
-                        needed=wanted,
-                    )
-                )
+            totals = folded_sums(program.sweeps, arrays, units, numbers, where)
         moved = update(
             program,
             arrays,
@@ -113,9 +112,79 @@ def step(
     )
 
 
+def folded_sums(
+    sweeps: Sequence[Sweep], arrays: Blocks, units: Blocks, numbers: Any, where: Layout
+) -> Totals:
+    """The sums of sweeps over a folded leaf, by a kernel for each.
+
+    It is launched in any case and told on the device whether it has to read, because a
+    condition would wait for the host.
+    """
+    totals: Totals = ()
+    for sweep in sweeps:
+        call = (sweep, arrays, units, totals, numbers, where.axis or 2)
+        if sweep.known is None:
+            totals += tuple(unit_sums(*call))
+            continue
+        values, holds = sweep.known(units, totals, numbers)
+        added = unit_sums(*call, needed=~jnp.all(holds))
+        totals += known_or(values, holds, added)
+    return totals
+
+
+def sums(
+    sweeps: Sequence[Sweep],
+    arrays: Blocks,
+    units: Blocks,
+    numbers: Any,
+    *,
+    reduce: Sequence[int],
+    stack: Sequence[int] = (),
+    sharding: NamedSharding | None = None,
+) -> Totals:
+    """The sums of sweeps over the units of a leaf, see :func:`step`."""
+    shape = arrays["w"].shape
+    where = layout(shape, reduce, stack)
+    if sharding is not None or where.axis is None or not takes(where.shape[2]):
+        return totals_of(sweeps, arrays, units, numbers, reduce, jnp.float32)
+    per_unit = [1 if axis in reduce else n for axis, n in enumerate(shape)]
+    arrays, units = (
+        {name: fold(x, where) for name, x in of.items()} for of in (arrays, units)
+    )
+    totals = folded_sums(sweeps, arrays, units, numbers, where)
+    return tuple(unfold(x, where, per_unit) for x in totals)
+
+
+def holds(
+    program: Program,
+    arrays: Mapping[str, Any],
+    *,
+    reduce: Sequence[int],
+    stack: Sequence[int] = (),
+    sharding: NamedSharding | None = None,
+) -> bool:
+    """Whether :func:`step` finds all sums of a leaf on the chip, see there."""
+    shape = arrays["w"].shape
+    if spreads(sharding, len(shape), reduce):
+        return False
+    local = shape if sharding is None else sharding.shard_shape(shape)
+    itemsizes = [jnp.dtype(x.dtype).itemsize for x in arrays.values()]
+    return on_chip(layout(local, reduce, stack), itemsizes)
+
+
+def power(x: Array, exponent: Array) -> Array:
+    """``x ** exponent`` for what is not negative, made of what Mosaic GPU has."""
+    # Of a logarithm that is not infinite, 0 times which would not be 0.
+    return lax.cond(
+        exponent == 1,
+        lambda: x,
+        lambda: jnp.exp2(exponent * jnp.maximum(jnp.log2(x), -1e30)),
+    )
+
+
 def on_chip(where: Layout, itemsizes: Sequence[int]) -> bool:
     """Whether a block holds whole units of arrays of so many bytes a number."""
     _, rows, columns = where.shape
     if where.axis == 1:
         return strip(rows, columns, itemsizes) is not None
-    return where.axis == 2 and holds(columns)
+    return where.axis == 2 and fits_registers(columns)

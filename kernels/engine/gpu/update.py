@@ -29,7 +29,7 @@ MAX_ROW = 2**11
 FEW = 64
 
 
-def holds(columns: int) -> bool:
+def fits_registers(columns: int) -> bool:
     """Whether a row of so many numbers lies in the registers of one block."""
     return columns <= MAX_ROW and columns % THREADS == 0
 
@@ -52,7 +52,7 @@ def update(
       arrays: the arrays of the leaf.
       units: one number a unit, with `axis` of size one.
       totals: all sums, likewise; None to add them up here, for which units are rows
-        that the kernel :func:`holds`.
+        that :func:`fits_registers` takes.
       numbers: scalars of the step, a NamedTuple.
       axis: 1 where a unit is a column, 2 where it is a row, None without units.
       seeds: two int32 words for stochastic rounding of ``w``, or None.

@@ -10,11 +10,11 @@ from jax import Array
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from gnomon.kernels.adam.reference import compute_dtype
 from gnomon.kernels.engine.layout import Layout, flat_index
 from gnomon.kernels.engine.program import Totals
 from gnomon.kernels.engine.rounding import random_bits, stochastic_round
 from gnomon.kernels.engine.tpu.blocks import Block, turns_units
+from gnomon.parameters.trees import compute_dtype
 
 # From a grid index to the index of a block: layer, row and column.
 Place = Callable[..., tuple[Any, Any, Any]]

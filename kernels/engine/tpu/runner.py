@@ -14,7 +14,6 @@ import jax.numpy as jnp
 from jax import Array
 from jax.sharding import NamedSharding
 
-from gnomon.kernels.adam.reference import compute_dtype
 from gnomon.kernels.engine.layout import (
     Layout,
     fold,
@@ -23,7 +22,14 @@ from gnomon.kernels.engine.layout import (
     tpu_order,
     unfold,
 )
-from gnomon.kernels.engine.program import Blocks, Program, totals_of
+from gnomon.kernels.engine.program import (
+    Blocks,
+    Program,
+    Sweep,
+    Totals,
+    power,
+    totals_of,
+)
 from gnomon.kernels.engine.rounding import seeds_from
 from gnomon.kernels.engine.shards import on_shards, spreads
 from gnomon.kernels.engine.tpu import blocks as sizes
@@ -31,6 +37,9 @@ from gnomon.kernels.engine.tpu.blocks import block_bytes, cut, padded
 from gnomon.kernels.engine.tpu.call import Call
 from gnomon.kernels.engine.tpu.update import update
 from gnomon.kernels.engine.tpu.walks import resident, walk
+from gnomon.parameters.trees import compute_dtype
+
+__all__ = ("holds", "power", "step", "sums")
 
 # Numbers of a layer that is a row or a column, of which a block holds some.
 SHORT = 2**12
@@ -74,7 +83,7 @@ def step(
         or rereads(program, arrays, where)
     ):
         dtype = compute_dtype(w.dtype)
-        known = totals_of(program, arrays, units, numbers, reduce, dtype)
+        known = totals_of(program.sweeps, arrays, units, numbers, reduce, dtype)
 
     def on_device(arrays, per_unit, numbers, seeds):
         units, known = per_unit
@@ -107,6 +116,43 @@ def step(
         reduce=reduce,
         sharding=sharding,
     )
+
+
+def sums(
+    sweeps: Sequence[Sweep],
+    arrays: Blocks,
+    units: Blocks,
+    numbers: Any,
+    *,
+    reduce: Sequence[int],
+    stack: Sequence[int] = (),
+    sharding: NamedSharding | None = None,
+) -> Totals:
+    """The sums of sweeps over the units of a leaf, see :func:`step`.
+
+    XLA makes them of one fusion, and may make it part of what computes the gradient.
+    """
+    dtype = compute_dtype(arrays["w"].dtype)
+    return totals_of(sweeps, arrays, units, numbers, reduce, dtype)
+
+
+def holds(
+    program: Program,
+    arrays: Mapping[str, Any],
+    *,
+    reduce: Sequence[int],
+    stack: Sequence[int] = (),
+    sharding: NamedSharding | None = None,
+) -> bool:
+    """Whether :func:`step` finds all sums of a leaf on the chip, see there.
+
+    For a program with sums in every step, of arrays or structs.
+    """
+    shape = arrays["w"].shape
+    if spreads(sharding, len(shape), reduce):
+        return False
+    local = shape if sharding is None else sharding.shard_shape(shape)
+    return holds_units(arrays, program.writes, folded(local, reduce, stack))
 
 
 def folded(
@@ -171,6 +217,6 @@ def rereads(program: Program, arrays: Mapping[str, Any], where: Layout) -> bool:
     """
     if where.axis is not None or in_one_block(where):
         return False
-    if all(sweep.needed is None for sweep in program.sweeps):
+    if all(sweep.known is None for sweep in program.sweeps):
         return False
     return not resident(program, arrays, where, cut(where))[2]

@@ -19,7 +19,7 @@ from gnomon.experiments.data import load as load_data
 from gnomon.experiments.records.metrics import read_metrics
 from gnomon.experiments.trial import engine
 from gnomon.experiments.trial.checkpoint import Checkpoints
-from gnomon.experiments.trial.group import compile_lanes
+from gnomon.experiments.trial.lanes import compile_lanes
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 

@@ -1,8 +1,0 @@
-"""Adam's step on TPU: one kernel, in place; AdamP's last pass is another."""
-
-import functools
-
-from gnomon.kernels.adam import _leaf
-from gnomon.kernels.engine.tpu import runner
-
-step = functools.partial(_leaf.step, runner.step)
