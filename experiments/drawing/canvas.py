@@ -170,4 +170,4 @@ def standalone(svg: str) -> str:
 def _tidy(tag: str) -> str:
     """A tag with the page's colors and with no more digits than can be seen."""
     tag = _LIGHT.sub(lambda color: variable(color[0]), tag)
-    return re.sub(r"\d+\.\d{3,}", lambda number: f"{float(number[0]):.4g}", tag)
+    return re.sub(r"\d+\.\d{3,}", lambda number: f"{round(float(number[0]), 2):g}", tag)
