@@ -29,7 +29,7 @@ def jsonable(value: Any) -> Any:
     is told apart by a backslash before it.
 
     Args:
-      value: Mappings, sequences, sets (sorted), strings, numbers, booleans, `None`,
+      value: mappings, sequences, sets (sorted), strings, numbers, booleans, `None`,
         paths, NumPy scalars and arrays, and whatever NumPy can convert, such as a
         JAX array. Keys of mappings become strings.
 
@@ -105,8 +105,8 @@ def write_text(path: PathLike, text: str) -> None:
     Missing folders are created.
 
     Args:
-      path: Where to write.
-      text: The whole content, written as UTF-8.
+      path: where to write.
+      text: the whole content, written as UTF-8.
     """
     target = Path(path)
     make_folder(target.parent)
@@ -174,8 +174,8 @@ def write_json(path: PathLike, obj: Any) -> None:
     """Writes an object as JSON, at once like `write_text`, by way of `jsonable`.
 
     Args:
-      path: Where to write.
-      obj: The object; its non-finite floats are written as `jsonable` spells them.
+      path: where to write.
+      obj: the object; its non-finite floats are written as `jsonable` spells them.
 
     Raises:
       TypeError: If the object holds what JSON cannot. Nothing is written then.
@@ -188,7 +188,7 @@ def read_json(path: PathLike) -> Any:
     """Reads a JSON file, its numbers as `from_json` reads them.
 
     Args:
-      path: What to read.
+      path: what to read.
 
     Raises:
       FileNotFoundError: If there is no such file.
@@ -205,8 +205,8 @@ def read_object(path: PathLike, **kinds: type) -> dict[str, Any]:
     """Reads a JSON file that must hold an object with certain fields.
 
     Args:
-      path: What to read.
-      **kinds: The type of each field that must be there.
+      path: what to read.
+      **kinds: the type of each field that must be there.
 
     Raises:
       FileNotFoundError: If there is no such file.

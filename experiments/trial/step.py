@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gnomon.experiments.config.resolve import resolve
+from gnomon.experiments.config.resolve import arguments, resolve
 from gnomon.experiments.trial.optimizer import Hypers, learning_rate, make_optimizer
 from gnomon.experiments.trial.preflight import check_task
 from gnomon.models import functional
@@ -56,8 +56,8 @@ class Parts(NamedTuple):
 
 def parts_of(config: Mapping) -> Parts:
     """Resolves the model and the task of a static config."""
-    spec = {key: value for key, value in config["model"].items() if key != "name"}
-    model = functional(resolve(config["model"]["name"]), **spec)
+    spec = config["model"]
+    model = functional(resolve(spec["name"]), **arguments(spec))
     return Parts(config, model, resolve(config["task"]))
 
 
