@@ -19,7 +19,7 @@ test: $(VENV)/.test
 # Ray is large and slow to start: it has an environment, and a test, of its own.
 test-ray:
 	$(MAKE) VENV=.venv-ray .venv-ray/.test .venv-ray/.ray
-	.venv-ray/bin/python -m pytest -q tests/experiments/test_ray.py $(ARGS)
+	.venv-ray/bin/python -m pytest -q tests/experiments/fleet/test_ray.py $(ARGS)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

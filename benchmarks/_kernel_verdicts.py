@@ -12,7 +12,7 @@ Row = Mapping[str, Any]
 # Numbers that a leaf must have for what is said of large ones.
 LARGE = 10**8
 
-# The key in kernels._choice.FASTER_THAN_XLA that each row of the table speaks for.
+# The key in kernels.FASTER_THAN_XLA that each row of the table speaks for.
 CHOICES = {
     "adam": "adam",
     "adam_8bit": "adam_8bit",

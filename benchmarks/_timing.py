@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-from gnomon.experiments.results import versions
+from gnomon.experiments.trial.results import versions
 
 
 def interleave(

@@ -25,7 +25,7 @@ neighbors of a number are right, so that is at most one.
 
 At the end: which goals the run reached on a GPU, and which kernels were faster than XLA
 on every shape, by more than the spread, and so deserve a place in
-`kernels._choice.FASTER_THAN_XLA`; to write it there is left to people.
+`kernels.engine.choice.FASTER_THAN_XLA`; to write it there is left to people.
 """
 
 import argparse

@@ -30,7 +30,7 @@ from pathlib import Path
 RESULTS = Path(__file__).parent / "results" / "sweep_throughput.json"
 CONFIG = """
 from gnomon.experiments.configs import lm
-from gnomon.experiments.sweeps import logspace, over, product
+from gnomon.experiments.config.grid import logspace, over, product
 
 def get_config():
     config = lm.get_config("width={width},steps={steps}")
@@ -49,7 +49,7 @@ RECOMPILE = """
 import sys, time, jax
 from pathlib import Path
 from gnomon.experiments.config import load
-from gnomon.experiments.files import write_json
+from gnomon.experiments.records.files import write_json
 from gnomon.experiments.sweep import trials_of
 from gnomon.experiments.train import train
 path, out = sys.argv[1:]
@@ -59,10 +59,10 @@ for trial in trials_of(load(path), path):
 """
 VMAP = """
 import sys
-from gnomon.experiments import group, sweep
-compile_lanes = sweep.compile_lanes
-from gnomon.experiments import plan
-for module in (sweep, plan):
+from gnomon.experiments import sweep
+from gnomon.experiments.fleet import plan, preparation
+compile_lanes = plan.compile_lanes
+for module in (preparation, plan):
     module.compile_lanes = lambda trials, data: compile_lanes(trials, data, "vmap")
 sweep.run()
 """
@@ -159,7 +159,7 @@ def main() -> None:
                 worst = max(abs(found[t] - reference[t]) for t in found)
                 assert worst < 5e-3, f"{name} differs from sweep by {worst} nats"
                 print(f"{name}: {seconds[name][-1]:.1f} s", file=sys.stderr)
-    from gnomon.experiments.results import versions
+    from gnomon.experiments.trial.results import versions
 
     median = {name: statistics.median(times) for name, times in seconds.items()}
     print(f"{'way':14}{'seconds':>10}{'trials/hour':>13}{'sweep is':>12}")

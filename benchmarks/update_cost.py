@@ -55,8 +55,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from gnomon.experiments.config.resolve import build
 from gnomon.experiments.configs.optimizers import optimizer as config_line
-from gnomon.experiments.resolve import build
 
 RESULTS = Path(__file__).parent / "results" / "update_cost.json"
 BASELINE = "adamw"

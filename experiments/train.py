@@ -15,26 +15,31 @@ from typing import Any
 
 import jax
 
-from gnomon.experiments import engine
-from gnomon.experiments.checkpoint import Checkpoints
-from gnomon.experiments.cli import Given, launch, need
-from gnomon.experiments.config import override, plain, validate
+from gnomon.experiments.config.changes import override
+from gnomon.experiments.config.cli import Given, launch, need
+from gnomon.experiments.config.fields import LEFT_OUT
+from gnomon.experiments.config.resolve import ConfigError
+from gnomon.experiments.config.template import plain
+from gnomon.experiments.config.trials import Trial, make_trial
+from gnomon.experiments.config.validation import validate
+from gnomon.experiments.console.interrupt import Interruption
+from gnomon.experiments.console.progress import Progress
+from gnomon.experiments.console.shown import printable
 from gnomon.experiments.data import Dataset, load
-from gnomon.experiments.done import lost_rows, read_result, write_result
-from gnomon.experiments.fields import LEFT_OUT
-from gnomon.experiments.files import clean, lock, read_json, read_object, write_json
-from gnomon.experiments.group import compile_lanes, flops_per_step, trace
-from gnomon.experiments.interrupt import Interruption
-from gnomon.experiments.mesh import device_mesh
-from gnomon.experiments.origin import check_data, fingerprints
-from gnomon.experiments.overview import parameter_table
-from gnomon.experiments.program import TrainState
-from gnomon.experiments.progress import Progress
-from gnomon.experiments.resolve import ConfigError
-from gnomon.experiments.results import units_per_step
-from gnomon.experiments.runs import flatten
-from gnomon.experiments.shown import printable
-from gnomon.experiments.trials import Trial, make_trial
+from gnomon.experiments.data.origin import check_data, fingerprints
+from gnomon.experiments.records.done import lost_rows, read_result, write_result
+from gnomon.experiments.records.files import clean, read_json, read_object, write_json
+from gnomon.experiments.records.locks import lock
+from gnomon.experiments.records.runs import flatten
+from gnomon.experiments.trial import engine
+from gnomon.experiments.trial.abstract import trace
+from gnomon.experiments.trial.checkpoint import Checkpoints
+from gnomon.experiments.trial.cost import flops_per_step
+from gnomon.experiments.trial.lanes import compile_lanes
+from gnomon.experiments.trial.mesh import device_mesh
+from gnomon.experiments.trial.overview import parameter_table
+from gnomon.experiments.trial.results import units_per_step
+from gnomon.experiments.trial.step import TrainState
 
 
 def same_run(workdir: Path, trial: Trial) -> None:
@@ -82,7 +87,7 @@ def train(config: dict[str, Any], workdir: str | os.PathLike[str]) -> dict:
     """Trains one config in a folder, from its last checkpoint if it has one.
 
     Args:
-      config: a plain config (`gnomon.experiments.config.load`).
+      config: a plain config (`gnomon.experiments.config.source.load`).
       workdir: its folder; gets ``config.json``, ``run.json`` (an id of this run, and
         its data's fingerprint), ``metrics.jsonl``, TensorBoard events,
         ``checkpoints/`` and, last, ``result.json``.
@@ -162,7 +167,7 @@ def load_state(workdir: str | os.PathLike[str]) -> TrainState:
     It only reads, and may do so while the run is under way.
     The state takes its form from the model and the optimizer, so this imports and
     calls what the folder's ``config.json`` names: load no folder that you would not
-    run a program from. `gnomon.experiments.arrays.load_arrays` imports nothing.
+    run a program from. `gnomon.experiments.trial.arrays.load_arrays` imports nothing.
 
     Args:
       workdir: the folder of a run that `train` made, finished or not.

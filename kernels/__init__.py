@@ -5,6 +5,6 @@ is ``gpu`` where there is one), ``api`` picks one of them. A kernel is loaded wh
 first chosen.
 """
 
-from gnomon.kernels._choice import FASTER_THAN_XLA, Choice, Implementation
+from gnomon.kernels.engine.choice import FASTER_THAN_XLA, Choice, Implementation
 
 __all__ = ("FASTER_THAN_XLA", "Choice", "Implementation")

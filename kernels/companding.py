@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType, PartitionSpec
 
-from gnomon.kernels._rounding import random_bits
+from gnomon.kernels.engine.rounding import random_bits
 
 # The largest code of each dtype.
 LEVELS = {"int8": 127, "uint8": 255}

@@ -43,12 +43,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from gnomon.experiments.config import plain
+from gnomon.experiments.config.grid import chain, logspace, over, product
+from gnomon.experiments.config.trials import make_trials
 from gnomon.experiments.configs import digits_mlp
 from gnomon.experiments.configs.optimizers import optimizer
 from gnomon.experiments.report import write_report
 from gnomon.experiments.sweep import Sweep, prepare, run_sweep
-from gnomon.experiments.sweeps import chain, logspace, over, product
-from gnomon.experiments.trials import make_trials
 
 # These networks train in less time than a fully optimized program takes to compile.
 jax.config.update("jax_disable_most_optimizations", True)

@@ -40,13 +40,13 @@ import optax
 
 from gnomon import dynamics
 from gnomon.experiments.config import plain
+from gnomon.experiments.config.grid import chain, logspace, over, product
+from gnomon.experiments.config.trials import make_trials
 from gnomon.experiments.configs import digits_mlp
 from gnomon.experiments.configs.optimizers import optimizer
+from gnomon.experiments.records.tables import run_table
 from gnomon.experiments.report import write_report
 from gnomon.experiments.sweep import Sweep, prepare, run_sweep
-from gnomon.experiments.sweeps import chain, logspace, over, product
-from gnomon.experiments.tables import run_table
-from gnomon.experiments.trials import make_trials
 from gnomon.optimizers import sgdp
 from gnomon.scaling import fit_compute
 

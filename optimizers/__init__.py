@@ -15,8 +15,9 @@ from gnomon.optimizers.mechanisms.constrain import (
     ConstrainState,
     Constraint,
     constrain,
-    leafwise,
+    leaf_constraint,
 )
+from gnomon.optimizers.mechanisms.descent import DescendState, descend
 from gnomon.optimizers.mechanisms.fused import FusedTransformation, apply_fused
 from gnomon.optimizers.mechanisms.per_layer import per_layer
 from gnomon.optimizers.mechanisms.projection import ProjectRadialState, project_radial
@@ -99,6 +100,7 @@ __all__ = (
     "Buckets",
     "ConstrainState",
     "Constraint",
+    "DescendState",
     "FusedTransformation",
     "Growth",
     "HyperballState",
@@ -129,6 +131,7 @@ __all__ = (
     "constraints",
     "cosine",
     "data_dependent_init",
+    "descend",
     "fadam",
     "fixed_norm",
     "geometry",
@@ -137,7 +140,7 @@ __all__ = (
     "lawn",
     "lawn_schedule",
     "layer_index_rescaling",
-    "leafwise",
+    "leaf_constraint",
     "learning_rate_factors",
     "max_norm",
     "momo",

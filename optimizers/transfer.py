@@ -5,7 +5,6 @@ here that becomes a link of a chain, a wrapper of any optimizer, and the initial
 that go with muP.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -13,7 +12,7 @@ import optax
 
 from gnomon.optimizers.mechanisms.composition import refuse_decay
 from gnomon.optimizers.mechanisms.descent import DescendState
-from gnomon.optimizers.mechanisms.inner import Inner, complete
+from gnomon.optimizers.mechanisms.inner import complete
 from gnomon.optimizers.mechanisms.layered import layered
 from gnomon.optimizers.mechanisms.transform import transformation
 from gnomon.optimizers.width import (
@@ -94,14 +93,12 @@ def scale_by_width(
 
 
 def mup(
-    inner: Inner,
+    inner: optax.GradientTransformation,
     base: Base,
-    learning_rate: ScalarOrSchedule | None = None,
     *,
-    inner_kwargs: Mapping[str, Any] | None = None,
     kind: Kind = "adam",
     output_multiplier: bool = False,
-    weight_decay: ScalarOrSchedule | None = None,
+    independent_decay: ScalarOrSchedule | None = None,
     weight_decay_mask: optax.MaskOrFn | None = None,
     rules: Rules | None = None,
     stacked: str | None = None,
@@ -116,30 +113,26 @@ def mup(
     Weight decay inside ``inner``, as that of ``optax.adamw``, is multiplied by the
     factors too: it then gets weaker with width where the learning rate does, and the
     time :math:`1 / (\eta \lambda)` over which a hidden weight forgets grows with
-    width. ``weight_decay`` of this function does not: it adds
+    width. ``independent_decay`` is :math:`\lambda'` in
 
     .. math::
-      - \eta_t \lambda w
+      - \lambda'_t w
 
-    with the learning rate before the factors, so that this time is the same at every
-    width.
+    which is added behind the factors, so that this time, :math:`1 / \lambda'`, is the
+    same at every width. No learning rate multiplies it: :math:`\lambda' = \eta \lambda`
+    is what AdamW's decay :math:`\lambda` does at the base width.
 
     Args:
-      inner: a complete optimizer; or, with ``learning_rate``, an ascent-signed
-        direction such as ``optax.scale_by_adam()`` or a function that makes an
-        optimizer of a learning rate, such as ``optax.adam``.
+      inner: a complete optimizer, such as ``optax.adam(1e-3)``, with the learning rate
+        that was tuned at the base width.
       base: the parameters of the base model as arrays or ``jax.ShapeDtypeStruct``
         (:func:`gnomon.models.parameter_shapes`), or a function of the parameters that
         returns them.
-      learning_rate: a scalar or a schedule, as tuned at the base width; None, the
-        default, where ``inner`` is complete.
-      inner_kwargs: keyword arguments for an ``inner`` that is a function.
       kind: "adam", the default, or "sgd", see :func:`mup_rule`.
       output_multiplier: whether the model divides its outputs by the growth in width,
         default False. Without effect where the readout is tied to the embedding.
-      weight_decay: a scalar or a schedule; None, the default, adds none. Needs
-        ``learning_rate``.
-      weight_decay_mask: which leaves decay, as optax's argument of that name.
+      independent_decay: a scalar or a schedule; None, the default, adds none.
+      weight_decay_mask: which leaves decay so, as optax's argument of that name.
       rules: ordered ``(regex, axes)`` pairs, see :func:`units.resolve_axes`.
       stacked: regex of the leaves that stack layers along axis 0.
 
@@ -147,17 +140,18 @@ def mup(
       The optimizer. A wrapper that keeps norms fixed goes around it, not inside.
 
     Raises:
-      ValueError: if the base does not fit the parameters, ``kind`` is unknown, or
-        ``learning_rate`` is missing.
+      ValueError: if the base does not fit the parameters, ``kind`` is unknown,
+        ``inner`` climbs, or the decay is not one number or out of range.
+      TypeError: if ``inner`` is no transform.
 
     Example:
       Four times the width, a quarter of the rate:
 
       >>> base = {"kernel": jnp.zeros((2, 2))}
       >>> w = {"kernel": jnp.ones((8, 8))}
-      >>> optimizer = mup(optax.scale_by_sign(), base, 0.1, weight_decay=0.5)
+      >>> optimizer = mup(optax.sign_sgd(0.1), base, independent_decay=0.05)
       >>> updates, _ = optimizer.update(w, optimizer.init(w), w)
-      >>> print(updates["kernel"][0, 0])  # -0.1 (1 / 4 + 0.5)
+      >>> print(updates["kernel"][0, 0])  # -(0.1 / 4 + 0.05)
       -0.075
 
     References:
@@ -176,9 +170,7 @@ def mup(
         mup_rule(kind, output_multiplier=output_multiplier),
         inner,
         base,
-        learning_rate,
-        inner_kwargs,
-        weight_decay,
+        independent_decay,
         weight_decay_mask,
         rules,
         stacked,
@@ -186,14 +178,12 @@ def mup(
 
 
 def standard_parameterization(
-    inner: Inner,
+    inner: optax.GradientTransformation,
     base: Base,
-    learning_rate: ScalarOrSchedule | None = None,
     *,
-    inner_kwargs: Mapping[str, Any] | None = None,
     kind: Kind = "adam",
     alignment: Alignment = "full",
-    weight_decay: ScalarOrSchedule | None = None,
+    independent_decay: ScalarOrSchedule | None = None,
     weight_decay_mask: optax.MaskOrFn | None = None,
     rules: Rules | None = None,
     stacked: str | None = None,
@@ -207,12 +197,10 @@ def standard_parameterization(
     Args:
       inner: as :func:`mup`'s, like all that is not listed here.
       base: the base model's parameters.
-      learning_rate: as tuned at the base width.
-      inner_kwargs: keyword arguments for an ``inner`` that is a function.
       kind: "adam", the default, or "sgd".
       alignment: "full", the default, or "none", see :func:`standard_rule`.
-      weight_decay: decay that the factors do not touch.
-      weight_decay_mask: which leaves decay.
+      independent_decay: decay that the factors do not touch.
+      weight_decay_mask: which leaves decay so.
       rules: ordered ``(regex, axes)`` pairs.
       stacked: regex of the leaves that stack layers along axis 0.
 
@@ -220,8 +208,8 @@ def standard_parameterization(
       The optimizer.
 
     Raises:
-      ValueError: if the base does not fit the parameters, ``kind`` or ``alignment`` is
-        unknown, or ``learning_rate`` is missing.
+      ValueError: as :func:`mup`, or if ``alignment`` is unknown.
+      TypeError: if ``inner`` is no transform.
 
     Example:
       >>> base = {"kernel": jnp.zeros((2, 2))}
@@ -238,9 +226,7 @@ def standard_parameterization(
         standard_rule(kind, alignment=alignment),
         inner,
         base,
-        learning_rate,
-        inner_kwargs,
-        weight_decay,
+        independent_decay,
         weight_decay_mask,
         rules,
         stacked,
@@ -314,59 +300,47 @@ def mup_initialization(
 
 def _transfer(
     rule: Rule,
-    inner: Inner,
+    inner: optax.GradientTransformation,
     base: Base,
-    learning_rate: ScalarOrSchedule | None,
-    inner_kwargs: Mapping[str, Any] | None,
-    weight_decay: ScalarOrSchedule | None,
-    weight_decay_mask: optax.MaskOrFn | None,
+    decay: ScalarOrSchedule | None,
+    mask: optax.MaskOrFn | None,
     rules: Rules | None,
     stacked: str | None,
 ) -> optax.GradientTransformationExtraArgs:
     links = [
-        layered(complete(inner, learning_rate, inner_kwargs), stacked),
+        layered(complete(inner), stacked),
         scale_by_width(base, rule, rules=rules, stacked=stacked),
     ]
-    if weight_decay is not None:
-        if learning_rate is None:
-            raise ValueError(
-                "learning_rate is missing: weight_decay is multiplied by it. Give "
-                "inner as a function or a direction, with learning_rate beside it."
-            )
-        links.append(_decay(learning_rate, weight_decay, weight_decay_mask, stacked))
+    if decay is not None:
+        links.append(_decay(decay, mask, stacked))
     chain = optax.with_extra_args_support(optax.chain(*links))
     return transformation("scaling by width", *chain, complex_leaves=True)
 
 
 def _decay(
-    learning_rate: ScalarOrSchedule,
-    weight_decay: ScalarOrSchedule,
-    mask: optax.MaskOrFn | None,
-    stacked: str | None,
+    decay: ScalarOrSchedule, mask: optax.MaskOrFn | None, stacked: str | None
 ) -> optax.GradientTransformationExtraArgs:
-    """Adds ``-learning_rate weight_decay w`` to updates that are steps already."""
-    require_within("[0, inf)", learning_rate=learning_rate, weight_decay=weight_decay)
+    """Adds ``-decay w`` to updates that are steps already."""
+    require_within("[0, inf)", independent_decay=decay)
 
     def init_fn(params):
-        refuse_decay("weight_decay", weight_decay, mask, params)
+        refuse_decay("independent_decay", decay, mask, params)
         return DescendState(count=jnp.zeros([], jnp.int32))
 
     def update_fn(updates, state, params=None, **extra_args):
         del extra_args
-        require_params(params, "weight_decay")
-        rate = at_step("learning_rate", learning_rate, state.count)
-        decay = at_step("weight_decay", weight_decay, state.count)
+        require_params(params, "independent_decay")
+        rate = at_step("independent_decay", decay, state.count)
 
         def add(update, w, decays):
             if not decays:
                 return (update,)
             dtype = compute_dtype(update.dtype)
-            pull = jnp.asarray(rate, dtype) * jnp.asarray(decay, dtype)
-            moved = update.astype(dtype) - pull * w.astype(dtype)
+            moved = update.astype(dtype) - jnp.asarray(rate, dtype) * w.astype(dtype)
             return (moved.astype(update.dtype),)
 
         decaying = broadcast_mask(mask, params, stacked)
         updates = map_leaves(add, updates, (), params, decaying)[0]
         return updates, DescendState(count=optax.safe_increment(state.count))
 
-    return transformation("weight_decay", init_fn, update_fn, complex_leaves=True)
+    return transformation("independent_decay", init_fn, update_fn, complex_leaves=True)

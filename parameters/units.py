@@ -225,9 +225,9 @@ def _dot(x: jax.Array, y: jax.Array, axes: AxesLike) -> jax.Array:
 
 
 def _safe(fn: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
-    """``fn(x)`` where x > 0 and 0 elsewhere, with zero gradient there."""
-    positive = x > 0
-    return jnp.where(positive, fn(jnp.where(positive, x, 1)), 0)
+    """``fn(x)``, and 0 where x is 0, with zero gradient there; NaN stays NaN."""
+    zero = x == 0
+    return jnp.where(zero, 0, fn(jnp.where(zero, 1, x)))
 
 
 def unit_norm(x: jax.Array, axes: AxesLike) -> jax.Array:

@@ -12,7 +12,8 @@ alpha = 0.340 [0.329, 0.366]
 
 `tables` says what the columns are called and turns a sweep into them, `solver` how all
 laws are fitted, `fit` what a fit can be asked, `rules` what to do at another
-batch size. Needs NumPy and SciPy alone, both of which JAX brings along.
+batch size, `comparison` whether one optimizer is faster than another. Needs NumPy and
+SciPy alone, both of which JAX brings along.
 """
 
 from gnomon.scaling.approaches import Frontier, envelope, isoflop

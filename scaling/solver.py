@@ -10,7 +10,8 @@ in two steps. `search` visits every point of a grid over :math:`\theta`; the
 coefficients there follow from a few reweighted, exact nonnegative least-squares
 problems (variable projection: what is linear is never searched). `polish` then moves
 all unknowns from the grid's local minima to convergence, and takes the best. Nothing
-is drawn at random. Both run on many problems at once, so a bootstrap is one call.
+is drawn at random. Both run on many problems at once, so a bootstrap is one call:
+`scipy.optimize.least_squares` and `nnls` take one at a time.
 
 References:
   Golub, G. and Pereyra, V. (2003). Separable nonlinear least squares: the variable
@@ -23,7 +24,7 @@ import itertools
 from typing import NamedTuple
 
 import numpy as np
-from scipy import ndimage
+from scipy import ndimage, special
 
 from gnomon.scaling.form import Columns, Form
 from gnomon.scaling.nonnegative import nonnegative_least_squares
@@ -44,16 +45,6 @@ class Solution(NamedTuple):
     theta: np.ndarray
     coefficients: np.ndarray
     value: np.ndarray
-
-
-def huber(residual: np.ndarray, delta: float) -> np.ndarray:
-    """Huber's loss: a parabola up to delta, a line beyond.
-
-    >>> print(huber(np.array([0.5, 3.0]), 1.0))
-    [0.125 2.5  ]
-    """
-    size = np.abs(residual)
-    return np.where(size <= delta, 0.5 * size**2, delta * (size - 0.5 * delta))
 
 
 def solve(
@@ -116,7 +107,7 @@ def _project(form, columns, log_target, theta, delta, rounds=6):
         prediction = np.einsum("sj,sjn->sn", coefficients, phi)
         prediction = np.maximum(prediction, 1e-6 * np.exp(log_target))
         residual = np.log(prediction) - log_target
-    return coefficients, huber(residual, delta).sum(axis=-1)
+    return coefficients, special.huber(delta, residual).sum(axis=-1)
 
 
 def polish(
@@ -186,7 +177,11 @@ def _descend(form, columns, log_target, weights, point, delta, iterations):
     def evaluate(at, pick):
         log, rows = jacobian(form, columns, at[:, :q], np.exp(at[:, q:]))
         residual = log - log_target[pick]
-        return (weights[pick] * huber(residual, delta)).sum(axis=-1), residual, rows
+        return (
+            (weights[pick] * special.huber(delta, residual)).sum(axis=-1),
+            residual,
+            rows,
+        )
 
     point = np.clip(point, low, high)
     every = np.arange(len(point))

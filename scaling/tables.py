@@ -38,7 +38,7 @@ FIELDS = {
 def as_run_table(
     runs: Mapping[str, np.ndarray], metric: str = "validation_loss"
 ) -> dict[str, np.ndarray]:
-    """The same from columns as `gnomon.experiments.runs.table` gives them.
+    """The same from columns as `gnomon.experiments.records.runs.table` gives them.
 
     Example:
       >>> runs = {

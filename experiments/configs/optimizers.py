@@ -6,7 +6,7 @@ comparison is fair only between tuned optimizers.
 
 from typing import Any
 
-from gnomon.experiments.resolve import ConfigError, did_you_mean
+from gnomon.experiments.config.resolve import ConfigError, did_you_mean
 
 ADAM = dict(b1=0.9, b2=0.99, eps=1e-8, weight_decay=0.01)
 

@@ -13,9 +13,9 @@ width; tuned losses of AdamW at 200 steps 2.400, 2.280 and 2.224 nats a byte. Th
 is that of the running Python, so other versions give somewhat other numbers.
 """
 
+from gnomon.experiments.config.grid import chain, logspace, over, product
 from gnomon.experiments.configs import lm
 from gnomon.experiments.configs.optimizers import optimizer
-from gnomon.experiments.sweeps import chain, logspace, over, product
 
 STEPS = 200
 SEEDS = (0, 1, 2)

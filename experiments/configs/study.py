@@ -17,9 +17,9 @@ Without further lengths: 720 trials, 62 minutes of CPU time with jax 0.10.2 on P
 the speedups of Muon and Lion are still extrapolated.
 """
 
+from gnomon.experiments.config.grid import chain, logspace, over, product
 from gnomon.experiments.configs import lm
 from gnomon.experiments.configs.optimizers import optimizer
-from gnomon.experiments.sweeps import chain, logspace, over, product
 
 STEPS = 200
 SEEDS = (0, 1, 2, 3, 4)

@@ -12,8 +12,8 @@ The head dimension is the same at every width, so that width adds heads; weight 
 off, since decay under muP has two readings (see `gnomon.optimizers.mup`).
 """
 
+from gnomon.experiments.config.grid import chain, logspace, over, product
 from gnomon.experiments.configs import lm
-from gnomon.experiments.sweeps import chain, logspace, over, product
 
 STEPS = 100
 SEEDS = (0, 1)

@@ -18,8 +18,8 @@ import importlib.util
 from typing import Any
 
 from gnomon.experiments.config import defaults
+from gnomon.experiments.config.grid import chain, logspace, over, product
 from gnomon.experiments.configs.optimizers import optimizer
-from gnomon.experiments.sweeps import chain, logspace, over, product
 
 SEEDS = (0, 1, 2)
 

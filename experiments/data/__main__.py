@@ -10,10 +10,10 @@ import time
 from collections.abc import Sequence
 from typing import NoReturn
 
-from gnomon.experiments.command import guarded
+from gnomon.experiments.console.command import guarded
+from gnomon.experiments.console.errors import UserError, explain
+from gnomon.experiments.console.shown import printable
 from gnomon.experiments.data import load, storage
-from gnomon.experiments.errors import UserError, explain
-from gnomon.experiments.shown import printable
 
 
 class _Parser(argparse.ArgumentParser):

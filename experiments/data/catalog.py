@@ -8,9 +8,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 
+from gnomon.experiments.config.resolve import ConfigError
 from gnomon.experiments.data import storage
 from gnomon.experiments.data.dataset import Dataset
-from gnomon.experiments.resolve import ConfigError
 
 
 def catalog(dataset: str, train: str = "train", validation: str = "test") -> Dataset:

@@ -7,13 +7,13 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from gnomon.experiments.data.order import Order
-from gnomon.experiments.resolve import (
+from gnomon.experiments.config.resolve import (
     ConfigError,
     did_you_mean,
     resolve,
     signature_errors,
 )
+from gnomon.experiments.data.order import Order
 
 NAMES = {
     "stdlib_text": "gnomon.experiments.data.text.stdlib_text",

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from gnomon.experiments.errors import UserError
+from gnomon.experiments.console.errors import UserError
 
 PIECE = 2**20
 """Bytes of a text file that are tokenized at once."""
@@ -126,12 +126,9 @@ def _line_number(file: Path, position: int) -> int:
 
 
 def _parquet(file: Path, start: int, field: str) -> Iterator[Piece]:
-    try:
-        from pyarrow import parquet
-    except ImportError as error:
-        raise UserError(
-            f"{file}: reading Parquet takes pyarrow; run python -m pip install pyarrow"
-        ) from error
+    # Imported here, and an extra: other kinds of file do not need it.
+    from pyarrow import parquet
+
     table = parquet.ParquetFile(file)
     if field not in table.schema_arrow.names:
         raise UserError(

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gnomon.experiments import files
 from gnomon.experiments.data.documents import Piece
 from gnomon.experiments.data.shards import DTYPES
 from gnomon.experiments.data.vocabulary import Vocabulary
+from gnomon.experiments.records import files
 
 WORK = ".tokenize"
 """The folder, in that of the shards, of what a killed command needs to go on."""

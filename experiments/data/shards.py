@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from gnomon.experiments.resolve import ConfigError
+from gnomon.experiments.config.resolve import ConfigError
 
 DTYPES = {name: np.dtype(name).newbyteorder("<") for name in ("u1", "u2", "u4")}
 """How a token may be stored: little-endian, unsigned."""

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from absl import logging
 
-from gnomon.experiments import files
-from gnomon.experiments.resolve import ConfigError
+from gnomon.experiments.config.resolve import ConfigError
+from gnomon.experiments.records.locks import lock
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
@@ -55,7 +55,7 @@ def stored(
         if builder.data_path.exists():
             return make_builder()
         # The lock ends with its process, so a killed writer keeps nobody waiting.
-        with files.lock(data_dir() / f"{builder.name}.lock", blocking=True):
+        with lock(data_dir() / f"{builder.name}.lock", blocking=True):
             if builder.data_path.exists():
                 return make_builder()
             for leftover in Path(builder.data_dir).parent.glob("incomplete.*"):

@@ -3,9 +3,9 @@
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from gnomon.experiments.config.resolve import ConfigError
 from gnomon.experiments.data import corpus
 from gnomon.experiments.data.dataset import Dataset
-from gnomon.experiments.resolve import ConfigError
 
 
 def windows(text: np.ndarray, length: int) -> np.ndarray:

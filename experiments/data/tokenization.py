@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gnomon.experiments import files
+from gnomon.experiments.console.errors import UserError
 from gnomon.experiments.data import documents, vocabulary
 from gnomon.experiments.data.documents import Piece
 from gnomon.experiments.data.shard_writer import (
@@ -25,7 +25,8 @@ from gnomon.experiments.data.shard_writer import (
     finished,
 )
 from gnomon.experiments.data.tokens import META
-from gnomon.experiments.errors import UserError
+from gnomon.experiments.records import files
+from gnomon.experiments.records.locks import lock
 
 TOKENIZER, _PLAN = "tokenizer.json", "plan.json"
 # Text that is tokenized at once; large enough for all cores to have a part.
@@ -74,9 +75,9 @@ def tokenize(
     """
     found = _inputs(options.input)
     work = options.output / WORK
-    with files.lock(work / "lock") as lock:
-        if not lock.acquired:
-            raise UserError(f"{options.output} is being written by {lock.owner}")
+    with lock(work / "lock") as held:
+        if not held.acquired:
+            raise UserError(f"{options.output} is being written by {held.owner}")
         for left in itertools.chain(
             *(f.glob(".*.tmp") for f in (options.output, work))
         ):

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from gnomon.experiments.console.errors import UserError
 from gnomon.experiments.data.tokenization import Options, tokenize
-from gnomon.experiments.errors import UserError
 
 
 def define(parser: argparse.ArgumentParser) -> None:

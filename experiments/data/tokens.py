@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from gnomon.experiments import files
+from gnomon.experiments.config.resolve import ConfigError, did_you_mean
 from gnomon.experiments.data import storage
 from gnomon.experiments.data.dataset import Dataset
 from gnomon.experiments.data.shards import DTYPES, Shard, open_shards
 from gnomon.experiments.data.windows import Span, Windows, check
-from gnomon.experiments.resolve import ConfigError, did_you_mean
+from gnomon.experiments.records import files
 
 META = "meta.json"
 """What a folder of shards says of itself."""

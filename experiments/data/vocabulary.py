@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from gnomon.experiments.console.errors import UserError
 from gnomon.experiments.data.documents import Piece
-from gnomon.experiments.errors import UserError
 
 if TYPE_CHECKING:
     import tokenizers

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gnomon.experiments.config.resolve import ConfigError
 from gnomon.experiments.data.shards import Shard
-from gnomon.experiments.resolve import ConfigError
 
 
 class Span(NamedTuple):

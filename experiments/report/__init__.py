@@ -12,11 +12,11 @@ from pathlib import Path
 
 from absl import flags
 
-from gnomon.experiments import command
-from gnomon.experiments.errors import UserError
-from gnomon.experiments.files import read_json, write_json, write_text
-from gnomon.experiments.runs import load_runs, table
-from gnomon.experiments.shown import printable
+from gnomon.experiments.console import command
+from gnomon.experiments.console.errors import UserError
+from gnomon.experiments.console.shown import printable
+from gnomon.experiments.records.files import read_json, write_json, write_text
+from gnomon.experiments.records.runs import load_runs, table
 
 
 def write_report(
@@ -37,12 +37,12 @@ def write_report(
       UserError: No trial has finished, or none has the baseline or the metric.
     """
     # Loaded here, so that a sweep that only runs trials does not wait for pictures.
+    from gnomon.experiments.records.provenance import select, trace
     from gnomon.experiments.report.analysis import analyze
     from gnomon.experiments.report.curves import best_curves
     from gnomon.experiments.report.law import baseline_law
     from gnomon.experiments.report.page import page
     from gnomon.experiments.report.profiles import profiles
-    from gnomon.experiments.report.provenance import select, trace
     from gnomon.experiments.report.record import record
     from gnomon.experiments.report.text import terminal
 

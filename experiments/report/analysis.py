@@ -4,11 +4,14 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from gnomon.experiments.errors import UserError
-from gnomon.experiments.report.multiple import holm
-from gnomon.experiments.report.resampling import seed_weights
-from gnomon.experiments.report.speedup import Comparison, Summary, compare, summarize
-from gnomon.experiments.report.tuning import Cell, Scale, Table, cells
+from gnomon.experiments.console.errors import UserError
+from gnomon.experiments.report.cells import Table, cells
+from gnomon.scaling.comparison.cell import Cell
+from gnomon.scaling.comparison.multiple import holm
+from gnomon.scaling.comparison.resampling import seed_weights
+from gnomon.scaling.comparison.scale import Scale
+from gnomon.scaling.comparison.speedup import Comparison, compare
+from gnomon.scaling.comparison.summary import Summary, summarize
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +60,7 @@ def analyze(
     """Tunes every optimizer at every scale and compares it with the baseline.
 
     Args:
-      table: Columns as `gnomon.experiments.runs.table` gives them.
+      table: Columns as `gnomon.experiments.records.runs.table` gives them.
       baseline: The label to compare with; "" takes the first in the table.
       metric: The final metric to compare; smaller is better.
       interpolate: Read tuned losses between the points of the grids.

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 
-from gnomon.experiments.report.knob import Knob
-from gnomon.experiments.report.style import log_axis, log_ticks, short
+from gnomon.experiments.drawing.canvas import set_ticks
+from gnomon.experiments.drawing.ticks import log_ticks, short
+from gnomon.scaling.comparison.knob import Knob
 
 
 class Axis:
@@ -59,4 +60,4 @@ class Axis:
             if value not in self._inner:
                 ticks.append(self.place(value))
                 names.append("∞" if value == math.inf else short(value))
-        log_axis(axes.xaxis, ticks, names)
+        set_ticks(axes.xaxis, ticks, names)

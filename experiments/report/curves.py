@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gnomon.experiments.report.tuning import Cell, Scale
-from gnomon.experiments.runs import Run
+from gnomon.experiments.records.runs import Run
+from gnomon.scaling.comparison.cell import Cell
+from gnomon.scaling.comparison.scale import Scale
 
 ENOUGH = 4  # evaluations that make a curve
 

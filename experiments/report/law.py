@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gnomon.experiments.report.analysis import Analysis
-from gnomon.experiments.report.family import related
-from gnomon.experiments.report.tuning import Table
+from gnomon.experiments.report.cells import Table
 from gnomon.scaling.checklist import Item, checklist
 from gnomon.scaling.chinchilla import fit_chinchilla
+from gnomon.scaling.comparison.scale import related
 from gnomon.scaling.compute import fit_compute
 from gnomon.scaling.fit import Fit
 from gnomon.scaling.holdout import Holdout, holdout

@@ -3,16 +3,17 @@
 import math
 from typing import Any
 
+from gnomon.experiments.records.provenance import Provenance
 from gnomon.experiments.report import verdict
 from gnomon.experiments.report.analysis import Analysis
-from gnomon.experiments.report.knob import LEARNING_RATE
 from gnomon.experiments.report.law import Law, NoLaw
 from gnomon.experiments.report.profiles import Profiles
-from gnomon.experiments.report.provenance import Provenance
-from gnomon.experiments.report.resampling import NO_INTERVAL
-from gnomon.experiments.report.speedup import Comparison, Summary, beyond
 from gnomon.experiments.report.text import verdict_lines
-from gnomon.experiments.report.tuning import Cell, Setting
+from gnomon.scaling.comparison.cell import Cell, Setting
+from gnomon.scaling.comparison.knob import LEARNING_RATE
+from gnomon.scaling.comparison.resampling import NO_INTERVAL
+from gnomon.scaling.comparison.speedup import Comparison, beyond
+from gnomon.scaling.comparison.summary import Summary
 
 
 def record(

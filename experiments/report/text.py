@@ -6,13 +6,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gnomon.experiments.report import verdict
+from gnomon.experiments.drawing.ticks import flops, short
+from gnomon.experiments.records.provenance import Provenance
+from gnomon.experiments.report import factors, verdict
 from gnomon.experiments.report.analysis import Analysis
 from gnomon.experiments.report.profiles import Profiles
-from gnomon.experiments.report.provenance import Provenance
-from gnomon.experiments.report.speedup import Comparison
-from gnomon.experiments.report.style import flops, short
-from gnomon.experiments.report.tuning import Cell, why
+from gnomon.scaling.comparison.cell import Cell, why
+from gnomon.scaling.comparison.speedup import Comparison
 
 Rows = list[list[str]]
 
@@ -81,9 +81,9 @@ def comparison_rows(analysis: Analysis) -> Rows:
                 rows.append(_comparison_row(one))
         if summary.scales[0] > 1:
             said = verdict.call(summary.known, summary.seeds, p=summary.p)
-            number, spread = verdict.overall(summary)
+            number, spread = factors.overall(summary)
             name = f"all ({summary.scales[0]} of {summary.scales[1]})"
-            curve = f"{summary.stretched} extrapolated{verdict.STAR}"
+            curve = f"{summary.stretched} extrapolated{factors.STAR}"
             curve = curve if summary.stretched else ""
             p = _p(summary.p)
             rows.append([summary.label, name, number, spread, "", curve, p, said])
@@ -114,8 +114,7 @@ def _comparison_row(one: Comparison) -> list[str]:
     return [
         one.label,
         one.scale.name,
-        verdict.times(one.log_speedup, one.limits, one.reach),
-        verdict.bracket(one.log_interval, one.limits, one.reach),
+        *factors.at_scale(one),
         gap,
         one.curve + _beyond(one),
         _p(one.p),
@@ -125,8 +124,8 @@ def _comparison_row(one: Comparison) -> list[str]:
 
 def _beyond(one: Comparison) -> str:
     if one.extrapolated:
-        return f", extrapolated{verdict.STAR}"
-    return f", an end extrapolated{verdict.STAR}" if one.interval_extrapolated else ""
+        return f", extrapolated{factors.STAR}"
+    return f", an end extrapolated{factors.STAR}" if one.interval_extrapolated else ""
 
 
 def profile_rows(found: Profiles) -> Rows:

@@ -1,60 +1,14 @@
 """Adam's step on one leaf, by whichever implementation is asked for."""
 
-import importlib
-from collections.abc import Sequence
-
 import jax
 from jax.sharding import NamedSharding
 
-from gnomon.kernels._choice import Choice, Implementation, choose_leaf
-from gnomon.kernels.adam import reference
-from gnomon.kernels.adam.reference import Moved
+from gnomon.kernels.adam.program import Moved, program, scalars
+from gnomon.kernels.engine.choice import Implementation, LeafOp
+from gnomon.parameters.trees import compute_dtype
 
-
-def explain(
-    dtype: jax.typing.DTypeLike = "float32",
-    *,
-    moment_dtype: jax.typing.DTypeLike = "float32",
-    gradient_dtype: jax.typing.DTypeLike | None = None,
-    shape: Sequence[int] | None = None,
-    sharding: NamedSharding | None = None,
-    implementation: Implementation | None = None,
-    platform: str | None = None,
-    fall_back: bool = False,
-) -> Choice:
-    """Which implementation :func:`step` takes, and why.
-
-    Args:
-      dtype: dtype of the parameter.
-      moment_dtype: dtype of the first moment.
-      gradient_dtype: dtype of the gradient, default the parameter's.
-      shape: of the parameter; without it the answer is that for most shapes.
-      sharding: how it lies on a mesh.
-      implementation: as in :func:`step`.
-      platform: ``"cpu"``, ``"gpu"`` or ``"tpu"``; default JAX's default backend.
-      fall_back: as in :func:`step`.
-
-    Returns:
-      The choice and its reason.
-
-    Raises:
-      ValueError: as in :func:`step`.
-
-    Example:
-      >>> explain(platform="tpu").implementation
-      'xla'
-      >>> explain(implementation="tpu")
-      Choice(implementation='tpu', reason='asked for')
-    """
-    return choose_leaf(
-        "adam",
-        (dtype, gradient_dtype or dtype, moment_dtype),
-        shape=shape,
-        sharding=sharding,
-        implementation=implementation,
-        platform=platform,
-        fall_back=fall_back,
-    )
+OPERATION = LeafOp("adam", {"gradient_dtype": None, "moment_dtype": "float32"})
+explain = OPERATION.explain
 
 
 def step(
@@ -118,16 +72,14 @@ def step(
       >>> step(one, one, 0 * one, 0 * one, learning_rate=0.1, count=1).w
       Array([0.9, 0.9], dtype=float32)
     """
-    chosen = choose_leaf(
-        "adam",
-        (w.dtype, g.dtype, m.dtype, v.dtype),
-        shape=w.shape,
+    run = OPERATION.runner(
+        *(w, g, m, v),
         sharding=sharding,
         implementation=implementation,
         fall_back=fall_back,
     )
-    s = reference.scalars(
-        reference.compute_dtype(w.dtype),
+    s = scalars(
+        compute_dtype(w.dtype),
         learning_rate=learning_rate,
         b1=b1,
         b2=b2,
@@ -135,8 +87,7 @@ def step(
         weight_decay=weight_decay,
         count=count,
     )
-    if chosen.implementation == "xla":
-        return reference.step(w, g, m, v, s, nesterov=nesterov, key=key)
-    # Pallas takes as long to import as JAX itself; only those who use it pay.
-    kernel = importlib.import_module(f"gnomon.kernels.adam.{chosen.implementation}")
-    return kernel.step(w, g, m, v, s, nesterov=nesterov, key=key, sharding=sharding)
+    arrays = {"w": w, "g": g, "m": m, "v": v}
+    how = dict(reduce=(), key=key, sharding=sharding)
+    moved = run.step(program(nesterov=nesterov), arrays, {}, s, **how)
+    return Moved(**moved)

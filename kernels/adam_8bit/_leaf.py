@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
-from gnomon.kernels._rounding import seeds_from
-from gnomon.kernels._shards import entries, mesh_axes
-from gnomon.kernels.adam.reference import Scalars
+from gnomon.kernels.adam.program import Scalars
 from gnomon.kernels.adam_8bit.reference import Moved
 from gnomon.kernels.companding import Coded, folded, seeds
+from gnomon.kernels.engine.rounding import seeds_from
+from gnomon.kernels.engine.shards import entries, mesh_axes
 
 
 def cuts(

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gnomon.kernels._blocks_tpu import VMEM_BYTES, padded
 from gnomon.kernels.companding import folded
+from gnomon.kernels.engine.tpu.blocks import VMEM_BYTES, padded
 
 ROWS = 128  # whose scales fill one register
 BLOCKS = 8  # of a row, in one grid step; the rows of the smallest tile of scales

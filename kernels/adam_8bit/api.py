@@ -8,7 +8,12 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
-from gnomon.kernels._choice import (
+from gnomon.kernels.adam.program import scalars
+from gnomon.kernels.adam_8bit import _leaf, reference
+from gnomon.kernels.adam_8bit._tiles import too_wide
+from gnomon.kernels.adam_8bit.reference import Moved
+from gnomon.kernels.companding import BLOCK, Coded, folded
+from gnomon.kernels.engine.choice import (
     Choice,
     Implementation,
     choose,
@@ -16,11 +21,6 @@ from gnomon.kernels._choice import (
     local_shape,
     too_large,
 )
-from gnomon.kernels.adam.reference import scalars
-from gnomon.kernels.adam_8bit import _leaf, reference
-from gnomon.kernels.adam_8bit._tiles import too_wide
-from gnomon.kernels.adam_8bit.reference import Moved
-from gnomon.kernels.companding import BLOCK, Coded, folded
 
 # As much of four arrays as the registers of a GPU's warp hold.
 LONGEST = 512

@@ -17,14 +17,14 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
-from gnomon.kernels._rounding import random_bits, stochastic_round
-from gnomon.kernels._rows_gpu import BLOCKS
-from gnomon.kernels.adam.reference import Scalars, direction
+from gnomon.kernels.adam.program import Scalars, program
 from gnomon.kernels.adam_8bit import _leaf
 from gnomon.kernels.adam_8bit._pieces import WARPS, pieces_of
 from gnomon.kernels.adam_8bit._pull import fold_pull
 from gnomon.kernels.adam_8bit.reference import Moved
 from gnomon.kernels.companding import Coded, compress, expand, folded, noise
+from gnomon.kernels.engine.gpu.rows import BLOCKS
+from gnomon.kernels.engine.rounding import random_bits, stochastic_round
 
 # Of a program in a large leaf: more programs than a chip has room for, so that one
 # starts where another ends and none is left with most of the work.
@@ -73,6 +73,7 @@ def update(
         # four move together.
         pulls = None if pulls is None else pulls.split(blocks, block)
         rows, columns, blocks = rows * blocks, block, 1
+    step = program(nesterov=nesterov, pulled=pulls is not None)
     whole, rest = divmod(columns, block)
     groups, left = divmod(rows, WARPS)
     items = max(groups * max(whole, 1), left * whole, left)
@@ -82,7 +83,7 @@ def update(
         *pull_ref, w_ref, m_ref, sm_ref, v_ref, sv_ref = refs
         s = Scalars(*(scalars_ref[i] for i in range(len(Scalars._fields))))
         seeds = [seed_ref[i].astype(jnp.uint32) for i in range(seed.size)]
-        program = lax.axis_index("program")
+        number = lax.axis_index("program")
 
         def move(row, height, k, width):
             """Moves block `k` of each of so many rows."""
@@ -99,18 +100,19 @@ def update(
 
             def advance(piece):
                 at, layout = where(piece), piece.layout
-                wide, grad, first, second = (
+                w, g, m, v = (
                     _load(ref.at[at], layout) for ref in (w_ref, g_ref, m_ref, v_ref)
                 )
-                wide, grad = wide.astype(jnp.float32), grad.astype(jnp.float32)
-                first = expand(first) * along(old_m, piece)
-                second = expand(second) * along(old_v, piece)
-                p, first, second = direction(grad, first, second, s, nesterov)
-                decay = s.weight_decay
+                blocks = {"w": w.astype(jnp.float32), "g": g.astype(jnp.float32)}
+                blocks["m"] = expand(m) * along(old_m, piece)
+                blocks["v"] = expand(v) * along(old_v, piece)
                 if pulls is not None:
                     shape = height, piece.size
-                    decay = pulls.load(_load, pull_ref[0], row, at[1], shape, layout)
-                return wide - s.learning_rate * (p + decay * wide), first, second
+                    blocks["decay"] = pulls.load(
+                        *(_load, pull_ref[0], row, at[1], shape, layout)
+                    )
+                moved = step.update(blocks, (), s)
+                return moved["w"], moved["m"], moved["v"]
 
             def words(piece, first, second):
                 shape = height, piece.size
@@ -148,12 +150,12 @@ def update(
         def sweep(count: int, call: Callable[[Any], None]) -> None:
             """Shares so many calls out among programs."""
 
-            def step(i, carry):
-                call(program + i * programs)
+            def share(i, carry):
+                call(number + i * programs)
                 return carry
 
             if count:
-                lax.fori_loop(0, (count - program + programs - 1) // programs, step, 0)
+                lax.fori_loop(0, (count - number + programs - 1) // programs, share, 0)
 
         def full_block(first, height, i):
             move(first + i // whole * height, height, lax.rem(i, whole), block)

@@ -5,8 +5,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gnomon.kernels.adam.reference import Scalars, direction, store
+from gnomon.kernels.adam.program import Scalars, program
 from gnomon.kernels.companding import BLOCK, Coded, decode, dither, encode, noise
+from gnomon.kernels.engine import whole
+from gnomon.kernels.engine.rounding import store
 
 
 class Moved(NamedTuple):
@@ -50,18 +52,18 @@ def step(
     Returns:
       The leaf after the step.
     """
-    wide, grad = w.astype(jnp.float32), g.astype(jnp.float32)
-    first, second = decode(m, block=block), decode(v, block=block)
-    p, first, second = direction(grad, first, second, s, nesterov)
-    moved = wide - s.learning_rate * (
-        p + (s.weight_decay if pull is None else pull) * wide
+    moved = whole.advance(
+        program(nesterov=nesterov, pulled=pull is not None),
+        {"w": w, "g": g, "m": decode(m, block=block), "v": decode(v, block=block)},
+        {} if pull is None else {"decay": pull},
+        *(s, (), jnp.float32),
     )
     low: Any = 0.5
     high: Any = 0.5
     if stochastic:
         low, high = noise(dither(count, w.shape))
     return Moved(
-        store(moved, w.dtype, key),
-        encode(first, "int8", low, block=block),
-        encode(second, "uint8", high, block=block),
+        store(moved["w"], w.dtype, key),
+        encode(moved["m"], "int8", low, block=block),
+        encode(moved["v"], "uint8", high, block=block),
     )

@@ -15,14 +15,14 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from gnomon.kernels._rounding import random_bits, stochastic_round
-from gnomon.kernels.adam.reference import Scalars, direction
+from gnomon.kernels.adam.program import Scalars, program
 from gnomon.kernels.adam_8bit import _leaf, _tiles
 from gnomon.kernels.adam_8bit.reference import Moved
 from gnomon.kernels.companding import Coded, compress, expand, folded, noise, share
+from gnomon.kernels.engine.rounding import random_bits, stochastic_round
 
 
-def _body(scalars_ref, seed_ref, *refs, nesterov, stochastic, block, columns, has_pull):
+def _body(scalars_ref, seed_ref, *refs, nesterov, stochastic, block, columns):
     *inputs, w_out, m_out, sm_out, v_out, sv_out = refs
     w_ref, g_ref, m_ref, sm_ref, v_ref, sv_ref, *pull_ref = inputs
     s = Scalars(*(scalars_ref[0, i] for i in range(len(Scalars._fields))))
@@ -47,14 +47,13 @@ def _body(scalars_ref, seed_ref, *refs, nesterov, stochastic, block, columns, ha
         part = pl.ds(start if isinstance(k, int) else pl.multiple_of(start, 128), size)
         shape = (rows, size)
         w, g = (ref[:, part].astype(jnp.float32) for ref in (w_ref, g_ref))
-        m = expand(m_ref[:, part]) * beside(sm_ref[line, :])
-        v = expand(v_ref[:, part]) * beside(sv_ref[line, :])
-        p, m, v = direction(g, m, v, s, nesterov)
-        pull = s.weight_decay
-        if has_pull:
-            (ref,) = pull_ref
-            pull = ref[...] if ref.shape[1] == 1 else ref[:, part]
-        w = w - s.learning_rate * (p + pull * w)
+        blocks = {"w": w, "g": g}
+        blocks["m"] = expand(m_ref[:, part]) * beside(sm_ref[line, :])
+        blocks["v"] = expand(v_ref[:, part]) * beside(sv_ref[line, :])
+        for ref in pull_ref:
+            blocks["decay"] = ref[...] if ref.shape[1] == 1 else ref[:, part]
+        moved = program(nesterov=nesterov, pulled=bool(pull_ref)).update(blocks, (), s)
+        w, m, v = moved["w"], moved["m"], moved["v"]
 
         across = jax.lax.broadcasted_iota(jnp.int32, shape, 1) + (left + start)
         # What lies past the edge is anything, and must not be the largest.
@@ -127,7 +126,6 @@ def _update(w, g, m, v, s, seed, pull, *, nesterov, stochastic, block):
             stochastic=stochastic,
             block=block,
             columns=columns,
-            has_pull=pull is not None,
         ),
         out_shape=[
             jax.ShapeDtypeStruct(arrays[i].shape, arrays[i].dtype)

@@ -1,61 +1,21 @@
 """AdamP's step on one leaf, by whichever implementation is asked for."""
 
 import functools
-import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
-from gnomon.kernels._choice import Choice, Implementation, choose_leaf
 from gnomon.kernels.adam import api as adam
-from gnomon.kernels.adam.reference import Moved, compute_dtype, scalars
-from gnomon.kernels.adamp import reference
+from gnomon.kernels.adam.program import Moved, program, scalars
+from gnomon.kernels.adamp.program import Units, pull
+from gnomon.kernels.engine.choice import Implementation, LeafOp
+from gnomon.kernels.engine.program import positive_axes
+from gnomon.parameters.trees import compute_dtype
 
-
-def explain(
-    dtype: jax.typing.DTypeLike = "float32",
-    *,
-    moment_dtype: jax.typing.DTypeLike = "float32",
-    gradient_dtype: jax.typing.DTypeLike | None = None,
-    shape: Sequence[int] | None = None,
-    sharding: NamedSharding | None = None,
-    implementation: Implementation | None = None,
-    platform: str | None = None,
-    fall_back: bool = False,
-) -> Choice:
-    """Which implementation :func:`step` takes, and why.
-
-    Args:
-      dtype: dtype of the parameter.
-      moment_dtype: dtype of the first moment.
-      gradient_dtype: dtype of the gradient, default the parameter's.
-      shape: of the parameter; without it the answer is that for most shapes.
-      sharding: how it lies on a mesh.
-      implementation: as in :func:`step`.
-      platform: ``"cpu"``, ``"gpu"`` or ``"tpu"``; default JAX's default backend.
-      fall_back: as in :func:`step`.
-
-    Returns:
-      The choice and its reason.
-
-    Raises:
-      ValueError: as in :func:`step`.
-
-    Example:
-      >>> explain(platform="cpu")
-      Choice(implementation='xla', reason='adamp has no kernel for cpu')
-    """
-    return choose_leaf(
-        "adamp",
-        (dtype, gradient_dtype or dtype, moment_dtype),
-        shape=shape,
-        sharding=sharding,
-        implementation=implementation,
-        platform=platform,
-        fall_back=fall_back,
-    )
+OPERATION = LeafOp("adamp", {"gradient_dtype": None, "moment_dtype": "float32"})
+explain = OPERATION.explain
 
 
 def step(
@@ -141,15 +101,13 @@ def step(
       4.85
       5.00
     """
-    chosen = choose_leaf(
-        "adamp",
-        (w.dtype, g.dtype, m.dtype, v.dtype),
-        shape=w.shape,
+    run = OPERATION.runner(
+        *(w, g, m, v),
         sharding=sharding,
         implementation=implementation,
         fall_back=fall_back,
     )
-    units = reference.Units(*(_positive(axes, w.ndim) for axes in (reduce, stack)))
+    units = Units(*(positive_axes(axes, w.ndim) for axes in (reduce, stack)))
     if not units.reduce:
         return adam.step(
             w,
@@ -165,7 +123,8 @@ def step(
             nesterov=nesterov,
             key=key,
             sharding=sharding,
-            implementation=chosen.implementation,
+            implementation=implementation,
+            fall_back=fall_back,
         )
     dtype = compute_dtype(w.dtype)
     s = scalars(
@@ -177,25 +136,17 @@ def step(
         weight_decay=weight_decay,
         count=count,
     )
-    if chosen.implementation == "xla":
-        run: Callable[..., Moved] = reference.step
-    else:
-        # Pallas takes as long to import as JAX itself; only those who use it pay.
-        kernel = f"gnomon.kernels.adamp.{chosen.implementation}"
-        run = functools.partial(importlib.import_module(kernel).step, sharding=sharding)
-    return run(
-        w,
-        g,
-        m,
-        v,
-        s,
-        units,
+    arrays = {"w": w, "g": g, "m": m, "v": v}
+    how = dict(reduce=units.reduce, stack=units.stack, sharding=sharding)
+    update = functools.partial(program, nesterov=nesterov, pulled=True)
+    whole = run.holds(update(projects=True), arrays, **how)
+    per_unit = pull(
+        lambda sweeps: run.sums(sweeps, arrays, {}, s, **how),
+        *(w.shape, s, units),
         delta=jnp.asarray(delta).astype(dtype),
         wd_ratio=jnp.asarray(wd_ratio).astype(dtype),
         nesterov=nesterov,
-        key=key,
+        whole=whole,
     )
-
-
-def _positive(axes: Sequence[int], ndim: int) -> tuple[int, ...]:
-    return tuple(sorted(axis % ndim for axis in axes))
+    last = update(projects=whole)
+    return Moved(**run.step(last, arrays, per_unit, s, **how, key=key))

@@ -6,12 +6,13 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
-from gnomon.kernels._choice import Implementation
-from gnomon.kernels.adam.reference import direction, scalars
+from gnomon.kernels.adam.program import scalars
 from gnomon.kernels.adam_8bit import api as adam_8bit
 from gnomon.kernels.adam_8bit.reference import Moved
-from gnomon.kernels.adamp.reference import Units, radial, unit_sum, views
+from gnomon.kernels.adamp.program import Units, pull
 from gnomon.kernels.companding import BLOCK, Coded, decode
+from gnomon.kernels.engine.choice import Implementation
+from gnomon.kernels.engine.program import positive_axes, totals_of
 
 
 def step(
@@ -79,8 +80,8 @@ def step(
     Raises:
       ValueError: if ``implementation`` names a kernel that does not support the call.
     """
-    units = Units(*(tuple(sorted(a % w.ndim for a in x)) for x in (reduce, stack)))
-    pull = None
+    units = Units(*(positive_axes(axes, w.ndim) for axes in (reduce, stack)))
+    decay = None
     if units.reduce and w.size:
         s = scalars(
             jnp.float32,
@@ -91,25 +92,20 @@ def step(
             weight_decay=weight_decay,
             count=count,
         )
-        wide, grad = w.astype(jnp.float32), g.astype(jnp.float32)
-        limit, ratio = (jnp.asarray(x).astype(jnp.float32) for x in (delta, wd_ratio))
-        found = views(grad, wide, units, limit, s.eps)
+        arrays = {"w": w, "g": g, "m": m, "v": v}
 
-        def inner_products():
-            first, second = decode(m, block=block), decode(v, block=block)
-            p, _, _ = direction(grad, first, second, s, nesterov)
-            return unit_sum(p, wide, units)
+        def read(x, dtype):
+            return decode(x, block=block) if isinstance(x, Coded) else x.astype(dtype)
 
-        inner = jax.lax.cond(
-            jnp.any(found.by_unit | found.by_layer),
-            inner_products,
-            lambda: jnp.zeros_like(found.unit_inverse),
-        )
-        total = jnp.sum(inner, axis=units.layer(w.ndim), keepdims=True)
-        ratio = jnp.where(found.by_unit | found.by_layer, ratio, 1)
-        pull = s.weight_decay * ratio
-        pull = pull - radial(found.by_layer, total, found.layer_inverse)
-        pull = pull - radial(found.by_unit, inner, found.unit_inverse)
+        decay = pull(
+            lambda sweeps: totals_of(
+                *(sweeps, arrays, {}, s, units.reduce, jnp.float32), read=read
+            ),
+            *(w.shape, s, units),
+            delta=jnp.asarray(delta).astype(jnp.float32),
+            wd_ratio=jnp.asarray(wd_ratio).astype(jnp.float32),
+            nesterov=nesterov,
+        )["decay"]
     return adam_8bit.step(
         w,
         g,
@@ -121,7 +117,7 @@ def step(
         b2=b2,
         eps=eps,
         weight_decay=weight_decay,
-        pull=pull,
+        pull=decay,
         nesterov=nesterov,
         stochastic=stochastic,
         block=block,

@@ -1,61 +1,25 @@
 """FAdam's step on one leaf, by whichever implementation is asked for."""
 
-import functools
-import importlib
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 
 import jax
 from jax.sharding import NamedSharding
 
-from gnomon.kernels._choice import Choice, Implementation, choose_leaf
-from gnomon.kernels._sweeps import positive_axes
-from gnomon.kernels.adam.reference import compute_dtype
-from gnomon.kernels.fadam import reference
-from gnomon.kernels.fadam.reference import ClipRule, EpsRule, Moved, Options
+from gnomon.kernels.engine.choice import Implementation, LeafOp
+from gnomon.kernels.engine.program import positive_axes
+from gnomon.kernels.fadam.program import (
+    ClipRule,
+    EpsRule,
+    Moved,
+    Options,
+    program,
+    scalars,
+)
+from gnomon.parameters.trees import compute_dtype
 
-
-def explain(
-    dtype: jax.typing.DTypeLike = "float32",
-    *,
-    moment_dtype: jax.typing.DTypeLike = "float32",
-    gradient_dtype: jax.typing.DTypeLike | None = None,
-    shape: Sequence[int] | None = None,
-    sharding: NamedSharding | None = None,
-    implementation: Implementation | None = None,
-    platform: str | None = None,
-    fall_back: bool = False,
-) -> Choice:
-    """Which implementation :func:`step` takes, and why.
-
-    Args:
-      dtype: dtype of the parameter.
-      moment_dtype: dtype of the momentum.
-      gradient_dtype: dtype of the gradient, default the parameter's.
-      shape: of the parameter; without it the answer is that for most shapes.
-      sharding: how it lies on a mesh.
-      implementation: as in :func:`step`.
-      platform: ``"cpu"``, ``"gpu"`` or ``"tpu"``; default JAX's default backend.
-      fall_back: as in :func:`step`.
-
-    Returns:
-      The choice and its reason.
-
-    Raises:
-      ValueError: as in :func:`step`.
-
-    Example:
-      >>> explain(platform="cpu")
-      Choice(implementation='xla', reason='fadam has no kernel for cpu')
-    """
-    return choose_leaf(
-        "fadam",
-        (dtype, gradient_dtype or dtype, moment_dtype),
-        shape=shape,
-        sharding=sharding,
-        implementation=implementation,
-        platform=platform,
-        fall_back=fall_back,
-    )
+OPERATION = LeafOp("fadam", {"gradient_dtype": None, "moment_dtype": "float32"})
+explain = OPERATION.explain
 
 
 def step(
@@ -136,16 +100,14 @@ def step(
       >>> print(moved.w, moved.root)
       [0.9875 0.9875] [4. 4.]
     """
-    chosen = choose_leaf(
-        "fadam",
-        (w.dtype, g.dtype, m.dtype, root.dtype),
-        shape=w.shape,
+    run = OPERATION.runner(
+        *(w, g, m, root),
         sharding=sharding,
         implementation=implementation,
         fall_back=fall_back,
     )
     layers = positive_axes(stack, w.ndim)
-    s = reference.scalars(
+    s = scalars(
         compute_dtype(w.dtype),
         learning_rate=learning_rate,
         b1=b1,
@@ -156,13 +118,19 @@ def step(
         p=p,
         count=count,
     )
-    run: Callable[..., Moved] = reference.step
-    if chosen.implementation != "xla":
-        # Pallas takes as long to import as JAX itself; only those who use it pay.
-        kernel = importlib.import_module(
-            f"gnomon.kernels.fadam.{chosen.implementation}"
-        )
-        run = functools.partial(kernel.step, sharding=sharding)
-    options = Options(eps_rule, eps_to_2p, clip_rule, decays)
     axes = tuple(axis for axis in range(w.ndim) if axis not in layers)
-    return run(w, g, m, root, s, options, axes, key=key)
+    moved = run.step(
+        program(
+            Options(eps_rule, eps_to_2p, clip_rule, decays),
+            math.prod(w.shape[axis] for axis in axes),
+            run.power,
+        ),
+        {"w": w, "g": g, "m": m, "root": root},
+        {},
+        s,
+        reduce=axes,
+        stack=layers,
+        key=key,
+        sharding=sharding,
+    )
+    return Moved(**moved)

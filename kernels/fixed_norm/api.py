@@ -1,60 +1,18 @@
 """A step of fixed norm on one leaf, by whichever implementation is asked for."""
 
-import functools
-import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
-from gnomon.kernels._choice import Choice, Implementation, choose_leaf
-from gnomon.kernels._sweeps import positive_axes
-from gnomon.kernels.adam.reference import compute_dtype
-from gnomon.kernels.fixed_norm import reference
-from gnomon.kernels.fixed_norm.reference import Options, Scalars
+from gnomon.kernels.engine.choice import Implementation, LeafOp
+from gnomon.kernels.engine.program import positive_axes
+from gnomon.kernels.fixed_norm.program import Options, Scalars, program
+from gnomon.parameters.trees import compute_dtype
 
-
-def explain(
-    dtype: jax.typing.DTypeLike = "float32",
-    *,
-    update_dtype: jax.typing.DTypeLike = "float32",
-    shape: Sequence[int] | None = None,
-    sharding: NamedSharding | None = None,
-    implementation: Implementation | None = None,
-    platform: str | None = None,
-    fall_back: bool = False,
-) -> Choice:
-    """Which implementation :func:`step` takes, and why.
-
-    Args:
-      dtype: dtype of the parameter.
-      update_dtype: dtype of the update.
-      shape: of the parameter; without it the answer is that for most shapes.
-      sharding: how it lies on a mesh.
-      implementation: as in :func:`step`.
-      platform: ``"cpu"``, ``"gpu"`` or ``"tpu"``; default JAX's default backend.
-      fall_back: as in :func:`step`.
-
-    Returns:
-      The choice and its reason.
-
-    Raises:
-      ValueError: as in :func:`step`.
-
-    Example:
-      >>> explain(platform="cpu")
-      Choice(implementation='xla', reason='fixed_norm has no kernel for cpu')
-    """
-    return choose_leaf(
-        "fixed_norm",
-        (dtype, update_dtype),
-        shape=shape,
-        sharding=sharding,
-        implementation=implementation,
-        platform=platform,
-        fall_back=fall_back,
-    )
+OPERATION = LeafOp("fixed_norm", {"update_dtype": "float32"})
+explain = OPERATION.explain
 
 
 def step(
@@ -123,10 +81,8 @@ def step(
       >>> print(step(w, u, jnp.array([5.0]), angle=0.1, tangent=True).round(2))
       [3.34 3.72]
     """
-    chosen = choose_leaf(
-        "fixed_norm",
-        (w.dtype, u.dtype),
-        shape=w.shape,
+    run = OPERATION.runner(
+        *(w, u),
         sharding=sharding,
         implementation=implementation,
         fall_back=fall_back,
@@ -143,12 +99,14 @@ def step(
         )
     dtype = compute_dtype(w.dtype)
     numbers = (rate, 0.0 if angle is None else angle)
-    s = Scalars(*(jnp.asarray(x).astype(dtype) for x in numbers))
-    run: Callable[..., jax.Array] = reference.step
-    if chosen.implementation != "xla":
-        # Pallas takes as long to import as JAX itself; only those who use it pay.
-        kernel = importlib.import_module(
-            f"gnomon.kernels.fixed_norm.{chosen.implementation}"
-        )
-        run = functools.partial(kernel.step, stack=layers, sharding=sharding)
-    return run(w, u, norm, s, Options(angle is not None, tangent), axes, key=key)
+    moved = run.step(
+        program(Options(angle is not None, tangent)),
+        {"w": w, "u": u},
+        {"norm": norm},
+        Scalars(*(jnp.asarray(x).astype(dtype) for x in numbers)),
+        reduce=axes,
+        stack=layers,
+        key=key,
+        sharding=sharding,
+    )
+    return moved["w"]

@@ -2,7 +2,7 @@
 
 from jax import Array
 
-from gnomon.kernels._rows import Mean, inverse_root
+from gnomon.kernels.engine.rows import Mean, inverse_root
 
 
 def forward(

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from gnomon.kernels import _choice
-from gnomon.kernels._fused import fused
-from gnomon.kernels._rows import check_vector, rows_refusal
+from gnomon.kernels.engine.choice import Choice, Implementation, choose
+from gnomon.kernels.engine.fused import fused
+from gnomon.kernels.engine.rows import check_vector, rows_refusal
 from gnomon.kernels.layer_norm import reference
 
 
@@ -19,7 +19,7 @@ def layer_norm(
     bias: Array,
     *,
     eps: jax.typing.ArrayLike = 1e-6,
-    implementation: _choice.Implementation | None = None,
+    implementation: Implementation | None = None,
     fall_back: bool = False,
 ) -> Array:
     r"""Normalization of mean and variance over the last axis.
@@ -72,10 +72,10 @@ def layer_norm(
 
 def explain(
     x: Array | jax.ShapeDtypeStruct,
-    implementation: _choice.Implementation | None = None,
+    implementation: Implementation | None = None,
     *,
     fall_back: bool = False,
-) -> _choice.Choice:
+) -> Choice:
     """What `layer_norm` runs for such an `x`, and why.
 
     Example:
@@ -84,7 +84,7 @@ def explain(
       Choice(implementation='tpu', reason='asked for')
     """
     refusal = functools.partial(rows_refusal, x=x)
-    return _choice.choose(
+    return choose(
         "layer_norm",
         implementation,
         refusal,

@@ -4,7 +4,7 @@ from typing import Any
 
 from jax import Array
 
-from gnomon.kernels._rows_gpu import map_rows
+from gnomon.kernels.engine.gpu.rows import map_rows
 from gnomon.kernels.layer_norm import _row
 
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from gnomon.kernels._rows import along_last, mean_last, normalized, wide
+from gnomon.kernels.engine.rows import along_last, mean_last, normalized, wide
 
 
 def layer_norm(

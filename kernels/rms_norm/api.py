@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from gnomon.kernels import _choice
-from gnomon.kernels._fused import fused
-from gnomon.kernels._rows import check_vector, rows_refusal
+from gnomon.kernels.engine.choice import Choice, Implementation, choose
+from gnomon.kernels.engine.fused import fused
+from gnomon.kernels.engine.rows import check_vector, rows_refusal
 from gnomon.kernels.rms_norm import reference
 
 
@@ -18,7 +18,7 @@ def rms_norm(
     scale: Array,
     *,
     eps: jax.typing.ArrayLike = 1e-6,
-    implementation: _choice.Implementation | None = None,
+    implementation: Implementation | None = None,
     fall_back: bool = False,
 ) -> Array:
     r"""Root-mean-square normalization over the last axis.
@@ -66,10 +66,10 @@ def rms_norm(
 
 def explain(
     x: Array | jax.ShapeDtypeStruct,
-    implementation: _choice.Implementation | None = None,
+    implementation: Implementation | None = None,
     *,
     fall_back: bool = False,
-) -> _choice.Choice:
+) -> Choice:
     """What `rms_norm` runs for such an `x`, and why.
 
     Example:
@@ -78,7 +78,7 @@ def explain(
       Choice(implementation='tpu', reason='asked for')
     """
     refusal = functools.partial(rows_refusal, x=x)
-    return _choice.choose(
+    return choose(
         "rms_norm",
         implementation,
         refusal,

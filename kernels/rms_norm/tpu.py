@@ -4,7 +4,7 @@ from typing import Any
 
 from jax import Array
 
-from gnomon.kernels._rows_tpu import map_rows
+from gnomon.kernels.engine.tpu.rows import map_rows
 from gnomon.kernels.rms_norm import _row
 
 

@@ -1,60 +1,19 @@
 """A step and the rescaling of wide layers, by whichever kernel is asked for."""
 
-import functools
-import importlib
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
-from gnomon.kernels._choice import Choice, Implementation, choose_leaf
-from gnomon.kernels._sweeps import positive_axes
-from gnomon.kernels.adam.reference import compute_dtype
-from gnomon.kernels.variance import reference
-from gnomon.kernels.variance.reference import Scalars
+from gnomon.kernels.engine.choice import Implementation, LeafOp
+from gnomon.kernels.engine.program import positive_axes
+from gnomon.kernels.variance.program import Scalars, program
+from gnomon.parameters.trees import compute_dtype
 
-
-def explain(
-    dtype: jax.typing.DTypeLike = "float32",
-    *,
-    update_dtype: jax.typing.DTypeLike = "float32",
-    shape: Sequence[int] | None = None,
-    sharding: NamedSharding | None = None,
-    implementation: Implementation | None = None,
-    platform: str | None = None,
-    fall_back: bool = False,
-) -> Choice:
-    """Which implementation :func:`step` takes, and why.
-
-    Args:
-      dtype: dtype of the parameter.
-      update_dtype: dtype of the update.
-      shape: of the parameter; without it the answer is that for most shapes.
-      sharding: how it lies on a mesh.
-      implementation: as in :func:`step`.
-      platform: ``"cpu"``, ``"gpu"`` or ``"tpu"``; default JAX's default backend.
-      fall_back: as in :func:`step`.
-
-    Returns:
-      The choice and its reason.
-
-    Raises:
-      ValueError: as in :func:`step`.
-
-    Example:
-      >>> explain(platform="cpu")
-      Choice(implementation='xla', reason='variance has no kernel for cpu')
-    """
-    return choose_leaf(
-        "variance",
-        (dtype, update_dtype),
-        shape=shape,
-        sharding=sharding,
-        implementation=implementation,
-        platform=platform,
-        fall_back=fall_back,
-    )
+OPERATION = LeafOp("variance", {"update_dtype": "float32"})
+explain = OPERATION.explain
 
 
 def step(
@@ -109,10 +68,8 @@ def step(
       >>> print(f"mean {moved.mean():.3f}, std {moved.std(ddof=1):.3f}")
       mean 3.000, std 0.500
     """
-    chosen = choose_leaf(
-        "variance",
-        (w.dtype, u.dtype),
-        shape=w.shape,
+    run = OPERATION.runner(
+        *(w, u),
         sharding=sharding,
         implementation=implementation,
         fall_back=fall_back,
@@ -124,12 +81,14 @@ def step(
         jnp.asarray(target).astype(dtype),
         tuple(1 if axis in axes else n for axis, n in enumerate(w.shape)),
     )
-    run: Callable[..., jax.Array] = reference.step
-    if chosen.implementation != "xla":
-        # Pallas takes as long to import as JAX itself; only those who use it pay.
-        kernel = importlib.import_module(
-            f"gnomon.kernels.variance.{chosen.implementation}"
-        )
-        run = functools.partial(kernel.step, sharding=sharding)
-    s = Scalars(jnp.asarray(ratio).astype(dtype))
-    return run(w, u, goal, s, axes, key=key)
+    moved = run.step(
+        program(math.prod(w.shape[axis] for axis in axes)),
+        {"w": w, "u": u},
+        {"target": goal},
+        Scalars(jnp.asarray(ratio).astype(dtype)),
+        reduce=axes,
+        stack=layers,
+        key=key,
+        sharding=sharding,
+    )
+    return moved["w"]

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import jax
 from jax import Array
 
-from gnomon.kernels._layout import Layout, layout, tpu_order
-from gnomon.kernels._rows import dtype_refusal, rows_refusal
+from gnomon.kernels.engine.layout import Layout, layout, tpu_order
+from gnomon.kernels.engine.rows import dtype_refusal, rows_refusal
 
 # On a TPU a strip of 128 columns is reduced in one piece.
 MAX_COLUMN = 2**13

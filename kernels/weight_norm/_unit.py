@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from jax import Array
 
-from gnomon.kernels._rows import inverse_root
+from gnomon.kernels.engine.rows import inverse_root
 
 Total = Callable[[Array], Array]
 

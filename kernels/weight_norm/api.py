@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from gnomon.kernels import _choice
-from gnomon.kernels._fused import fused
-from gnomon.kernels._layout import fold, unfold
+from gnomon.kernels.engine.choice import Choice, Implementation, choose
+from gnomon.kernels.engine.fused import fused
+from gnomon.kernels.engine.layout import fold, unfold
 from gnomon.kernels.weight_norm import reference
 from gnomon.kernels.weight_norm._geometry import folded, normalize_axes, refusal
 
@@ -20,7 +20,7 @@ def weight_norm(
     *,
     axis: int | tuple[int, ...],
     eps: jax.typing.ArrayLike = 1e-8,
-    implementation: _choice.Implementation | None = None,
+    implementation: Implementation | None = None,
     fall_back: bool = False,
 ) -> Array:
     r"""A weight of which the length and the direction of each unit are given apart.
@@ -87,10 +87,10 @@ def weight_norm(
 def explain(
     v: Array | jax.ShapeDtypeStruct,
     axis: int | tuple[int, ...],
-    implementation: _choice.Implementation | None = None,
+    implementation: Implementation | None = None,
     *,
     fall_back: bool = False,
-) -> _choice.Choice:
+) -> Choice:
     """What `weight_norm` runs for such a `v`, and why.
 
     Example:
@@ -100,7 +100,7 @@ def explain(
     """
     axes = normalize_axes(axis, v.ndim)
     check = functools.partial(refusal, v=v, axes=axes)
-    return _choice.choose(
+    return choose(
         "weight_norm",
         implementation,
         check,

@@ -13,8 +13,8 @@ from jax import Array, lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
-from gnomon.kernels._rows import inverse_root
-from gnomon.kernels._rows_gpu import BLOCKS, THREADS
+from gnomon.kernels.engine.gpu.rows import BLOCKS, THREADS
+from gnomon.kernels.engine.rows import inverse_root
 from gnomon.kernels.weight_norm import _unit
 from gnomon.kernels.weight_norm._geometry import STRIP, TILE_ROWS
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from gnomon.kernels._rows import normalized, wide
+from gnomon.kernels.engine.rows import normalized, wide
 
 
 def weight_norm(

@@ -10,8 +10,8 @@ from jax import Array
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from gnomon.kernels._blocks_tpu import cut, padded, turns_units
-from gnomon.kernels._layout import Layout
+from gnomon.kernels.engine.layout import Layout
+from gnomon.kernels.engine.tpu.blocks import cut, padded, turns_units
 from gnomon.kernels.weight_norm import _unit
 
 

@@ -3,37 +3,21 @@
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import optax
 
 from gnomon import kernels
 from gnomon.kernels.fadam import explain, step
-from gnomon.kernels.fadam.reference import (
+from gnomon.kernels.fadam.program import (
     ClipRule,
     EpsRule,
     Options,
     direction,
     scalars,
 )
-from gnomon.optimizers.mechanisms.composition import refuse_decay
-from gnomon.optimizers.mechanisms.descent import descend
-from gnomon.optimizers.mechanisms.fused import (
-    FusedTransformation,
-    kept,
-    leaf_keys,
-    leaf_shardings,
-    with_kernel,
-)
-from gnomon.optimizers.mechanisms.transform import transformation
-from gnomon.parameters.checks import (
-    ScalarOrSchedule,
-    at_step,
-    require_choice,
-    require_params,
-    require_within,
-)
-from gnomon.parameters.trees import broadcast_mask, compute_dtype, map_leaves
-from gnomon.parameters.units import resolve_axes
+from gnomon.optimizers.mechanisms.descent import descending
+from gnomon.optimizers.mechanisms.fused import FusedTransformation
+from gnomon.optimizers.mechanisms.leafwise import WIDE, Leafwise, leafwise
+from gnomon.parameters.checks import ScalarOrSchedule, require_choice
 
 
 class ScaleByFAdamState(NamedTuple):
@@ -61,7 +45,7 @@ def scale_by_fadam(
     clip_rule: ClipRule = "threshold",
     stacked: str | None = None,
     mu_dtype: jax.typing.DTypeLike | None = None,
-) -> optax.GradientTransformationExtraArgs:
+) -> Leafwise:
     """The direction of :func:`fadam`, ascent-signed and before the learning rate.
 
     Weight decay is part of it because it is preconditioned and clipped as the gradient
@@ -88,67 +72,29 @@ def scale_by_fadam(
       ValueError: if ``params`` is missing, a hyperparameter is not one number or out of
         range, a flag is unknown, or ``stacked`` matches no leaf.
     """
-    require_within("[0, 1]", b1=b1)  # at 1, without bias correction, decay alone
-    require_within("[0, 1)", b2=b2)
-    require_within("[0, inf)", eps=eps, weight_decay=weight_decay)
-    require_within("(0, inf]" if clip_rule == "threshold" else "(0, inf)", clip=clip)
-    require_within("[0, 1]", p=p)
     require_choice("eps_rule", eps_rule, EpsRule)
     require_choice("clip_rule", clip_rule, ClipRule)
 
-    def init_fn(params):
-        refuse_decay("fadam", weight_decay, weight_decay_mask, params)
-        resolve_axes(params, stacked=stacked)
+    def rule(h, g, w, mu, root):
+        s = scalars(g.dtype, learning_rate=0.0, count=h.t, **h.numbers)
+        options = Options(eps_rule, eps_to_2p, clip_rule, h.decays)
+        return direction(g, w, mu, root, s, options, h.axes.layer(w.ndim).reduce)
 
-        def zeros(dtype):
-            return jax.tree.map(
-                lambda w: jnp.zeros_like(w, dtype=dtype or compute_dtype(w.dtype)),
-                params,
-            )
-
-        return ScaleByFAdamState(jnp.zeros([], jnp.int32), zeros(mu_dtype), zeros(None))
-
-    def update_fn(updates, state, params=None, **extra_args):
-        del extra_args
-        require_params(params, "fadam")
-        count = optax.safe_increment(state.count)
-        decay = at_step("weight_decay", weight_decay, state.count)
-
-        def rule(grad, mu, root, param, axes, decays):
-            dtype = compute_dtype(param.dtype)
-            s = scalars(
-                dtype,
-                learning_rate=0.0,
-                b1=b1,
-                b2=b2,
-                eps=eps,
-                weight_decay=decay,
-                clip=clip,
-                p=p,
-                count=count,
-            )
-            d, m, root = direction(
-                grad.astype(dtype),
-                param.astype(dtype),
-                mu.astype(dtype),
-                root,
-                s,
-                Options(eps_rule, eps_to_2p, clip_rule, decays),
-                axes.layer(param.ndim).reduce,
-            )
-            return d.astype(param.dtype), m.astype(mu.dtype), root
-
-        updates, mu, root = map_leaves(
-            rule,
-            updates,
-            (state.mu, state.root),
-            params,
-            resolve_axes(params, stacked=stacked),
-            broadcast_mask(weight_decay_mask, params, stacked),
-        )
-        return updates, ScaleByFAdamState(count, mu, root)
-
-    return transformation("fadam", init_fn, update_fn)
+    return leafwise(
+        "fadam",
+        rule,
+        ScaleByFAdamState,
+        (WIDE if mu_dtype is None else mu_dtype, WIDE),
+        {
+            # At 1, without bias correction, decay alone.
+            "[0, 1]": dict(b1=b1, p=p),
+            "[0, 1)": dict(b2=b2),
+            "[0, inf)": dict(eps=eps, weight_decay=weight_decay),
+            "(0, inf]" if clip_rule == "threshold" else "(0, inf)": dict(clip=clip),
+        },
+        weight_decay_mask=weight_decay_mask,
+        stacked=stacked,
+    )
 
 
 def fadam(
@@ -231,15 +177,16 @@ def fadam(
       millionth:
 
       >>> import jax, jax.numpy as jnp, optax
-      >>> def minimize(units):
+      >>> @jax.jit
+      ... def minimize(units):
       ...     loss = lambda w: units * jnp.sum((w - jnp.array([1.0, -2.0])) ** 2)
       ...     optimizer = fadam(0.05, weight_decay=0.0)
-      ...     w = jnp.zeros(2)
-      ...     state = optimizer.init(w)
-      ...     for _ in range(200):
+      ...     def step(_, carry):
+      ...         w, state = carry
       ...         updates, state = optimizer.update(jax.grad(loss)(w), state, w)
-      ...         w = optax.apply_updates(w, updates)
-      ...     return w
+      ...         return optax.apply_updates(w, updates), state
+      ...     w = jnp.zeros(2)
+      ...     return jax.lax.fori_loop(0, 200, step, (w, optimizer.init(w)))[0]
       >>> print(minimize(0.1).round(2), minimize(1e-7).round(2))
       [ 1. -2.] [ 1. -2.]
 
@@ -255,80 +202,34 @@ def fadam(
       :math:`\hat\epsilon` unraised, ``eps_to_2p=False``, and divides by
       :math:`\max(1, \operatorname{RMS}(x)) / c`, ``clip_rule="scale"``.
     """
-    explain(implementation=implementation)  # refuses what cannot run
-    unfused = optax.chain(
-        scale_by_fadam(
-            b1,
-            b2,
-            eps,
-            weight_decay=weight_decay,
-            weight_decay_mask=weight_decay_mask,
-            clip=clip,
-            p=p,
+    scaling = scale_by_fadam(
+        b1,
+        b2,
+        eps,
+        weight_decay=weight_decay,
+        weight_decay_mask=weight_decay_mask,
+        clip=clip,
+        p=p,
+        eps_rule=eps_rule,
+        eps_to_2p=eps_to_2p,
+        clip_rule=clip_rule,
+        stacked=stacked,
+        mu_dtype=mu_dtype,
+    )
+
+    def kernel(h, g, w, mu, root, **how):
+        return step(
+            w,
+            g,
+            mu,
+            root,
+            decays=h.decays,
             eps_rule=eps_rule,
             eps_to_2p=eps_to_2p,
             clip_rule=clip_rule,
-            stacked=stacked,
-            mu_dtype=mu_dtype,
-        ),
-        descend(learning_rate),
-    )
-
-    def implementations(state, params):
-        def taken(param, mu):
-            return explain(
-                param.dtype,
-                moment_dtype=mu.dtype,
-                shape=param.shape,
-                implementation=implementation,
-                fall_back=True,
-            ).implementation
-
-        return jax.tree.map(taken, params, state[0].mu)
-
-    def apply_fn(grads, state, params, *, shardings, rounding_key, **extra_args):
-        del extra_args
-        scaling, descent = state
-        count = optax.safe_increment(scaling.count)
-        rate = at_step("learning_rate", learning_rate, descent.count)
-        decay = at_step("weight_decay", weight_decay, scaling.count)
-
-        def rule(grad, mu, root, param, axes, decays, sharding, key):
-            return step(
-                param,
-                grad,
-                mu,
-                root,
-                learning_rate=rate,
-                count=count,
-                b1=b1,
-                b2=b2,
-                eps=eps,
-                weight_decay=decay,
-                clip=clip,
-                p=p,
-                decays=decays,
-                eps_rule=eps_rule,
-                eps_to_2p=eps_to_2p,
-                clip_rule=clip_rule,
-                stack=axes.stack,
-                key=key,
-                sharding=sharding,
-                implementation=implementation,
-                fall_back=True,
-            )
-
-        moved, mu, root = map_leaves(
-            rule,
-            grads,
-            (scaling.mu, scaling.root),
-            params,
-            resolve_axes(params, stacked=stacked),
-            broadcast_mask(weight_decay_mask, params, stacked),
-            leaf_shardings(shardings, params),
-            leaf_keys(rounding_key, params),
+            stack=h.axes.stack,
+            **h.numbers,
+            **how,
         )
-        descent = descent._replace(count=optax.safe_increment(descent.count))
-        return kept(moved, params), (ScaleByFAdamState(count, mu, root), descent)
 
-    return with_kernel("fadam", unfused, implementations, apply_fn)
+    return descending("fadam", scaling, learning_rate, kernel, explain, implementation)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from gnomon.optimizers.mechanisms.fused import (
@@ -13,10 +14,10 @@ from gnomon.optimizers.mechanisms.fused import (
     apply_fused,
     leaf_shardings,
 )
-from gnomon.optimizers.mechanisms.inner import Inner, complete
+from gnomon.optimizers.mechanisms.inner import complete
 from gnomon.optimizers.mechanisms.layered import layered
 from gnomon.optimizers.mechanisms.transform import transformation
-from gnomon.parameters.checks import ScalarOrSchedule, require_params, require_within
+from gnomon.parameters.checks import require_params, require_within
 from gnomon.parameters.stacks import Stacks
 
 
@@ -30,10 +31,8 @@ class Buckets(NamedTuple):
 
 
 def bucket_leaves(
-    inner: Inner,
+    inner: optax.GradientTransformation,
     *,
-    learning_rate: ScalarOrSchedule | None = None,
-    inner_kwargs: Mapping[str, Any] | None = None,
     max_size: int = 2**14,
     label: Callable[[Any], Any] | None = None,
     joins: Callable[[jax.Array], bool] | None = None,
@@ -52,10 +51,7 @@ def bucket_leaves(
     ``vectors/float32/decay``.
 
     Args:
-      inner: the optimizer, or a direction; or, with ``learning_rate``, a direction or
-        a function that makes an optimizer of a learning rate, such as ``optax.adamw``.
-      learning_rate: a scalar or a schedule; None, the default, where ``inner`` has it.
-      inner_kwargs: keyword arguments for an ``inner`` that is a function.
+      inner: an optimizer, or another link of a chain.
       max_size: leaves of at most so many numbers a layer are joined, default 16384.
       label: a function of the parameters that returns a tree of strings, or a prefix of
         one; leaves of different labels never share a bucket. Default one label, "".
@@ -70,11 +66,11 @@ def bucket_leaves(
 
     Raises:
       ValueError: if ``params`` is missing, or the gradient of a joined leaf.
+      TypeError: if ``inner`` is no transform.
 
     Example:
       Ten biases and a kernel are two arrays to AdamW:
 
-      >>> import optax
       >>> params = {str(i): jnp.zeros(3) for i in range(10)}
       >>> params["kernel"] = jnp.zeros((200, 100))
       >>> optimizer = bucket_leaves(optax.adamw(1e-3))
@@ -83,8 +79,7 @@ def bucket_leaves(
       [(200, 100), (30,)]
     """
     require_within("[0, inf]", max_size=max_size)
-    optimizer = complete(inner, learning_rate, inner_kwargs, any_sign=True)
-    extended = layered(optimizer, prefixes=("leaves/",))
+    extended = layered(complete(inner, any_sign=True), prefixes=("leaves/",))
 
     def plan(params) -> list[str | None]:
         """The bucket of every leaf, in order; None for one that stays alone."""

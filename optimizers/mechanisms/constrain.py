@@ -1,6 +1,6 @@
 """Keeping weights on a set: any complete optimizer, then back to the set."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -15,15 +15,10 @@ from gnomon.optimizers.mechanisms.fused import (
     leaf_keys,
     leaf_shardings,
 )
-from gnomon.optimizers.mechanisms.inner import Inner, complete
+from gnomon.optimizers.mechanisms.inner import complete
 from gnomon.optimizers.mechanisms.layered import layered
 from gnomon.optimizers.mechanisms.transform import transformation
-from gnomon.parameters.checks import (
-    ScalarOrSchedule,
-    require_choice,
-    require_params,
-    require_within,
-)
+from gnomon.parameters.checks import require_choice, require_params, require_within
 from gnomon.parameters.stacks import declare
 from gnomon.parameters.trees import compute_dtype, map_leaves
 
@@ -33,8 +28,8 @@ Tangent = Literal["none", "gradients", "updates", "both"]
 class Constraint(NamedTuple):
     """A set of weights, as pure functions of trees.
 
-    ``gnomon.optimizers.constraints`` makes them; :func:`leafwise` builds one from rules
-    for a single leaf.
+    ``gnomon.optimizers.constraints`` makes them; :func:`leaf_constraint` builds one
+    from rules for a single leaf.
     """
 
     # Its name, for messages.
@@ -61,7 +56,7 @@ class Constraint(NamedTuple):
     stacked: str | None = None
 
 
-def leafwise(
+def leaf_constraint(
     name: str,
     plan: Callable[[Any], Any],
     *,
@@ -99,8 +94,9 @@ def leafwise(
       Weights between 0 and 1:
 
       >>> import jax.numpy as jnp, optax
-      >>> box = leafwise("box", lambda params: jax.tree.map(lambda w: (), params),
-      ...                project=lambda w, reference, info: jnp.clip(w, 0.0, 1.0))
+      >>> box = leaf_constraint(
+      ...     "box", lambda params: jax.tree.map(lambda w: (), params),
+      ...     project=lambda w, reference, info: jnp.clip(w, 0.0, 1.0))
       >>> optimizer = constrain(optax.sgd(1.0), box)
       >>> w = jnp.array([0.5, 0.5, 0.5])
       >>> g = jnp.array([1.0, -1.0, 0.25])
@@ -178,11 +174,9 @@ class ConstrainState(NamedTuple):
 
 
 def constrain(
-    inner: Inner,
+    inner: optax.GradientTransformation,
     constraint: Constraint,
     *,
-    learning_rate: ScalarOrSchedule | None = None,
-    inner_kwargs: Mapping[str, Any] | None = None,
     start: jax.typing.ArrayLike = 0,
     every: jax.typing.ArrayLike = 1,
     tangent: Tangent = "none",
@@ -209,13 +203,8 @@ def constrain(
     because every projection starts anew from the reference.
 
     Args:
-      inner: a complete optimizer; or, with ``learning_rate``, an ascent-signed
-        direction such as ``optax.scale_by_adam()`` or a function that makes an
-        optimizer of a learning rate, such as ``optax.adam``.
+      inner: a complete optimizer, such as ``optax.adam(1e-3)``.
       constraint: the set, see ``gnomon.optimizers.constraints``.
-      learning_rate: a scalar or a schedule; None, the default, where ``inner`` is
-        complete.
-      inner_kwargs: keyword arguments for an ``inner`` that is a function.
       start: updates made freely at first, a whole number, default 0.
       every: period of the projection in updates, a whole number, default 1.
       tangent: which vectors lose the part that leaves the set, from update
@@ -231,8 +220,9 @@ def constrain(
     Raises:
       ValueError: if ``params`` is missing, ``start`` or ``every`` is not one number or
         out of range, ``tangent`` is unknown or the constraint has no tangents,
-        ``inner`` climbs (or, with ``learning_rate``, descends), or an enclosing
-        transform already controls the norm of a selected leaf.
+        ``inner`` climbs, or an enclosing transform already controls the norm of a
+        selected leaf.
+      TypeError: if ``inner`` is no transform.
 
     Example:
       >>> import jax.numpy as jnp, optax
@@ -253,8 +243,9 @@ def constrain(
       >>> constrain(optax.identity(), fixed_norm())
       Traceback (most recent call last):
         ...
-      ValueError: inner climbs: without learning_rate it has to be a complete optimizer,
-      such as optax.adam(1e-3) in place of optax.scale_by_adam(); or give learning_rate.
+      ValueError: inner climbs: it has to be a complete optimizer, such as
+      optax.adam(1e-3) in place of optax.scale_by_adam(); a direction becomes one by
+      optax.chain(direction, gnomon.optimizers.descend(1e-3)).
     """
     require_within("[0, 2147483647]", start=start, whole=True)
     require_within("[1, 2147483647]", every=every, whole=True)
@@ -263,8 +254,7 @@ def constrain(
         raise ValueError(
             f"the constraint {constraint.name!r} has no tangents: use tangent='none'."
         )
-    optimizer = complete(inner, learning_rate, inner_kwargs)
-    wrapped = layered(optimizer, constraint.stacked)
+    wrapped = layered(complete(inner), constraint.stacked)
     # Known to be on from the first update: nothing to choose, so XLA can fuse the
     # projection into the step. The state and the numbers are those of the general case.
     begins_at_once = isinstance(start, int) and start <= 0

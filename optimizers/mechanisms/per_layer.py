@@ -10,17 +10,14 @@ import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from gnomon.optimizers.mechanisms.fused import FusedTransformation, apply_fused
-from gnomon.optimizers.mechanisms.inner import Inner, complete
+from gnomon.optimizers.mechanisms.inner import complete
 from gnomon.optimizers.mechanisms.transform import transformation
-from gnomon.parameters.checks import ScalarOrSchedule
 from gnomon.parameters.stacks import Stacks
 
 
 def per_layer(
-    inner: Inner,
+    inner: optax.GradientTransformation,
     *,
-    learning_rate: ScalarOrSchedule | None = None,
-    inner_kwargs: Mapping[str, Any] | None = None,
     stacked: str | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Shows an optimizer the layers of stacked leaves one by one.
@@ -37,12 +34,9 @@ def per_layer(
     plainly elementwise. It is for chains of one's own.
 
     Args:
-      inner: any optax transform; or, with ``learning_rate``, a direction or a function
-        that makes an optimizer of a learning rate, such as ``optax.lamb``. Regexes,
-        masks and labels that it was given see the names of the unscanned model; a tree
-        of them has its structure, nested dictionaries.
-      learning_rate: a scalar or a schedule; None, the default, where ``inner`` has it.
-      inner_kwargs: keyword arguments for an ``inner`` that is a function.
+      inner: any optax transform. Regexes, masks and labels that it was given see the
+        names of the unscanned model; a tree of them has its structure, nested
+        dictionaries.
       stacked: regex of further leaves that stack layers along axis 0.
 
     Returns:
@@ -53,8 +47,9 @@ def per_layer(
       leaves it is ``inner``.
 
     Raises:
-      ValueError: if two leaves would have one path, a function comes without a learning
-        rate, or ``inner`` was given a tree of the structure with stacked leaves.
+      ValueError: if two leaves would have one path, or ``inner`` was given a tree of
+        the structure with stacked leaves.
+      TypeError: if ``inner`` is no transform.
 
     Example:
       With LARS' trust ratio a layer's step is as long as its weights, times the rate:
@@ -71,7 +66,7 @@ def per_layer(
       [0.9055 0.9055]
       [0.1414 1.2728]
     """
-    wrapped = complete(inner, learning_rate, inner_kwargs, any_sign=True)
+    wrapped = complete(inner, any_sign=True)
 
     def init_fn(params):
         layers = Stacks(params, stacked)

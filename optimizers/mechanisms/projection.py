@@ -6,31 +6,20 @@ the effective step. The projection removes that part wherever the gradient test 
 that the weight is scale invariant.
 """
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from gnomon.optimizers.mechanisms.composition import refuse_decay
-from gnomon.optimizers.mechanisms.inner import Inner, direction
+from gnomon.optimizers.mechanisms.inner import ascending
 from gnomon.optimizers.mechanisms.layered import layered
+from gnomon.optimizers.mechanisms.leafwise import leafwise
 from gnomon.optimizers.mechanisms.transform import transformation
-from gnomon.parameters.checks import (
-    ScalarOrSchedule,
-    at_step,
-    require_params,
-    require_within,
-)
-from gnomon.parameters.trees import (
-    broadcast_mask,
-    compute_dtype,
-    map_leaves,
-    safe_divide,
-)
-from gnomon.parameters.units import Axes, Rules, resolve_axes
+from gnomon.parameters.checks import ScalarOrSchedule, require_params
+from gnomon.parameters.trees import safe_divide
+from gnomon.parameters.units import Axes, Rules
 
 
 class Radial(NamedTuple):
@@ -114,9 +103,8 @@ class ProjectRadialState(NamedTuple):
 
 
 def project_radial(
-    inner: Inner | None = None,
+    direction: optax.GradientTransformation | None = None,
     *,
-    inner_kwargs: Mapping[str, Any] | None = None,
     delta: jax.typing.ArrayLike = 0.1,
     wd_ratio: jax.typing.ArrayLike = 0.1,
     weight_decay: ScalarOrSchedule = 0.0,
@@ -127,8 +115,7 @@ def project_radial(
 ) -> optax.GradientTransformationExtraArgs:
     r"""Removes the radial part of any direction on scale-invariant weights.
 
-    With :math:`p` the ascent direction that ``inner`` makes of the gradient :math:`g`,
-    emits
+    With :math:`p` the ``direction`` that is made of the gradient :math:`g`, emits
 
     .. math::
       q = p - \Pi^{r}_w(p) + \lambda \rho w,
@@ -139,13 +126,11 @@ def project_radial(
     test. Scale the result by minus the learning rate afterwards.
 
     Args:
-      inner: the transform that makes the direction, ascent-signed and without a
+      direction: the transform that makes it, ascent-signed and without a
         learning rate (``optax.scale_by_lion()``, a chain, ...). The updates it receives
         are taken for the raw gradient; the extra arg ``grad`` overrides them, for use
         after a transform that turned the gradient. Left out, this is a link of a chain
         that projects the updates it is given, and ``grad`` is required.
-      inner_kwargs: keyword arguments for an ``inner`` that is a function, such as
-        ``optax.adam``, of whose optimizer the direction is taken.
       delta: threshold of the test, a positive scalar, default 0.1.
       wd_ratio: factor on weight decay where the test passed, default 0.1.
       weight_decay: decoupled weight decay :math:`\lambda`, a scalar or a schedule,
@@ -160,8 +145,10 @@ def project_radial(
       The transform. It needs ``params`` in ``update``.
 
     Raises:
-      ValueError: if ``params`` is missing, ``grad`` is missing without ``inner``, a
-        hyperparameter is not one number or out of range, or a rule matches no leaf.
+      ValueError: if ``params`` is missing, ``grad`` is missing without ``direction``,
+        it descends, a hyperparameter is not one number or out of range, or a rule
+        matches no leaf.
+      TypeError: if ``direction`` is no transform.
 
     Example:
       The gradient is orthogonal to the weights, its sign is not:
@@ -178,51 +165,49 @@ def project_radial(
       Heo et al., `AdamP: Slowing Down the Slowdown for Momentum Optimizers on
       Scale-invariant Weights <https://arxiv.org/abs/2006.08217>`_, 2021
     """
-    require_within(
-        "[0, inf)", delta=delta, wd_ratio=wd_ratio, weight_decay=weight_decay, eps=eps
+    given = optax.identity() if direction is None else direction
+    wrapped = layered(ascending("direction", given), stacked)
+
+    def rule(h, p, w, g):
+        radial = radial_part(
+            p, g, w, h.axes, delta=h.delta, wd_ratio=h.wd_ratio, eps=h.eps
+        )
+        return project_and_decay(p, w, radial, h.weight_decay)
+
+    sizes = dict(delta=delta, wd_ratio=wd_ratio, weight_decay=weight_decay, eps=eps)
+    projected = leafwise(
+        "project_radial",
+        rule,
+        lambda count: (count,),
+        (),
+        {"[0, inf)": sizes},
+        weight_decay_mask=weight_decay_mask,
+        rules=rules,
+        stacked=stacked,
+        further=lambda updates, count, params, extra_args: (extra_args["grad"],),
     )
-    ascent = direction(optax.identity() if inner is None else inner, inner_kwargs)
-    wrapped = layered(ascent, stacked)
 
     def init_fn(params):
-        refuse_decay("project_radial", weight_decay, weight_decay_mask, params)
-        resolve_axes(params, rules, stacked)
-        return ProjectRadialState(jnp.zeros([], jnp.int32), wrapped.init(params))
+        (count,) = projected.init(params)
+        return ProjectRadialState(count, wrapped.init(params))
 
     def update_fn(updates, state, params=None, **extra_args):
         require_params(params, "project_radial")
-        if inner is None and extra_args.get("grad") is None:
+        if direction is None and extra_args.get("grad") is None:
             raise ValueError(
                 "project_radial() as a link of a chain tests the raw gradient: pass "
                 "it as `update(..., grad=grads)`, or wrap the transform that makes the "
-                "direction, `project_radial(inner)`."
+                "direction, `project_radial(direction)`."
             )
         grad = extra_args.get("grad")
         grad = updates if grad is None else grad
         directions, inner_state = wrapped.update(
             updates, state.inner, params, **extra_args
         )
-        decay = at_step("weight_decay", weight_decay, state.count)
-
-        def project(direction, grad, param, axes, decays):
-            dtype = compute_dtype(param.dtype)
-            p, g, w = (x.astype(dtype) for x in (direction, grad, param))
-            radial = radial_part(p, g, w, axes, delta=delta, wd_ratio=wd_ratio, eps=eps)
-            q = project_and_decay(p, w, radial, decay if decays else 0.0)
-            return (q.astype(param.dtype),)
-
-        (updates,) = map_leaves(
-            project,
-            directions,
-            (),
-            grad,
-            params,
-            resolve_axes(params, rules, stacked),
-            broadcast_mask(weight_decay_mask, params, stacked),
+        updates, (count,) = projected.update(
+            directions, (state.count,), params, grad=grad
         )
-        return updates, ProjectRadialState(
-            optax.safe_increment(state.count), inner_state
-        )
+        return updates, ProjectRadialState(count, inner_state)
 
     return transformation("project_radial", init_fn, update_fn)
 

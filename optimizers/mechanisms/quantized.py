@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import optax
 
 from gnomon.kernels.companding import BLOCK, Coded, decode, dither, encode, noise
-from gnomon.optimizers.mechanisms.inner import Inner, complete
+from gnomon.optimizers.mechanisms.inner import complete
 from gnomon.optimizers.mechanisms.layered import layered
 from gnomon.optimizers.mechanisms.transform import transformation
-from gnomon.parameters.checks import ScalarOrSchedule, require_within
+from gnomon.parameters.checks import require_within
 from gnomon.parameters.paths import path_string
 from gnomon.parameters.stacks import stack_of
 
@@ -35,10 +35,8 @@ class QuantizeMomentsState(NamedTuple):
 
 
 def quantize_moments(
-    inner: Inner,
+    inner: optax.GradientTransformation,
     *,
-    learning_rate: ScalarOrSchedule | None = None,
-    inner_kwargs: Mapping[str, Any] | None = None,
     signed: Sequence[str] = SIGNED,
     unsigned: Sequence[str] = UNSIGNED,
     min_size: int = 4096,
@@ -64,12 +62,7 @@ def quantize_moments(
     needs none where the cuts are multiples of ``block``.
 
     Args:
-      inner: a complete optimizer; or, with ``learning_rate``, an ascent-signed
-        direction or a function that makes an optimizer of a learning rate, such as
-        ``optax.adamw``.
-      learning_rate: a scalar or a schedule; None, the default, where ``inner`` is
-        complete.
-      inner_kwargs: keyword arguments for an ``inner`` that is a function.
+      inner: an optimizer, such as ``optax.adamw(1e-3)``, or another link of a chain.
       signed: fields of the inner states that hold moments, default ``mu`` and
         ``trace``. No other field is touched.
       unsigned: fields that hold moments without negative numbers, default ``nu``.
@@ -86,12 +79,12 @@ def quantize_moments(
       The optimizer. Updates have the dtype of the gradients.
 
     Raises:
-      ValueError: if the state of ``inner`` has no field of these names, or
-        ``learning_rate`` is missing.
+      ValueError: if the state of ``inner`` has no field of these names.
+      TypeError: if ``inner`` is no transform.
 
     Example:
       >>> params = {"kernel": jnp.zeros((64, 256))}
-      >>> optimizer = quantize_moments(optax.adamw, learning_rate=1e-3)
+      >>> optimizer = quantize_moments(optax.adamw(1e-3))
       >>> state = optimizer.init(params)
       >>> nbytes = sum(x.nbytes for x in jax.tree.leaves(state))
       >>> print(f"{nbytes / params['kernel'].size:.2f} bytes a parameter")
@@ -109,8 +102,7 @@ def quantize_moments(
     require_within("[0, inf)", min_size=min_size)
     require_within("[1, inf)", block=block, whole=True)
     block = int(block)  # 2.0 is whole too, and is to be a size
-    optimizer = complete(inner, learning_rate, inner_kwargs, any_sign=True)
-    optimizer = layered(optimizer, stacked)
+    optimizer = layered(complete(inner, any_sign=True), stacked)
     dtypes = dict.fromkeys(signed, "int8") | dict.fromkeys(unsigned, "uint8")
 
     def code_dtype(path) -> str | None:

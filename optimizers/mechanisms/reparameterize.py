@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gnomon.optimizers.mechanisms.inner import Inner, complete
+from gnomon.optimizers.mechanisms.inner import complete
 from gnomon.optimizers.mechanisms.layered import layered
 from gnomon.optimizers.mechanisms.transform import transformation
-from gnomon.parameters.checks import ScalarOrSchedule, require_params
+from gnomon.parameters.checks import require_params
 from gnomon.parameters.trees import compute_dtype
 
 
@@ -22,12 +22,10 @@ class ReparameterizeState(NamedTuple):
 
 
 def reparameterize(
-    inner: Inner,
+    inner: optax.GradientTransformation,
     forward: Callable[[Any], Any],
     inverse: Callable[[Any], Any],
     *,
-    learning_rate: ScalarOrSchedule | None = None,
-    inner_kwargs: Mapping[str, Any] | None = None,
     name: str = "reparameterize",
 ) -> optax.GradientTransformationExtraArgs:
     r"""Lets an optimizer walk in latent coordinates; the model keeps plain weights.
@@ -57,16 +55,12 @@ def reparameterize(
     is.
 
     Args:
-      inner: a complete optimizer; or, with ``learning_rate``, an ascent-signed
-        direction or a function that makes an optimizer of a learning rate. The trees
-        it sees are those of ``inverse``.
+      inner: a complete optimizer, such as ``optax.adam(1e-3)``. The trees it sees are
+        those of ``inverse``.
       forward: a differentiable function from latents to weights.
       inverse: a function from weights to latents with ``forward(inverse(w)) = w``. It
         is called once, on weights in float32 or wider. It must also take a tree
         without leaves, with which optax asks for the layout of a state.
-      learning_rate: a scalar or a schedule; None, the default, where ``inner`` is
-        complete.
-      inner_kwargs: keyword arguments for an ``inner`` that is a function.
       name: what to call the transform in messages.
 
     Returns:
@@ -74,8 +68,8 @@ def reparameterize(
       counts as one with a zero gradient.
 
     Raises:
-      ValueError: if ``params`` is missing, or ``inner`` climbs (or, with
-        ``learning_rate``, descends).
+      ValueError: if ``params`` is missing, or ``inner`` climbs.
+      TypeError: if ``inner`` is no transform.
 
     Example:
       Gradient descent on :math:`z = \log w` is multiplicative in :math:`w`:
@@ -93,9 +87,7 @@ def reparameterize(
       >>> print(w * jnp.exp(-0.5 * g * w))
       [ 0.36787945 10.873127  ]
     """
-    return walk(
-        layered(complete(inner, learning_rate, inner_kwargs)), forward, inverse, name
-    )
+    return walk(layered(complete(inner)), forward, inverse, name)
 
 
 def walk(

@@ -18,8 +18,8 @@ import optax
 from gnomon.kernels import Implementation
 from gnomon.kernels import fixed_norm as fixed_norm_kernel
 from gnomon.kernels import variance as variance_kernel
-from gnomon.kernels.fixed_norm.reference import restored
-from gnomon.optimizers.mechanisms.constrain import Constraint, leafwise
+from gnomon.kernels.fixed_norm.program import restored
+from gnomon.optimizers.mechanisms.constrain import Constraint, leaf_constraint
 from gnomon.parameters.checks import require_choice, require_within
 from gnomon.parameters.paths import path_string
 from gnomon.parameters.roles import roles, warn_of_guesses
@@ -140,7 +140,7 @@ def fixed_norm(
         )
 
     chosen = fixed_norm_kernel.explain(implementation=implementation)
-    return leafwise(
+    return leaf_constraint(
         "fixed_norm",
         norm_plan(constrained, view, rules, stacked),
         project=project,
@@ -183,7 +183,7 @@ def unit_sphere(
        [0.8 1. ]]
     """
     require_within("(0, inf)", norm=norm)
-    return leafwise(
+    return leaf_constraint(
         "unit_sphere",
         norm_plan(constrained, view, rules, stacked),
         project=lambda w, _, axes: retract(w, norm, axes),
@@ -229,7 +229,7 @@ def max_norm(
         limit = jnp.asarray(bound, w.dtype)
         return jnp.where(unit_norm(w, axes) > limit, retract(w, limit, axes), w)
 
-    return leafwise(
+    return leaf_constraint(
         "max_norm",
         norm_plan(constrained, view, rules, stacked),
         project=project,
@@ -376,7 +376,7 @@ def target_std(
     chosen = variance_kernel.explain(implementation=implementation)
     # A kernel rescales one leaf and tells nobody, so the bias beside it needs XLA.
     by_kernel = chosen.implementation != "xla" and not zero_bias
-    kernels = leafwise(
+    kernels = leaf_constraint(
         "target_std",
         plan,
         project=project,

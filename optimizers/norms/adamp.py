@@ -8,30 +8,13 @@ import optax
 
 from gnomon import kernels
 from gnomon.kernels.adamp import explain, step
-from gnomon.optimizers.mechanisms.composition import refuse_decay
-from gnomon.optimizers.mechanisms.descent import descend
-from gnomon.optimizers.mechanisms.fused import (
-    FusedTransformation,
-    kept,
-    leaf_keys,
-    leaf_shardings,
-    with_kernel,
-)
+from gnomon.optimizers.mechanisms.descent import descending
+from gnomon.optimizers.mechanisms.fused import FusedTransformation
+from gnomon.optimizers.mechanisms.leafwise import WIDE, Leafwise, leafwise
 from gnomon.optimizers.mechanisms.projection import project_and_decay, radial_part
-from gnomon.optimizers.mechanisms.transform import transformation
-from gnomon.parameters.checks import (
-    ScalarOrSchedule,
-    at_step,
-    require_params,
-    require_within,
-)
-from gnomon.parameters.trees import (
-    broadcast_mask,
-    compute_dtype,
-    map_leaves,
-    safe_divide,
-)
-from gnomon.parameters.units import Rules, resolve_axes
+from gnomon.parameters.checks import ScalarOrSchedule
+from gnomon.parameters.trees import safe_divide
+from gnomon.parameters.units import Rules
 
 
 class ScaleByAdamPState(NamedTuple):
@@ -56,7 +39,7 @@ def scale_by_adamp(
     rules: Rules | None = None,
     stacked: str | None = None,
     mu_dtype: jax.typing.DTypeLike | None = None,
-) -> optax.GradientTransformationExtraArgs:
+) -> Leafwise:
     """The direction of :func:`adamp`, ascent-signed and before the learning rate.
 
     Weight decay is part of it because its rate depends on the projection.
@@ -81,58 +64,30 @@ def scale_by_adamp(
       ValueError: if ``params`` is missing, a hyperparameter is not one number or out of
         range, or a rule matches no leaf.
     """
-    require_within("[0, 1)", b1=b1, b2=b2)
-    require_within(
-        "[0, inf)", eps=eps, delta=delta, wd_ratio=wd_ratio, weight_decay=weight_decay
+
+    def rule(h, g, w, mu, nu):
+        mu = h.b1 * mu + (1 - h.b1) * g
+        nu = h.b2 * nu + (1 - h.b2) * g * g
+        first = h.b1 * mu + (1 - h.b1) * g if nesterov else mu
+        denominator = jnp.sqrt(safe_divide(nu, 1 - h.b2**h.t)) + h.eps
+        # Zero only without eps, where no gradient was seen.
+        p = safe_divide(first, (1 - h.b1**h.t) * denominator)
+        radial = radial_part(
+            p, g, w, h.axes, delta=h.delta, wd_ratio=h.wd_ratio, eps=h.eps
+        )
+        return project_and_decay(p, w, radial, h.weight_decay), mu, nu
+
+    sizes = dict(eps=eps, delta=delta, wd_ratio=wd_ratio, weight_decay=weight_decay)
+    return leafwise(
+        "adamp",
+        rule,
+        ScaleByAdamPState,
+        (mu_dtype, WIDE),
+        {"[0, 1)": dict(b1=b1, b2=b2), "[0, inf)": sizes},
+        weight_decay_mask=weight_decay_mask,
+        rules=rules,
+        stacked=stacked,
     )
-
-    def init_fn(params):
-        refuse_decay("adamp", weight_decay, weight_decay_mask, params)
-        resolve_axes(params, rules, stacked)
-        return ScaleByAdamPState(
-            count=jnp.zeros([], jnp.int32),
-            mu=optax.tree.zeros_like(params, dtype=mu_dtype),
-            # At b2 = 0.999 a bfloat16 average would never decay: the relative change of
-            # a step, 0.001, is below its rounding.
-            nu=jax.tree.map(
-                lambda w: jnp.zeros_like(w, dtype=compute_dtype(w.dtype)), params
-            ),
-        )
-
-    def update_fn(updates, state, params=None, **extra_args):
-        del extra_args
-        require_params(params, "adamp")
-        count = optax.safe_increment(state.count)
-        decay = at_step("weight_decay", weight_decay, state.count)
-
-        def rule(grad, mu, nu, param, axes, decays):
-            dtype = compute_dtype(param.dtype)
-            beta1, beta2, epsilon = (jnp.asarray(x, dtype) for x in (b1, b2, eps))
-            t = count.astype(dtype)
-            g, w = grad.astype(dtype), param.astype(dtype)
-            m = beta1 * mu.astype(dtype) + (1 - beta1) * g
-            v = beta2 * nu.astype(dtype) + (1 - beta2) * g * g
-            first = beta1 * m + (1 - beta1) * g if nesterov else m
-            denominator = jnp.sqrt(safe_divide(v, 1 - beta2**t)) + epsilon
-            # Zero only without eps, where no gradient was seen.
-            p = safe_divide(first, (1 - beta1**t) * denominator)
-            radial = radial_part(
-                p, g, w, axes, delta=delta, wd_ratio=wd_ratio, eps=epsilon
-            )
-            q = project_and_decay(p, w, radial, decay if decays else 0.0)
-            return q.astype(param.dtype), m.astype(mu.dtype), v.astype(nu.dtype)
-
-        updates, mu, nu = map_leaves(
-            rule,
-            updates,
-            (state.mu, state.nu),
-            params,
-            resolve_axes(params, rules, stacked),
-            broadcast_mask(weight_decay_mask, params, stacked),
-        )
-        return updates, ScaleByAdamPState(count, mu, nu)
-
-    return transformation("adamp", init_fn, update_fn)
 
 
 def adamp(
@@ -210,9 +165,9 @@ def adamp(
       >>> loss = lambda w: -(w * target).sum() / jnp.linalg.norm(w)
       >>> optimizer = adamp(0.05)
       >>> w = jnp.array([[-0.8], [0.6]])
-      >>> state = optimizer.init(w)
+      >>> state, update = optimizer.init(w), jax.jit(optimizer.update)
       >>> for _ in range(100):
-      ...     updates, state = optimizer.update(jax.grad(loss)(w), state, w)
+      ...     updates, state = update(jax.grad(loss)(w), state, w)
       ...     w = optax.apply_updates(w, updates)
       >>> print(f"loss {loss(w):.3f}, norm {jnp.linalg.norm(w):.3f}")
       loss -1.000, norm 1.075
@@ -227,77 +182,33 @@ def adamp(
       and the cosine follow the authors' package, version 0.3.0. There a unit is a row
       of axis 0; here it is an output unit wherever Flax stores it.
     """
-    explain(implementation=implementation)  # refuses what cannot run
-    unfused = optax.chain(
-        scale_by_adamp(
-            b1,
-            b2,
-            eps,
-            delta=delta,
-            wd_ratio=wd_ratio,
-            weight_decay=weight_decay,
-            weight_decay_mask=weight_decay_mask,
-            nesterov=nesterov,
-            rules=rules,
-            stacked=stacked,
-            mu_dtype=mu_dtype,
-        ),
-        descend(learning_rate),
+    direction = scale_by_adamp(
+        b1,
+        b2,
+        eps,
+        delta=delta,
+        wd_ratio=wd_ratio,
+        weight_decay=weight_decay,
+        weight_decay_mask=weight_decay_mask,
+        nesterov=nesterov,
+        rules=rules,
+        stacked=stacked,
+        mu_dtype=mu_dtype,
     )
 
-    def implementations(state, params):
-        def taken(param, mu):
-            return explain(
-                param.dtype,
-                moment_dtype=mu.dtype,
-                shape=param.shape,
-                implementation=implementation,
-                fall_back=True,
-            ).implementation
-
-        return jax.tree.map(taken, params, state[0].mu)
-
-    def apply_fn(grads, state, params, *, shardings, rounding_key, **extra_args):
-        del extra_args
-        scaling, descent = state
-        count = optax.safe_increment(scaling.count)
-        rate = at_step("learning_rate", learning_rate, descent.count)
-        decay = at_step("weight_decay", weight_decay, scaling.count)
-
-        def rule(grad, mu, nu, param, axes, decays, sharding, key):
-            return step(
-                param,
-                grad,
-                mu,
-                nu,
-                learning_rate=rate,
-                count=count,
-                b1=b1,
-                b2=b2,
-                eps=eps,
-                weight_decay=decay if decays else 0.0,
-                delta=delta,
-                wd_ratio=wd_ratio,
-                reduce=axes.reduce,
-                stack=axes.stack,
-                nesterov=nesterov,
-                key=key,
-                sharding=sharding,
-                implementation=implementation,
-                fall_back=True,
-            )
-
-        moved, mu, nu = map_leaves(
-            rule,
-            grads,
-            (scaling.mu, scaling.nu),
-            params,
-            resolve_axes(params, rules, stacked),
-            broadcast_mask(weight_decay_mask, params, stacked),
-            leaf_shardings(shardings, params),
-            leaf_keys(rounding_key, params),
+    def kernel(h, g, w, mu, nu, **how):
+        return step(
+            w,
+            g,
+            mu,
+            nu,
+            reduce=h.axes.reduce,
+            stack=h.axes.stack,
+            nesterov=nesterov,
+            **h.numbers,
+            **how,
         )
-        descent = descent._replace(count=optax.safe_increment(descent.count))
-        return kept(moved, params), (ScaleByAdamPState(count, mu, nu), descent)
 
-    return with_kernel("adamp", unfused, implementations, apply_fn)
+    return descending(
+        "adamp", direction, learning_rate, kernel, explain, implementation
+    )

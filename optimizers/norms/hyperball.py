@@ -1,6 +1,5 @@
 """Hyperball: steps of a given angle on the sphere of the initial norm."""
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -9,8 +8,6 @@ import optax
 
 from gnomon.kernels import Implementation
 from gnomon.kernels import fixed_norm as kernel
-from gnomon.kernels.fixed_norm.reference import Options, Scalars
-from gnomon.kernels.fixed_norm.reference import step as move
 from gnomon.optimizers.mechanisms.composition import norm_control
 from gnomon.optimizers.mechanisms.constrain import blank_reference, when
 from gnomon.optimizers.mechanisms.fused import (
@@ -20,7 +17,7 @@ from gnomon.optimizers.mechanisms.fused import (
     leaf_shardings,
     with_kernel,
 )
-from gnomon.optimizers.mechanisms.inner import Inner, direction
+from gnomon.optimizers.mechanisms.inner import ascending
 from gnomon.optimizers.mechanisms.layered import layered
 from gnomon.optimizers.mechanisms.sets import View, fixed_norm, norm_plan
 from gnomon.optimizers.mechanisms.transform import transformation
@@ -47,10 +44,9 @@ class HyperballState(NamedTuple):
 
 
 def hyperball(
-    inner: Inner,
+    direction: optax.GradientTransformation,
     learning_rate: ScalarOrSchedule,
     *,
-    inner_kwargs: Mapping[str, Any] | None = None,
     free_learning_rate: ScalarOrSchedule | None = None,
     constrained: Where | None = None,
     view: View = "layer",
@@ -61,26 +57,24 @@ def hyperball(
 ) -> FusedTransformation:
     r"""Hyperball: weights of constant norm, updates of constant norm.
 
-    With :math:`u` the direction of ``inner`` and :math:`R` the norm of the weight
+    With :math:`u` the direction and :math:`R` the norm of the weight
     before the first update,
 
     .. math::
       W \leftarrow R\, \frac{W - \eta R\, u / \|u\|}{\|W - \eta R\, u / \|u\|\|}.
 
     The learning rate is the angle of a step in radians, to first order: only the
-    direction of ``inner`` matters, and nothing is projected to the tangent. There is no
-    weight decay; its place is taken by the learning rate, which does what
+    way that :math:`u` points matters, and nothing is projected to the tangent. There is
+    no weight decay; its place is taken by the learning rate, which does what
     :math:`\sqrt{\eta \lambda}` does to a decayed run in equilibrium. The scale of the
     initialization becomes a hyperparameter, because it is kept.
 
     Args:
-      inner: an ascent-signed direction without a learning rate, such as
-        ``optax.scale_by_adam()`` (AdamH); or a function that makes an optimizer of a
-        learning rate, such as ``optax.adam``, of which the direction is taken.
+      direction: an ascent-signed direction without a learning rate, such as
+        ``optax.scale_by_adam()`` (AdamH).
       learning_rate: the angle :math:`\eta`, a scalar or a schedule.
-      inner_kwargs: keyword arguments for an ``inner`` that is a function.
-      free_learning_rate: step size of ``inner``'s direction on the other leaves, a
-        scalar or a schedule, default ``learning_rate``.
+      free_learning_rate: step size of the direction on the other leaves, a scalar
+        or a schedule, default ``learning_rate``.
       constrained: which leaves: a regex found in the path, or a mask (a tree of bools,
         a prefix, or a function of the parameters); default every leaf that has units
         and is no embedding.
@@ -100,8 +94,9 @@ def hyperball(
     Raises:
       ValueError: if ``params`` is missing, a hyperparameter is not one number or out of
         range, ``constrained`` matches no leaf, a transform inside controls norms too or
-        is known to decay a constrained leaf, ``inner`` descends, or ``implementation``
-        cannot run.
+        is known to decay a constrained leaf, ``direction`` descends, or
+        ``implementation`` cannot run.
+      TypeError: if ``direction`` is no transform.
 
     Example:
       >>> optimizer = hyperball(optax.trace(0.9), 0.1)
@@ -128,7 +123,7 @@ def hyperball(
     require_within("[0, inf)", learning_rate=learning_rate)
     if free_learning_rate is not None:
         require_within("[0, inf)", free_learning_rate=free_learning_rate)
-    wrapped = layered(direction(inner, inner_kwargs), stacked)
+    wrapped = layered(ascending("direction", direction), stacked)
 
     def kernels(params):
         return jax.tree.map(
@@ -177,8 +172,13 @@ def hyperball(
             free = -jnp.asarray(rate, dtype) * u
             if axes is None:
                 return (free.astype(param.dtype),)
-            numbers = Scalars(-jnp.asarray(rate, dtype), -jnp.asarray(angle, dtype))
-            to = move(w, u, norm, numbers, Options(True, False), axes.reduce)
+            to = kernel.step(
+                *(w, u, norm),
+                rate=-jnp.asarray(rate, dtype),
+                angle=-jnp.asarray(angle, dtype),
+                reduce=axes.reduce,
+                implementation="xla",
+            )
             return (jnp.where(norm > 0, to - w, free).astype(param.dtype),)
 
         radius = state.radius if jax.tree.leaves(params) else directions

@@ -1,7 +1,6 @@
 """LAWN: free training at first, then weights of constant norm."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -9,19 +8,16 @@ import optax
 
 from gnomon.kernels import Implementation
 from gnomon.optimizers.mechanisms.constrain import constrain
-from gnomon.optimizers.mechanisms.inner import Inner
 from gnomon.optimizers.mechanisms.sets import View, fixed_norm
-from gnomon.parameters.checks import ScalarOrSchedule, require_within
+from gnomon.parameters.checks import require_within
 from gnomon.parameters.select import Where
 from gnomon.parameters.units import Rules
 
 
 def lawn(
-    inner: Inner,
+    inner: optax.GradientTransformation,
     *,
     free_steps: jax.typing.ArrayLike,
-    learning_rate: ScalarOrSchedule | None = None,
-    inner_kwargs: Mapping[str, Any] | None = None,
     constrained: Where | None = None,
     view: View = "layer",
     floor: jax.typing.ArrayLike = 0.0,
@@ -49,13 +45,9 @@ def lawn(
     uses none.
 
     Args:
-      inner: a complete optimizer; or, with ``learning_rate``, an ascent-signed
-        direction such as ``optax.scale_by_adam()`` or a function that makes an
-        optimizer of a learning rate, such as ``optax.adam``.
+      inner: a complete optimizer, such as ``optax.adam(1e-3)``; for its learning rate
+        see :func:`lawn_schedule`.
       free_steps: length of the free phase in updates, a whole number.
-      learning_rate: a scalar or a schedule, see :func:`lawn_schedule`; None, the
-        default, where ``inner`` is complete.
-      inner_kwargs: keyword arguments for an ``inner`` that is a function.
       constrained: which leaves keep their norm: a regex found in the path, or a mask (a
         tree of bools, a prefix, or a function of the parameters); default every leaf
         that has units. The method means the layers of the last part of the network that
@@ -75,9 +67,10 @@ def lawn(
       ``ConstrainState``; ``state.reference`` holds the frozen norms.
 
     Raises:
-      ValueError: if ``params`` or ``learning_rate`` is missing, ``free_steps`` or
-        ``floor`` is not one number or out of range, ``constrained`` matches no leaf, or
-        a transform inside controls norms too or is known to decay a constrained leaf.
+      ValueError: if ``params`` is missing, ``free_steps`` or ``floor`` is not one
+        number or out of range, ``constrained`` matches no leaf, ``inner`` climbs, or a
+        transform inside controls norms too or is known to decay a constrained leaf.
+      TypeError: if ``inner`` is no transform.
 
     Example:
       Logistic loss on separable data: momentum SGD alone would reach norm 3.84.
@@ -127,8 +120,6 @@ def lawn(
     return constrain(
         inner,
         constraint._replace(name="lawn"),
-        learning_rate=learning_rate,
-        inner_kwargs=inner_kwargs,
         start=free_steps,
         tangent="both",
     )

@@ -1,7 +1,6 @@
 """Norm loss: a pull of every unit's norm toward a target."""
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,18 +8,13 @@ import optax
 
 from gnomon.optimizers.mechanisms.composition import norm_control
 from gnomon.optimizers.mechanisms.descent import descend
-from gnomon.optimizers.mechanisms.inner import Inner, direction
+from gnomon.optimizers.mechanisms.inner import ascending
 from gnomon.optimizers.mechanisms.layered import layered
+from gnomon.optimizers.mechanisms.leafwise import leafwise
 from gnomon.optimizers.mechanisms.sets import View, norm_plan
 from gnomon.optimizers.mechanisms.transform import transformation
-from gnomon.parameters.checks import (
-    ScalarOrSchedule,
-    at_step,
-    require_params,
-    require_within,
-)
+from gnomon.parameters.checks import ScalarOrSchedule
 from gnomon.parameters.select import Where
-from gnomon.parameters.trees import compute_dtype, map_leaves
 from gnomon.parameters.units import Rules, unit_norm
 
 
@@ -96,44 +90,34 @@ def add_norm_loss(
       here every selected leaf is pulled, as its paper says. A target other than 1 is an
       addition.
     """
-    require_within("[0, inf)", rate=rate, target=target, eps=eps)
+
+    def rule(h, u, w):
+        norm = unit_norm(w, h.axes)
+        excess = 1 - h.target / jnp.where(norm > 0, norm + h.eps, 1)
+        return u + 2 * h.rate * excess * w
+
     plan = norm_plan(constrained, view, rules, stacked)
+    pull = leafwise(
+        "add_norm_loss",
+        rule,
+        AddNormLossState,
+        (),
+        {"[0, inf)": dict(rate=rate, target=target, eps=eps)},
+        plan=plan,
+    )
 
     def init_fn(params):
-        (chosen,) = map_leaves(
-            lambda w, axes: (axes is not None,), params, (), plan(params)
-        )
+        chosen = jax.tree.map(lambda w, axes: axes is not None, params, plan(params))
         with norm_control("add_norm_loss", chosen):
-            return AddNormLossState(jnp.zeros([], jnp.int32))
+            return pull.init(params)
 
-    def update_fn(updates, state, params=None, **extra_args):
-        del extra_args
-        require_params(params, "add_norm_loss")
-        factor = at_step("rate", rate, state.count)
-
-        def pull(update, param, axes):
-            if axes is None:
-                return (update,)
-            dtype = compute_dtype(param.dtype)
-            w, u = param.astype(dtype), update.astype(dtype)
-            goal, epsilon = jnp.asarray(target, dtype), jnp.asarray(eps, dtype)
-            norm = unit_norm(w, axes)
-            excess = 1 - goal / jnp.where(norm > 0, norm + epsilon, 1)
-            return (
-                (u + 2 * jnp.asarray(factor, dtype) * excess * w).astype(update.dtype),
-            )
-
-        (updates,) = map_leaves(pull, updates, (), params, plan(params))
-        return updates, AddNormLossState(optax.safe_increment(state.count))
-
-    return transformation("add_norm_loss", init_fn, update_fn)
+    return transformation("add_norm_loss", init_fn, pull.update)
 
 
 def norm_loss(
-    inner: Inner,
+    direction: optax.GradientTransformation,
     learning_rate: ScalarOrSchedule,
     *,
-    inner_kwargs: Mapping[str, Any] | None = None,
     rate: ScalarOrSchedule = 1e-4,
     target: jax.typing.ArrayLike = 1.0,
     eps: jax.typing.ArrayLike = 1e-8,
@@ -144,18 +128,16 @@ def norm_loss(
 ) -> optax.GradientTransformationExtraArgs:
     r"""Any direction, the decoupled pull of norm loss, and the learning rate.
 
-    With :math:`p` the direction of ``inner``,
+    With :math:`p` the direction,
 
     .. math::
       w_i \leftarrow w_i - \eta \Big(p_i
         + 2 \lambda \Big(1 - \frac{\tau}{\|w_i\| + \epsilon}\Big) w_i\Big).
 
     Args:
-      inner: an ascent-signed direction without a learning rate, such as
-        ``optax.scale_by_adam()``; or a function that makes an optimizer of a
-        learning rate, such as ``optax.adam``, of which the direction is taken.
+      direction: an ascent-signed direction without a learning rate, such as
+        ``optax.scale_by_adam()``.
       learning_rate: step size :math:`\eta`, a scalar or a schedule.
-      inner_kwargs: keyword arguments for an ``inner`` that is a function.
       rate: see :func:`add_norm_loss`, as the rest.
       target: the norm :math:`\tau`.
       eps: added to the norm.
@@ -168,7 +150,8 @@ def norm_loss(
       The optimizer. It needs ``params`` in ``update``.
 
     Raises:
-      ValueError: as :func:`add_norm_loss`, or if ``inner`` descends.
+      ValueError: as :func:`add_norm_loss`, or if ``direction`` descends.
+      TypeError: if ``direction`` is no transform.
 
     Example:
       >>> optimizer = norm_loss(optax.identity(), 1.0, rate=0.25)
@@ -189,6 +172,6 @@ def norm_loss(
         rules=rules,
         stacked=stacked,
     )
-    ascent = layered(direction(inner, inner_kwargs), stacked)
+    ascent = layered(ascending("direction", direction), stacked)
     chain = optax.chain(ascent, pull, descend(learning_rate))
     return transformation("norm_loss", *chain)

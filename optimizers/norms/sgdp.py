@@ -3,26 +3,14 @@
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import optax
 
-from gnomon.optimizers.mechanisms.composition import refuse_decay
 from gnomon.optimizers.mechanisms.descent import descend
+from gnomon.optimizers.mechanisms.leafwise import leafwise
 from gnomon.optimizers.mechanisms.projection import project_and_decay, radial_part
-from gnomon.optimizers.mechanisms.transform import transformation
-from gnomon.parameters.checks import (
-    ScalarOrSchedule,
-    at_step,
-    require_params,
-    require_within,
-)
-from gnomon.parameters.trees import (
-    broadcast_mask,
-    compute_dtype,
-    map_leaves,
-    safe_divide,
-)
-from gnomon.parameters.units import Rules, resolve_axes
+from gnomon.parameters.checks import ScalarOrSchedule
+from gnomon.parameters.trees import safe_divide
+from gnomon.parameters.units import Rules
 
 
 class ScaleBySgdpState(NamedTuple):
@@ -73,49 +61,33 @@ def scale_by_sgdp(
       ValueError: if ``params`` is missing, a hyperparameter is not one number or out of
         range, or a rule matches no leaf.
     """
-    require_within("[0, 1)", momentum=momentum)
-    require_within("[0, 1]", dampening=dampening)
-    require_within(
-        "[0, inf)", delta=delta, wd_ratio=wd_ratio, weight_decay=weight_decay, eps=eps
+
+    def rule(h, g, w, trace):
+        trace = h.momentum * trace + (1 - h.dampening) * g
+        p = g + h.momentum * trace if nesterov else trace
+        radial = radial_part(
+            p, g, w, h.axes, delta=h.delta, wd_ratio=h.wd_ratio, eps=h.eps
+        )
+        rate = safe_divide(h.weight_decay, 1 - h.momentum)
+        if project_buffer and not nesterov:
+            trace = p - radial.coefficient * w
+        return project_and_decay(p, w, radial, rate), trace
+
+    sizes = dict(delta=delta, wd_ratio=wd_ratio, weight_decay=weight_decay, eps=eps)
+    return leafwise(
+        "sgdp",
+        rule,
+        ScaleBySgdpState,
+        (accumulator_dtype,),
+        {
+            "[0, 1)": dict(momentum=momentum),
+            "[0, 1]": dict(dampening=dampening),
+            "[0, inf)": sizes,
+        },
+        weight_decay_mask=weight_decay_mask,
+        rules=rules,
+        stacked=stacked,
     )
-
-    def init_fn(params):
-        refuse_decay("sgdp", weight_decay, weight_decay_mask, params)
-        resolve_axes(params, rules, stacked)
-        return ScaleBySgdpState(
-            count=jnp.zeros([], jnp.int32),
-            trace=optax.tree.zeros_like(params, dtype=accumulator_dtype),
-        )
-
-    def update_fn(updates, state, params=None, **extra_args):
-        del extra_args
-        require_params(params, "sgdp")
-        decay = at_step("weight_decay", weight_decay, state.count)
-
-        def rule(grad, trace, param, axes, decays):
-            dtype = compute_dtype(param.dtype)
-            mu, damp = (jnp.asarray(x, dtype) for x in (momentum, dampening))
-            g, w = grad.astype(dtype), param.astype(dtype)
-            b = mu * trace.astype(dtype) + (1 - damp) * g
-            p = g + mu * b if nesterov else b
-            radial = radial_part(p, g, w, axes, delta=delta, wd_ratio=wd_ratio, eps=eps)
-            rate = safe_divide(jnp.asarray(decay if decays else 0.0, dtype), 1 - mu)
-            q = project_and_decay(p, w, radial, rate)
-            if project_buffer and not nesterov:
-                b = p - radial.coefficient * w
-            return q.astype(param.dtype), b.astype(trace.dtype)
-
-        updates, trace = map_leaves(
-            rule,
-            updates,
-            (state.trace,),
-            params,
-            resolve_axes(params, rules, stacked),
-            broadcast_mask(weight_decay_mask, params, stacked),
-        )
-        return updates, ScaleBySgdpState(optax.safe_increment(state.count), trace)
-
-    return transformation("sgdp", init_fn, update_fn)
 
 
 def sgdp(
@@ -183,9 +155,9 @@ def sgdp(
       >>> loss = lambda w: -(w * target).sum() / jnp.linalg.norm(w)
       >>> optimizer = sgdp(0.02, momentum=0.9)
       >>> w = jnp.array([[-0.8], [0.6]])
-      >>> state = optimizer.init(w)
+      >>> state, update = optimizer.init(w), jax.jit(optimizer.update)
       >>> for _ in range(100):
-      ...     updates, state = optimizer.update(jax.grad(loss)(w), state, w)
+      ...     updates, state = update(jax.grad(loss)(w), state, w)
       ...     w = optax.apply_updates(w, updates)
       >>> print(f"loss {loss(w):.3f}, norm {jnp.linalg.norm(w):.3f}")
       loss -1.000, norm 1.115

@@ -2,8 +2,6 @@
 
 import re
 import zlib
-from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +9,8 @@ import optax
 
 from gnomon.kernels import Implementation
 from gnomon.optimizers.mechanisms.constrain import constrain
-from gnomon.optimizers.mechanisms.inner import Inner
 from gnomon.optimizers.mechanisms.sets import target_std as target_std_constraint
-from gnomon.parameters.checks import ScalarOrSchedule, require_within
+from gnomon.parameters.checks import require_within
 from gnomon.parameters.paths import path_string
 from gnomon.parameters.roles import roles, warn_of_guesses
 from gnomon.parameters.select import LAYER, Where, layer_number
@@ -23,14 +20,12 @@ from gnomon.parameters.units import Rules, resolve_axes
 
 
 def target_variance_rescaling(
-    inner: Inner,
+    inner: optax.GradientTransformation,
     *,
     target_std: jax.typing.ArrayLike = 0.02,
     ratio: jax.typing.ArrayLike = 1.2,
     every: jax.typing.ArrayLike = 50,
     start: jax.typing.ArrayLike = 0,
-    learning_rate: ScalarOrSchedule | None = None,
-    inner_kwargs: Mapping[str, Any] | None = None,
     scale_with_depth: bool = False,
     zero_bias: bool = False,
     constrained: Where | None = None,
@@ -54,17 +49,12 @@ def target_variance_rescaling(
     touched. Embeddings, output layers and normalization layers are left alone.
 
     Args:
-      inner: a complete optimizer; or, with ``learning_rate``, an ascent-signed
-        direction such as ``optax.scale_by_adam()`` or a function that makes an
-        optimizer of a learning rate, such as ``optax.adamw``.
+      inner: a complete optimizer, such as ``optax.adamw(1e-3)``.
       target_std: the deviation :math:`s_t`, default 0.02; the authors' best run used
         0.01, with an initialization at 0.006 by :func:`layer_index_rescaling`.
       ratio: :math:`r`, how far above it is tolerated, default 1.2.
       every: period in updates, default 50.
       start: updates before the first period begins, default 0.
-      learning_rate: a scalar or a schedule; None, the default, where ``inner`` is
-        complete.
-      inner_kwargs: keyword arguments for an ``inner`` that is a function.
       scale_with_depth: use :math:`s_t / \sqrt{l}` in layer :math:`l = 1, 2, \dots`.
       zero_bias: set the bias beside a rescaled kernel to zero, see Differences.
       constrained: which leaves: a regex found in the path, or a mask (a tree of bools,
@@ -85,9 +75,10 @@ def target_variance_rescaling(
       The optimizer. It needs ``params`` in ``update``.
 
     Raises:
-      ValueError: if ``params`` or ``learning_rate`` is missing, a hyperparameter is not
-        one number or out of range, no leaf lies in a layer, or a transform inside
-        controls the norm of a selected leaf too.
+      ValueError: if ``params`` is missing, a hyperparameter is not one number or out of
+        range, no leaf lies in a layer, ``inner`` climbs, or a transform inside controls
+        the norm of a selected leaf too.
+      TypeError: if ``inner`` is no transform.
 
     Example:
       >>> w = {"blocks": {"0": {"kernel": jnp.array([[1.0, 2.0], [3.0, 6.0]])}}}
@@ -129,8 +120,6 @@ def target_variance_rescaling(
     return constrain(
         inner,
         constraint._replace(name="target_variance_rescaling"),
-        learning_rate=learning_rate,
-        inner_kwargs=inner_kwargs,
         start=start,
         every=every,
     )

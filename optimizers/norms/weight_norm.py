@@ -1,6 +1,5 @@
 """Weight normalization: any optimizer, on directions and scales instead of weights."""
 
-from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -10,11 +9,11 @@ import optax
 from gnomon.kernels import Implementation
 from gnomon.kernels import weight_norm as kernel
 from gnomon.optimizers.mechanisms.composition import norm_control
-from gnomon.optimizers.mechanisms.inner import Inner, complete
+from gnomon.optimizers.mechanisms.inner import complete
 from gnomon.optimizers.mechanisms.layered import layered
 from gnomon.optimizers.mechanisms.reparameterize import walk
 from gnomon.optimizers.mechanisms.transform import transformation
-from gnomon.parameters.checks import ScalarOrSchedule, require_choice, require_within
+from gnomon.parameters.checks import require_choice, require_within
 from gnomon.parameters.select import Where, select
 from gnomon.parameters.trees import map_leaves
 from gnomon.parameters.units import Axes, Rules, resolve_axes
@@ -34,10 +33,8 @@ class WeightNormLatents(NamedTuple):
 
 
 def weight_norm(
-    inner: Inner,
+    inner: optax.GradientTransformation,
     *,
-    learning_rate: ScalarOrSchedule | None = None,
-    inner_kwargs: Mapping[str, Any] | None = None,
     normalized: Where | None = None,
     init: Start = "weight",
     eps: jax.typing.ArrayLike = 1e-8,
@@ -75,12 +72,7 @@ def weight_norm(
     that ``inner`` is given see the paths ``direction/...`` and ``scale/...``.
 
     Args:
-      inner: a complete optimizer; or, with ``learning_rate``, an ascent-signed
-        direction such as ``optax.scale_by_adam()`` or a function that makes an
-        optimizer of a learning rate, such as ``optax.adam``.
-      learning_rate: a scalar or a schedule; None, the default, where ``inner`` is
-        complete.
-      inner_kwargs: keyword arguments for an ``inner`` that is a function.
+      inner: a complete optimizer, such as ``optax.adam(1e-3)``.
       normalized: which leaves: a regex found in the path, or a mask (a tree of bools, a
         prefix, or a function of the parameters); default all. Leaves without units
         (biases, scales) stay plain in any case.
@@ -99,10 +91,11 @@ def weight_norm(
       ``latents`` are :class:`WeightNormLatents`.
 
     Raises:
-      ValueError: if ``params`` or ``learning_rate`` is missing, ``eps`` is not one
-        number or out of range, ``init`` is unknown, ``normalized`` matches no leaf, a
+      ValueError: if ``params`` is missing, ``eps`` is not one number or out of range,
+        ``init`` is unknown, ``normalized`` matches no leaf, ``inner`` climbs, a
         transform inside or around it controls the norm of a normalized leaf too, or
         ``implementation`` cannot run.
+      TypeError: if ``inner`` is no transform.
 
     Example:
       The gradient is along the weight, so only its length changes:
@@ -192,11 +185,8 @@ def weight_norm(
 
         return map_leaves(merge, v, (), g, resolve_axes(v, rules, stacked))[0]
 
-    optimizer = complete(inner, learning_rate, inner_kwargs)
-    prefixes = ("direction/", "scale/")
-    mechanism = walk(
-        layered(optimizer, stacked, prefixes), forward, inverse, "weight_norm"
-    )
+    wrapped = layered(complete(inner), stacked, ("direction/", "scale/"))
+    mechanism = walk(wrapped, forward, inverse, "weight_norm")
 
     def init_fn(params):
         outer = chosen(params)

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import optax
 
 from gnomon.optimizers.curvature import hessian_product
-from gnomon.optimizers.mechanisms.transform import transformation
+from gnomon.optimizers.mechanisms.draws import draw
+from gnomon.optimizers.mechanisms.leafwise import WIDE, leafwise
 from gnomon.parameters.checks import require_params, require_within
-from gnomon.parameters.stacks import Stacks
-from gnomon.parameters.trees import compute_dtype, map_leaves, safe_divide
+from gnomon.parameters.trees import safe_divide
 
 
 class ScaleByDiagonalState(NamedTuple):
@@ -44,14 +44,13 @@ def scale_by_adagrad_sqr(
       >>> print(squares.update(grads, squares.init(grads))[0])
       [1.  1.  0.5]
     """
-    require_within("[0, inf)", eps=eps)
 
-    def accumulate(total, grad, count):
-        del count
+    def accumulate(h, total, grad):
         total = total + jnp.square(grad)
         return total, total
 
-    return _scale_by_diagonal("scale_by_adagrad_sqr", accumulate, eps)
+    numbers = {"[0, inf)": dict(eps=eps)}
+    return _scale_by_diagonal("scale_by_adagrad_sqr", accumulate, numbers)
 
 
 def scale_by_adam_sqr(
@@ -79,13 +78,12 @@ def scale_by_adam_sqr(
     Differences:
       As in the authors' code, and unlike in Adam, gradients are not averaged.
     """
-    require_within("[0, 1)", b2=b2)
-    require_within("[0, inf)", eps=eps)
-    return _scale_by_diagonal(
-        "scale_by_adam_sqr",
-        lambda v, grad, count: _corrected_average(v, jnp.square(grad), b2, count),
-        eps,
-    )
+
+    def accumulate(h, average, grad):
+        return _corrected_average(h, average, jnp.square(grad))
+
+    numbers = {"[0, 1)": dict(b2=b2), "[0, inf)": dict(eps=eps)}
+    return _scale_by_diagonal("scale_by_adam_sqr", accumulate, numbers)
 
 
 def scale_by_hutchinson(
@@ -127,71 +125,48 @@ def scale_by_hutchinson(
       ``optax.contrib.hutchinson_estimator_diag_hessian`` draws the same signs in every
       run unless it is given a key, and fails on trees of mixed dtypes.
     """
-    require_within("[0, 1)", b2=b2)
-    require_within("[0, inf)", eps=eps)
     require_within("[0, 4294967295]", seed=seed, whole=True)
     if isinstance(seed, float):
         seed = int(seed)
 
     def estimate(updates, count, params, extra_args):
-        del updates
         require_params(params, "scale_by_hutchinson")
-        # Drawn layer by layer, so that stacked layers get the signs of a list of them.
-        layers = Stacks(params)
-        leaves, treedef = jax.tree.flatten(layers.unstack(params))
-        keys = jax.random.split(
-            jax.random.fold_in(jax.random.key(seed), count), max(len(leaves), 1)
-        )
-        signs = [
-            jax.random.rademacher(key, w.shape, w.dtype)
-            for key, w in zip(keys, leaves, strict=False)
-        ]
-        signs = layers.restack(jax.tree.unflatten(treedef, signs))
+        key = jax.random.fold_in(jax.random.key(seed), count)
+        signs = draw(key, params, jax.random.rademacher)
         product = hessian_product("scale_by_hutchinson", extra_args)(params, signs)
-        return map_leaves(lambda h, z: (h * z.astype(h.dtype),), product, (), signs)[0]
+        return (jax.tree.map(lambda h, z: h * z.astype(h.dtype), product, signs),)
 
+    numbers = {"[0, 1)": dict(b2=b2), "[0, inf)": dict(eps=eps)}
     return _scale_by_diagonal(
-        "scale_by_hutchinson",
-        lambda d, sample, count: _corrected_average(d, sample, b2, count),
-        eps,
-        estimate,
+        "scale_by_hutchinson", _corrected_average, numbers, estimate
     )
 
 
-def _corrected_average(average, sample, b2, count):
+def _corrected_average(h, average, sample):
     """The new exponential average, and the same corrected for its start at zero."""
-    beta = jnp.asarray(b2, average.dtype)
-    average = beta * average + (1 - beta) * sample
-    return average, safe_divide(average, 1 - beta ** count.astype(average.dtype))
+    average = h.b2 * average + (1 - h.b2) * sample
+    return average, safe_divide(average, 1 - h.b2**h.t)
 
 
-def _scale_by_diagonal(name, accumulate, eps, estimate=None):
+def _scale_by_diagonal(name, accumulate, hyperparameters, estimate=None):
     """Divides by a diagonal that ``accumulate`` builds from samples, floored at eps.
 
-    ``accumulate(diagonal, sample, count)`` returns what to keep and what to divide by;
-    the samples are the gradients, or what ``estimate`` makes of the update's arguments.
+    ``accumulate(h, diagonal, sample)`` returns what to keep and what to divide by; the
+    samples are the gradients, or what ``estimate`` makes of the update's arguments.
     """
 
-    def init_fn(params):
-        diagonal = jax.tree.map(
-            lambda w: jnp.zeros_like(w, dtype=compute_dtype(w.dtype)), params
-        )
-        return ScaleByDiagonalState(jnp.zeros([], jnp.int32), diagonal)
+    def rule(h, g, w, diagonal, sample=None):
+        kept, used = accumulate(h, diagonal, g if sample is None else sample)
+        floored = jnp.maximum(jnp.abs(used), h.eps)
+        # Zero only without eps, where no gradient was seen: then s = 0.
+        return g / jnp.where(floored > 0, floored, 1), kept
 
-    def update_fn(updates, state, params=None, **extra_args):
-        count = optax.safe_increment(state.count)
-        samples = updates
-        if estimate is not None:
-            samples = estimate(updates, count, params, extra_args)
-
-        def rule(grad, diagonal, sample):
-            kept, used = accumulate(diagonal, sample.astype(diagonal.dtype), count)
-            floored = jnp.maximum(jnp.abs(used), jnp.asarray(eps, used.dtype))
-            # Zero only without eps, where no gradient was seen: then s = 0.
-            safe = jnp.where(floored > 0, floored, 1)
-            return (grad.astype(safe.dtype) / safe).astype(grad.dtype), kept
-
-        updates, diagonal = map_leaves(rule, updates, (state.diagonal,), samples)
-        return updates, ScaleByDiagonalState(count, diagonal)
-
-    return transformation(name, init_fn, update_fn)
+    return leafwise(
+        name,
+        rule,
+        ScaleByDiagonalState,
+        (WIDE,),
+        hyperparameters,
+        further=estimate,
+        needs_params=False,
+    )

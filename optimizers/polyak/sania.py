@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gnomon.optimizers.mechanisms.inner import require_ascent
+from gnomon.optimizers.mechanisms.inner import ascending
 from gnomon.optimizers.mechanisms.layered import layered
 from gnomon.optimizers.mechanisms.transform import transformation
 from gnomon.optimizers.polyak.step_size import (
@@ -101,8 +101,7 @@ def sania(
       that is not one of descent, :math:`N \le 0`, gives the step size 0; there it gives
       a full step.
     """
-    require_ascent("preconditioner", preconditioner)
-    preconditioner = layered(preconditioner)
+    preconditioner = layered(ascending("preconditioner", preconditioner))
     require_within("(-inf, inf)", f_min=f_min)
     require_within("[0, inf]", max_learning_rate=max_learning_rate)
 

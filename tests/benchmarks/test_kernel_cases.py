@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gnomon.kernels.adamp.reference import Units, views
+from gnomon.kernels.adamp.program import SQUARES, Units, views
 from gnomon.kernels.companding import Coded, encode
+from gnomon.kernels.engine import whole
 from gnomon.kernels.shapes import Activations, Leaf
 
 LEAF = Leaf("rows", (64, 256), "float32", 1)
@@ -38,8 +39,9 @@ def test_gradients_project_what_their_case_says(cases, numerics, axis, dtype):
         w, g, m, v = numerics.draw(case, seed=0)
         for _ in range(20):
             w, m, v = step(w, g, m, v)
-        wide = (x.astype(jnp.float32) for x in (g, w))
-        found = views(*wide, Units((axis,)), jnp.float32(0.1), jnp.float32(1e-8))
+        sums = whole.sums([SQUARES], {"w": w, "g": g}, {}, None, reduce=(axis,))
+        limits = jnp.float32(0.1), jnp.float32(1e-8)
+        found = views(sums, w.shape, Units((axis,)), *limits)
         by_unit, by_layer = bool(found.by_unit.all()), bool(found.by_layer.all())
         expected = {
             "nothing": (False, False),

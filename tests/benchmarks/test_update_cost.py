@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from gnomon.experiments.resolve import ConfigError
+from gnomon.experiments.config.resolve import ConfigError
 
 COLUMNS = (
     "method parameters leaves adamw_ms method_ms ratio median_ratio goal temporary"

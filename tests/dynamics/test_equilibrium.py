@@ -8,8 +8,8 @@ import pytest
 
 from gnomon.dynamics import equilibrium, equilibrium_angle, layer_motion
 from gnomon.dynamics.equilibrium import RULES
-from gnomon.experiments import probes
 from gnomon.experiments.configs.optimizers import OPTIMIZERS
+from gnomon.experiments.trial import probes
 
 RATE, DECAY, SIZE, STEPS = 0.05, 0.1, 256, 3000
 

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from gnomon.experiments.files import read_json, write_json
 from gnomon.experiments.leaderboard import add, build
+from gnomon.experiments.records.files import read_json, write_json
+from gnomon.experiments.records.runs import load_runs, table
+from gnomon.experiments.records.tables import read, store
 from gnomon.experiments.report import write_report
 from gnomon.experiments.report.analysis import analyze
-from gnomon.experiments.runs import load_runs, table
-from gnomon.experiments.tables import read, store
 
 
 @pytest.fixture

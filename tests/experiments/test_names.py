@@ -10,15 +10,15 @@ import pytest
 from markdown_it import MarkdownIt
 
 from gnomon.experiments import leaderboard, report
-from gnomon.experiments.arrays import load_arrays
-from gnomon.experiments.errors import UserError
-from gnomon.experiments.files import read_json, write_json
+from gnomon.experiments.console.errors import UserError
+from gnomon.experiments.console.shown import markdown, one_line, printable
 from gnomon.experiments.leaderboard import add, build
+from gnomon.experiments.records.files import read_json, write_json
+from gnomon.experiments.records.runs import load_runs, table
+from gnomon.experiments.records.tables import read
 from gnomon.experiments.report import write_report
-from gnomon.experiments.runs import load_runs, table
-from gnomon.experiments.shown import markdown, one_line, printable
-from gnomon.experiments.tables import read
 from gnomon.experiments.train import load_state, train
+from gnomon.experiments.trial.arrays import load_arrays
 
 HOSTILE = [
     "a|b",
@@ -153,7 +153,7 @@ def test_arrays_are_read_without_running_what_the_folder_names(
     config = read_json(tmp_path / "config.json")
     config["model"]["name"] = config["optimizer"]["name"] = "antigravity.fly"
     write_json(tmp_path / "config.json", config)
-    monkeypatch.setattr("gnomon.experiments.resolve.resolve", refuse)
+    monkeypatch.setattr("gnomon.experiments.config.resolve.resolve", refuse)
     arrays = load_arrays(tmp_path)
     wanted = jax.tree_util.tree_leaves_with_path(state.params)
     for path, leaf in wanted:

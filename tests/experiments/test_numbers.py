@@ -10,25 +10,25 @@ from hypothesis import strategies as st
 
 from gnomon.experiments import sweep
 from gnomon.experiments.config import override, validate
+from gnomon.experiments.config.fields import digest
+from gnomon.experiments.config.grid import over
+from gnomon.experiments.config.ranges import FIELDS, OPTIMIZER, Number, Switch, Whole
+from gnomon.experiments.config.resolve import ConfigError
+from gnomon.experiments.config.trials import make_trials
 from gnomon.experiments.configs.optimizers import OPTIMIZERS
-from gnomon.experiments.fields import digest
-from gnomon.experiments.files import from_json, jsonable, read_json
-from gnomon.experiments.metrics import MetricsWriter, read_metrics
-from gnomon.experiments.ranges import FIELDS, OPTIMIZER, Number, Switch, Whole
+from gnomon.experiments.drawing.ticks import short
+from gnomon.experiments.records.files import from_json, jsonable, read_json
+from gnomon.experiments.records.metrics import MetricsWriter, read_metrics
+from gnomon.experiments.records.runs import Run, load_runs, table
+from gnomon.experiments.records.tables import read, store
 from gnomon.experiments.report import write_report
 from gnomon.experiments.report.analysis import analyze
-from gnomon.experiments.report.knob import Knob, knob_of
-from gnomon.experiments.report.style import short
+from gnomon.experiments.report.cells import cells
+from gnomon.experiments.report.knob import knob, knob_of
 from gnomon.experiments.report.text import tuned_rows
-from gnomon.experiments.report.tuning import cells
-from gnomon.experiments.resolve import ConfigError
-from gnomon.experiments.runs import Run, load_runs, table
 from gnomon.experiments.schedules import constant, warmup_cosine, warmup_linear
-from gnomon.experiments.sweeps import over
-from gnomon.experiments.tables import read, store
 from gnomon.experiments.train import load_state, train
-from gnomon.experiments.trials import make_trials
-from gnomon.experiments.widen import widened
+from gnomon.experiments.tuning.widen import next_value, widened
 
 NAN, INF = math.nan, math.inf
 ODD = [None, NAN, INF, -INF, 1e300, -1e300, 5e-324, -0.0, 0.0, 2**70, 1, 1.0, True]
@@ -115,7 +115,7 @@ def test_every_knob_goes_from_the_folder_to_table_tuning_and_picture(
     for one in (columns, stored.columns):
         np.testing.assert_array_equal(one[f"optimizer.{field}"], GRIDS[field])
         (cell,) = cells(one, "validation_loss", interpolate=True)
-        assert cell.knob == Knob(f"optimizer.{field}")
+        assert cell.knob == knob(f"optimizer.{field}")
         assert tuple(s.learning_rate for s in cell.settings) == GRIDS[field]
         assert cell.status == "tuned"
         assert GRIDS[field][0] <= cell.lowest[0] <= GRIDS[field][-1]
@@ -266,13 +266,13 @@ def test_every_line_is_valid_and_its_scale_is_widened(tiny, tmp_path, line):
         for i, t in enumerate(trials)
     ]
     columns = table(runs)
-    assert knob_of(columns, np.arange(2)) == Knob(f"optimizer.{field}")
+    assert knob_of(columns, np.arange(2)) == knob(f"optimizer.{field}")
     # Named, it is the same, however deep it lies.
     named = override(trials[0].config, {"tuning.field": field})
     assert make_trials(named, [{}])[0].id == trials[0].id
     assert "0.5" in " ".join(tuned_rows(analyze(columns, metric="loss"))[1])
     (added,) = widened(trials, columns, "loss")
-    value = Knob(f"optimizer.{field}").beyond(0.5, 0.25)
+    value = next_value(knob(f"optimizer.{field}"), 0.5, 0.25)
     assert added.config == override(trials[0].config, {f"optimizer.{field}": value})
 
 
@@ -309,7 +309,7 @@ def test_python_numbers_in_a_metric_and_in_a_state_train_and_read_back(
 def test_an_infinite_bound_sweeps_and_the_same_command_goes_on(
     sweep_file, tmp_path, monkeypatch, capsys, optax_promotion
 ):
-    monkeypatch.setattr("gnomon.experiments.cli.configure_jax", lambda: None)
+    monkeypatch.setattr("gnomon.experiments.config.cli.configure_jax", lambda: None)
     config = sweep_file(
         "product([{'optimizer': {'name': 'gnomon.optimizers.sps'}}],"
         " over('optimizer.max_learning_rate', [0.1, float('inf')]))",

@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from gnomon.experiments.files import write_json
+from gnomon.experiments.records.files import write_json
 from gnomon.experiments.report import write_report
 
 VOID = {"meta", "br", "hr", "img", "link", "input"}

@@ -7,16 +7,11 @@ import hypothesis.extra.numpy as hnp
 import hypothesis.strategies as st
 import numpy as np
 
+from gnomon.experiments.records.runs import Run, table
 from gnomon.experiments.report.analysis import analyze
 from gnomon.experiments.report.curves import best_curves
-from gnomon.experiments.report.profiles import (
-    LIMIT,
-    profile,
-    profiles,
-    scores,
-    time_to,
-)
-from gnomon.experiments.runs import Run, table
+from gnomon.experiments.report.profiles import profiles
+from gnomon.scaling.comparison.profiles import LIMIT, profile, scores, time_to
 
 INF = np.inf
 TIMES = np.array([[100.0, 300, INF, INF], [150, 100, 80, INF], [100, INF, 400, INF]])

@@ -8,23 +8,27 @@ import numpy as np
 import pytest
 
 from gnomon.experiments import leaderboard
-from gnomon.experiments.direction import LARGER
-from gnomon.experiments.errors import UserError
+from gnomon.experiments.config.resolve import ConfigError
+from gnomon.experiments.console.errors import UserError
 from gnomon.experiments.leaderboard import study
-from gnomon.experiments.preflight import check_metric
-from gnomon.experiments.report import figures, verdict
+from gnomon.experiments.records.direction import LARGER
+from gnomon.experiments.records.provenance import Provenance
+from gnomon.experiments.records.runs import Run
+from gnomon.experiments.records.runs import table as tabulated
+from gnomon.experiments.records.tables import Stored
+from gnomon.experiments.report import verdict
 from gnomon.experiments.report.analysis import analyze
 from gnomon.experiments.report.curves import Curve
-from gnomon.experiments.report.family import family
+from gnomon.experiments.report.factors import estimate
+from gnomon.experiments.report.figure_losses import _lines
+from gnomon.experiments.report.figure_rates import learning_rates
+from gnomon.experiments.report.figure_speedups import speedups
 from gnomon.experiments.report.law import NoLaw, baseline_law
 from gnomon.experiments.report.page import page
-from gnomon.experiments.report.provenance import Provenance
 from gnomon.experiments.report.record import record
 from gnomon.experiments.report.text import comparison_rows, terminal
-from gnomon.experiments.resolve import ConfigError
-from gnomon.experiments.runs import Run
-from gnomon.experiments.runs import table as tabulated
-from gnomon.experiments.tables import Stored
+from gnomon.experiments.trial.preflight import check_metric
+from gnomon.scaling.comparison.scale import family
 
 LENGTHS = (70, 100, 140)
 RATES = (1e-3, 2e-3, 4e-3)
@@ -244,7 +248,7 @@ def test_a_law_is_given_only_where_runs_determine_one(table, why):
     assert why in html
     assert "Fitted to its cheaper runs" not in html
     cells = [cell for cell in analysis.cells if cell.label == "A"]
-    for _, line in figures._lines(cells):
+    for _, line in _lines(cells):
         assert len({family(cell.scale) for cell in line}) == 1
     for one in analysis.comparisons:
         assert (
@@ -309,7 +313,7 @@ def test_what_is_better_is_called_better_whichever_way_its_metric_goes(gain, spl
         (difference, *_) = [c.difference for c in analysis.comparisons]
         assert (difference < 0) == (gain > 1)
     where = analysis.metric.replace("train_", "training ").replace("_", " ")
-    assert f"final {where}" in figures.learning_rates(analysis)[0]
+    assert f"final {where}" in learning_rates(analysis)[0]
 
 
 @pytest.mark.parametrize("name", sorted(LARGER))
@@ -343,8 +347,8 @@ def test_any_label_is_drawn_without_a_word_on_the_terminal(capfd):
     for labels in (odd[:-1], odd[-1:]):
         table = sweep(dict.fromkeys(labels, 1.2), seeds=2, models=(("mlp", 16),))
         analysis = analyze(table, "A")
-        assert figures.speedups(analysis)
-    assert figures.learning_rates(analysis)
+        assert speedups(analysis)
+    assert learning_rates(analysis)
     assert capfd.readouterr() == ("", "")
 
 
@@ -352,13 +356,11 @@ def test_any_label_is_drawn_without_a_word_on_the_terminal(capfd):
 def test_a_number_lies_in_its_own_interval_as_written(log):
     for sign in (-1, 1):
         near = [sign * log + step for step in (-3e-3, -1e-4, 0.0, 1e-4, 3e-3)]
-        written = [float(verdict.times(one).rstrip("x")) for one in near]
-        ends = [
-            tuple(map(float, verdict.bracket((low, high))[1:-1].split(", ")))
-            for low, high in zip(near, near[2:], strict=False)
-        ]
-        for value, (low, high) in zip(written[1:], ends, strict=False):
-            assert low <= value <= high
+        for low, value, high in zip(near, near[1:], near[2:], strict=False):
+            number, spread = estimate(value, (low, high))
+            written = [number.rstrip("x"), *spread[1:-1].split(", ")]
+            assert len({len(text.partition(".")[2]) for text in written}) == 1
+            assert float(written[1]) <= float(written[0]) <= float(written[2])
 
 
 def test_the_leaderboard_says_why_the_baseline_is_untuned():

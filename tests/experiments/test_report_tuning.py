@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gnomon.experiments.report.tuning import cells
+from gnomon.experiments.report.cells import cells
 
 RATES = (0.01, 0.02, 0.04, 0.08)
 

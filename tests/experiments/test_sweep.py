@@ -7,14 +7,14 @@ import time
 import numpy as np
 import pytest
 
-from gnomon.experiments.chunks import claim, is_done
 from gnomon.experiments.config import load
-from gnomon.experiments.files import read_json, write_json
-from gnomon.experiments.metrics import read_metrics
-from gnomon.experiments.resolve import ConfigError
+from gnomon.experiments.config.grid import over, product
+from gnomon.experiments.config.resolve import ConfigError
+from gnomon.experiments.config.trials import make_trials
+from gnomon.experiments.fleet.chunks import claim, is_done
+from gnomon.experiments.records.files import read_json, write_json
+from gnomon.experiments.records.metrics import read_metrics
 from gnomon.experiments.sweep import Sweep, dry_run, prepare, run_sweep, trials_of
-from gnomon.experiments.sweeps import over, product
-from gnomon.experiments.trials import make_trials
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 GRID = (
@@ -180,7 +180,7 @@ def test_other_data_in_the_folder_is_refused(tiny, tmp_path):
 
 
 def test_a_config_without_a_sweep_says_what_to_do(tiny):
-    from gnomon.experiments.config import packaged
+    from gnomon.experiments.config.source import packaged
 
     with pytest.raises(ConfigError, match=r"has no sweep\(\): add one"):
         trials_of(tiny(), packaged("lm.py"))

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from gnomon.experiments.config import load, override
-from gnomon.experiments.files import read_json
-from gnomon.experiments.metrics import read_metrics
-from gnomon.experiments.resolve import ConfigError
+from gnomon.experiments.config.resolve import ConfigError
+from gnomon.experiments.records.files import read_json
+from gnomon.experiments.records.metrics import read_metrics
 from gnomon.experiments.train import load_state, train
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
@@ -150,7 +150,7 @@ def test_a_checkpoint_of_another_model_is_refused_by_path(tiny, tmp_path):
 
 
 def test_a_folder_in_use_is_refused(tiny, tmp_path):
-    from gnomon.experiments.files import lock
+    from gnomon.experiments.records.locks import lock
 
     with lock(tmp_path / "lock"), pytest.raises(ConfigError, match="in use by process"):
         train(tiny(), tmp_path)

@@ -60,9 +60,9 @@ def simulated(monkeypatch):
     """
     from jax.experimental.pallas import mosaic_gpu as plgpu
 
-    monkeypatch.setattr("gnomon.kernels._update_gpu.BLOCKS", 2)
-    monkeypatch.setattr("gnomon.kernels._sums_gpu.BLOCKS", 2)
-    monkeypatch.setattr("gnomon.kernels._sums_gpu.FEWEST", 4)
+    monkeypatch.setattr("gnomon.kernels.engine.gpu.update.BLOCKS", 2)
+    monkeypatch.setattr("gnomon.kernels.engine.gpu.sums.BLOCKS", 2)
+    monkeypatch.setattr("gnomon.kernels.engine.gpu.sums.FEWEST", 4)
     monkeypatch.setattr("gnomon.kernels.weight_norm.gpu.BLOCKS", 2)
     monkeypatch.setattr("gnomon.kernels.adam_8bit.gpu.BLOCKS", 2)
     simulator = plgpu.InterpretGPUParams(uninitialized_memory="nan")

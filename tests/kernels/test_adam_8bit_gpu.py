@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from gnomon.kernels import adam_8bit
-from gnomon.kernels._choice import GPU_NEEDS_JAX
 from gnomon.kernels.adam_8bit import api
 from gnomon.kernels.adam_8bit._pull import fold_pull
 from gnomon.kernels.companding import BLOCK, decode, encode, folded
+from gnomon.kernels.engine.choice import GPU_NEEDS_JAX
 from gnomon.kernels.shapes import LEAVES
 
 HYPERS = dict(learning_rate=0.1, count=3, b1=0.9, b2=0.99, eps=1e-8, weight_decay=0.1)
@@ -25,7 +25,7 @@ def test_older_jax_falls_back_and_says_why(monkeypatch):
     """Asked for by name it is an error; by platform, even if it were faster, XLA."""
     monkeypatch.setattr(jax, "__version_info__", (0, 10, 2))
     faster = {"adam_8bit": frozenset({"gpu"})}
-    monkeypatch.setattr("gnomon.kernels._choice.FASTER_THAN_XLA", faster)
+    monkeypatch.setattr("gnomon.kernels.engine.choice.FASTER_THAN_XLA", faster)
     with pytest.raises(ValueError, match=r"GPU kernels need jax >= 0\.11"):
         adam_8bit.explain(implementation="gpu")
     choice = adam_8bit.explain(platform="gpu")

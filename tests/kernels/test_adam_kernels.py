@@ -11,8 +11,9 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from gnomon.kernels import _blocks_tpu, _sweeps_tpu, adam, adamp, shapes
-from gnomon.kernels._layout import (
+from gnomon.kernels import adam, adamp, shapes
+from gnomon.kernels.adam.program import program
+from gnomon.kernels.engine.layout import (
     LANES,
     SUBLANES,
     flat_index,
@@ -22,8 +23,7 @@ from gnomon.kernels._layout import (
     tpu_order,
     unfold,
 )
-from gnomon.kernels.adamp import tpu as adamp_tpu
-from gnomon.kernels.adamp.reference import Units
+from gnomon.kernels.engine.tpu import blocks, runner
 
 HYPERS = dict(learning_rate=0.1, count=3, b1=0.9, b2=0.99, eps=1e-8, weight_decay=0.1)
 # Rounding of a computation in a dtype, with room for a different order of sums.
@@ -98,7 +98,7 @@ DTYPES = {
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Blocks of one tile, so that small leaves take several."""
-    monkeypatch.setattr(_blocks_tpu, "BLOCK", SUBLANES * LANES)
+    monkeypatch.setattr(blocks, "BLOCK", SUBLANES * LANES)
 
 
 @pytest.mark.parametrize(
@@ -144,15 +144,21 @@ def test_adamp_kernel_on_any_shape(axes, interpreted, small_blocks, x64, assert_
     check()
 
 
+def holds_units(arrays, axis):
+    projecting = program(nesterov=False, pulled=True, projects=True)
+    named = dict(zip("wgmv", arrays, strict=True))
+    return runner.holds(projecting, named, reduce=(axis,))
+
+
 @pytest.mark.parametrize("whole", [True, False])
 def test_adamp_kernel_projects(
     whole, interpreted, small_blocks, monkeypatch, x64, assert_close
 ):
     """Also where a unit does not fit, so that a pass before finds its inner product."""
     if not whole:
-        monkeypatch.setattr(_blocks_tpu, "VMEM_BYTES", 0)
+        monkeypatch.setattr(blocks, "VMEM_BYTES", 0)
     dtypes, shape = ("float64",) * 4, (40, 150)
-    assert adamp_tpu.holds_whole_units(shape, dtypes, Units((0,))) == whole
+    assert holds_units([jax.ShapeDtypeStruct(shape, x) for x in dtypes], 0) == whole
     kwargs = dict(**HYPERS, reduce=(0,), implementation="tpu")
     step = jax.jit(functools.partial(adamp.step, **kwargs))
     for outcome in ("none", "unit", "layer"):
@@ -193,9 +199,9 @@ def test_lanes_of_hyperparameters_lower_for_tpu(tpu_text):
 
 @pytest.mark.parametrize("entry", shapes.LEAVES, ids=lambda entry: entry.name)
 def test_blocks_fit_the_chip(entry):
-    block = _blocks_tpu.cut(_sweeps_tpu.folded(entry.shape, ()))
+    block = blocks.cut(runner.folded(entry.shape, ()))
     arrays = dict(zip("wgmv", structs(entry), strict=True))
-    assert _blocks_tpu.block_bytes(block, arrays, ("w", "m", "v")) <= 16 * 2**20
+    assert blocks.block_bytes(block, arrays, ("w", "m", "v")) <= 16 * 2**20
 
 
 def test_which_leaves_need_no_third_pass():
@@ -204,9 +210,7 @@ def test_which_leaves_need_no_third_pass():
         entry.name
         for entry in shapes.LEAVES
         if entry.unit_axis is not None
-        and not adamp_tpu.holds_whole_units(
-            entry.shape, [x.dtype for x in structs(entry)], Units((entry.unit_axis,))
-        )
+        and not holds_units(structs(entry), entry.unit_axis)
     }
     assert spread == {"1.3b/mlp_out"}
 
@@ -265,7 +269,7 @@ def test_folding_is_undone_and_keeps_units(shape, data):
 def test_leaves_fold_in_the_order_that_a_tpu_stores(shape, reduce, stack, axis):
     """A matrix that is stored by columns has its columns as rows: nothing is copied."""
     order = tpu_order(shape)
-    where = _sweeps_tpu.folded(shape, reduce, stack)
+    where = runner.folded(shape, reduce, stack)
     assert order != tuple(range(len(shape)))
     assert (where.order, where.axis) == (order, axis)
 
@@ -280,5 +284,5 @@ def test_thin_leaves_are_not_padded_to_a_tile_a_number(shape):
         )
         if not reduce or math.prod(shape[a] for a in stack) > 16:
             continue
-        layers, *matrix = _sweeps_tpu.folded(shape, reduce, stack).shape
-        assert layers * math.prod(_blocks_tpu.padded(matrix)) < 17 * math.prod(shape)
+        layers, *matrix = runner.folded(shape, reduce, stack).shape
+        assert layers * math.prod(blocks.padded(matrix)) < 17 * math.prod(shape)

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gnomon.kernels import _blocks_tpu, adam, adam_8bit
-from gnomon.kernels._rounding import random_bits, seeds_from, stochastic_round
-from gnomon.kernels._shards import on_shards
+from gnomon.kernels import adam, adam_8bit
 from gnomon.kernels.companding import encode
+from gnomon.kernels.engine.rounding import random_bits, seeds_from, stochastic_round
+from gnomon.kernels.engine.shards import on_shards
+from gnomon.kernels.engine.tpu import blocks
 
 WORDS = random_bits(
     *seeds_from(jax.random.key(0)).astype(jnp.uint32),
@@ -86,7 +87,7 @@ def test_small_steps_are_not_lost():
 @pytest.mark.parametrize("shape", [(140, 30), (130, 2, 9)], ids=["matrix", "folded"])
 def test_a_kernel_draws_what_the_definition_draws(shape, interpreted, monkeypatch):
     """By a number's place in the leaf, also where a TPU stores the leaf by columns."""
-    monkeypatch.setattr(_blocks_tpu, "BLOCK", 16 * 128)
+    monkeypatch.setattr(blocks, "BLOCK", 16 * 128)
     keys = jax.random.split(jax.random.key(1), 2)
     w, g = (jax.random.normal(key, shape, jnp.bfloat16) for key in keys)
     zero = jnp.zeros(shape)

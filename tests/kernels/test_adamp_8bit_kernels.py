@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from gnomon.kernels import adam_8bit, adamp, adamp_8bit
-from gnomon.kernels._choice import GPU_NEEDS_JAX
 from gnomon.kernels.companding import BLOCK, decode, encode, folded
+from gnomon.kernels.engine.choice import GPU_NEEDS_JAX
 from gnomon.kernels.shapes import LEAVES
 
 HYPERS = dict(learning_rate=0.1, count=3, b1=0.9, b2=0.99, eps=1e-8, weight_decay=0.1)

@@ -24,8 +24,8 @@ from gnomon.kernels import (
     variance,
     weight_norm,
 )
-from gnomon.kernels._choice import GPU_NEEDS_JAX
 from gnomon.kernels.companding import decode, encode
+from gnomon.kernels.engine.choice import GPU_NEEDS_JAX
 
 HYPERS = dict(learning_rate=0.1, count=3, weight_decay=0.1)
 BLOCK = 128

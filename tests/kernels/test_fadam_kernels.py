@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from gnomon.kernels import _blocks_tpu, fadam, shapes
+from gnomon.kernels import fadam, shapes
+from gnomon.kernels.engine.tpu import blocks
 
 HYPERS = dict(
     learning_rate=0.1, count=3, b1=0.9, b2=0.99, eps=0.1, weight_decay=0.2, clip=0.7
@@ -27,7 +28,7 @@ ROUNDING = {"float32": 2e-6, "bfloat16": 2**-8, "float64": 1e-12}
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Blocks of one tile, so that small layers take several."""
-    monkeypatch.setattr(_blocks_tpu, "BLOCK", 16 * 128)
+    monkeypatch.setattr(blocks, "BLOCK", 16 * 128)
 
 
 def leaf(shape, dtypes=("float64",) * 4, seed=0):
@@ -90,7 +91,7 @@ def test_any_shape_and_dtype(
     budget, interpreted, small_blocks, monkeypatch, assert_close
 ):
     """What a ragged block reads past the edge is NaN, and every number has moved."""
-    monkeypatch.setattr(_blocks_tpu, "VMEM_BYTES", budget)
+    monkeypatch.setattr(blocks, "VMEM_BYTES", budget)
     step = jax.jit(functools.partial(fadam.step, **HYPERS, implementation="tpu"))
 
     # Each example compiles.

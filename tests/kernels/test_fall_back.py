@@ -10,7 +10,7 @@ import pytest
 
 from gnomon import optimizers
 from gnomon.kernels import adam_8bit
-from gnomon.kernels._choice import GPU_NEEDS_JAX
+from gnomon.kernels.engine.choice import GPU_NEEDS_JAX
 from gnomon.optimizers import apply_fused
 
 # What each optimizer needs besides an implementation.

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from gnomon.kernels import _blocks_tpu, fixed_norm, shapes
+from gnomon.kernels import fixed_norm, shapes
+from gnomon.kernels.engine.tpu import blocks
 
 # Rounding of a computation in a dtype, with room for a different order of sums.
 ROUNDING = {"float32": 2e-6, "bfloat16": 2**-8, "float64": 1e-12}
@@ -20,7 +21,7 @@ ROUNDING = {"float32": 2e-6, "bfloat16": 2**-8, "float64": 1e-12}
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Blocks of one tile, so that small leaves take several."""
-    monkeypatch.setattr(_blocks_tpu, "BLOCK", 16 * 128)
+    monkeypatch.setattr(blocks, "BLOCK", 16 * 128)
 
 
 def leaf(shape, axes, dtype="float64", seed=0):
@@ -91,7 +92,7 @@ def test_any_shape_and_dtype(interpreted, small_blocks, assert_close):
 
 def test_rows_in_blocks_of_128(interpreted, monkeypatch, x64, assert_close):
     """Their norms lie side by side, those of a block in one tile, and the last cut."""
-    monkeypatch.setattr(_blocks_tpu, "BLOCK", 128 * 128)
+    monkeypatch.setattr(blocks, "BLOCK", 128 * 128)
     arrays = leaf((300, 128), (1,))
     step = functools.partial(fixed_norm.step, reduce=(1,), implementation="tpu")
     assert_close(jax.jit(step)(*arrays), oracle(*arrays, (1,)), 1e-12)
@@ -99,7 +100,7 @@ def test_rows_in_blocks_of_128(interpreted, monkeypatch, x64, assert_close):
 
 def test_units_that_no_block_holds(x64, interpreted, monkeypatch, assert_close):
     """XLA sums them first and the kernel moves them."""
-    monkeypatch.setattr(_blocks_tpu, "VMEM_BYTES", 0)
+    monkeypatch.setattr(blocks, "VMEM_BYTES", 0)
     arrays = leaf((40, 30), (0,))
     step = functools.partial(
         fixed_norm.step, angle=0.1, reduce=(0,), implementation="tpu"
@@ -112,7 +113,7 @@ def test_layers_that_are_nearly_annihilated(
     vmem, x64, interpreted, small_blocks, monkeypatch, assert_close
 ):
     """One of two layers, of several blocks each, is left a thousandth of its norm."""
-    monkeypatch.setattr(_blocks_tpu, "VMEM_BYTES", vmem)
+    monkeypatch.setattr(blocks, "VMEM_BYTES", vmem)
     w, u, norm = leaf((2, 20, 150), (1, 2))
     u = u.at[1].set(-w[1])
     norm = norm.at[1].set(jnp.linalg.norm(w[1]))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from gnomon.kernels import adam, adamp
-from gnomon.kernels._choice import GPU_NEEDS_JAX
+from gnomon.kernels.engine.choice import GPU_NEEDS_JAX
 from gnomon.kernels.shapes import LEAVES, RAGGED
 from gnomon.kernels.weight_norm import explain as explain_weight_norm
 from gnomon.kernels.weight_norm import weight_norm
@@ -45,7 +45,7 @@ def test_older_jax_falls_back_and_says_why(op, monkeypatch):
     monkeypatch.setattr(jax, "__version_info__", (0, 10, 2))
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     faster = {op: frozenset({"gpu"})}
-    monkeypatch.setattr("gnomon.kernels._choice.FASTER_THAN_XLA", faster)
+    monkeypatch.setattr("gnomon.kernels.engine.choice.FASTER_THAN_XLA", faster)
     with pytest.raises(ValueError, match=r"GPU kernels need jax >= 0\.11"):
         explanations(implementation="gpu")[op]()
     choice = explanations(platform="gpu")[op]()

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from gnomon.kernels import fadam, fixed_norm, variance
-from gnomon.kernels._choice import GPU_NEEDS_JAX
+from gnomon.kernels.engine.choice import GPU_NEEDS_JAX
 from gnomon.kernels.shapes import LEAVES
 
 FADAM = dict(learning_rate=0.1, count=3, b2=0.99)

@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from gnomon.kernels import _choice, adam, adamp
-from gnomon.kernels._choice import choose
+from gnomon.kernels import adam, adamp
+from gnomon.kernels.engine import choice as choices
+from gnomon.kernels.engine.choice import choose
 
 
 def supported(kernel):
@@ -22,7 +23,7 @@ def test_a_kernel_that_was_not_measured_is_no_default(platform):
 
 
 def test_a_measured_kernel_is_the_default_where_it_was_measured(monkeypatch):
-    monkeypatch.setattr(_choice, "FASTER_THAN_XLA", {"op": frozenset({"tpu"})})
+    monkeypatch.setattr(choices, "FASTER_THAN_XLA", {"op": frozenset({"tpu"})})
     choice = choose("op", None, supported, platform="tpu")
     assert choice == ("tpu", "measured faster than XLA on tpu")
     assert choose("op", None, supported, platform="gpu").implementation == "xla"

@@ -53,8 +53,8 @@ OPS = {
 def small_blocks():
     """Blocks of one tile, so that small arrays take several steps."""
     patch = pytest.MonkeyPatch()
-    patch.setattr("gnomon.kernels._rows_tpu.BLOCK", 16 * 128)
-    patch.setattr("gnomon.kernels._blocks_tpu.BLOCK", 16 * 128)
+    patch.setattr("gnomon.kernels.engine.tpu.rows.BLOCK", 16 * 128)
+    patch.setattr("gnomon.kernels.engine.tpu.blocks.BLOCK", 16 * 128)
     yield
     patch.undo()
 
@@ -174,7 +174,7 @@ def test_gradients_of_the_api_are_those_of_the_reference():
 
 def test_rows_in_blocks_of_128_have_lengths_side_by_side(monkeypatch):
     """Three blocks, the last cut, and each row has its own length and cotangent."""
-    monkeypatch.setattr("gnomon.kernels._blocks_tpu.BLOCK", 128 * 128)
+    monkeypatch.setattr("gnomon.kernels.engine.tpu.blocks.BLOCK", 128 * 128)
     v, cotangent = jax.random.normal(jax.random.key(0), (2, 300, 128))
     g = jnp.linspace(1.0, 2.0, 300)
 
@@ -197,7 +197,7 @@ def lowered_for_tpu(function, *inputs):
 @pytest.mark.parametrize("shape", ACTIVATIONS, ids=lambda shape: shape.name)
 def test_row_norms_lower_for_tpu(shape, monkeypatch):
     """The real Mosaic lowering accepts forward and backward of every table row."""
-    monkeypatch.setattr("gnomon.kernels._rows_tpu.BLOCK", 2**17)
+    monkeypatch.setattr("gnomon.kernels.engine.tpu.rows.BLOCK", 2**17)
     vector = jax.ShapeDtypeStruct(shape.shape[1:], "float32")
     rms = functools.partial(rms_norm, implementation="tpu")
     layer = functools.partial(layer_norm, implementation="tpu")
@@ -214,7 +214,7 @@ WEIGHTS = [leaf for leaf in LEAVES if leaf.unit_axis is not None]
 @pytest.mark.parametrize("leaf", WEIGHTS, ids=lambda leaf: leaf.name)
 def test_weight_norm_lowers_for_tpu(leaf, monkeypatch):
     """Units along either axis, from one number to a whole embedding."""
-    monkeypatch.setattr("gnomon.kernels._blocks_tpu.BLOCK", 2**17)
+    monkeypatch.setattr("gnomon.kernels.engine.tpu.blocks.BLOCK", 2**17)
     g = jax.ShapeDtypeStruct((leaf.shape[1 - leaf.unit_axis],), "float32")
     function = functools.partial(weight_norm, axis=leaf.unit_axis, implementation="tpu")
     text = lowered_for_tpu(function, leaf.struct, g)
@@ -266,7 +266,7 @@ if jax.__version_info__[:2] >= (0, 11):
         """More rows than blocks, so that the blocks' sums have rows to add."""
         from jax.experimental.pallas import mosaic_gpu as plgpu
 
-        monkeypatch.setattr("gnomon.kernels._rows_gpu.BLOCKS", 3)
+        monkeypatch.setattr("gnomon.kernels.engine.gpu.rows.BLOCKS", 3)
         inputs, cotangent = draw(OPS[op], 7, 256, "float32", 0)
         with jax.enable_x64(True):
             exact = [jnp.asarray(a, jnp.float64) for a in (*inputs, cotangent)]

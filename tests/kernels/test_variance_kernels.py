@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from gnomon.kernels import _blocks_tpu, shapes, variance
+from gnomon.kernels import shapes, variance
+from gnomon.kernels.engine.tpu import blocks
 
 # Rounding of a computation in a dtype, with room for a different order of sums.
 ROUNDING = {"float32": 2e-6, "bfloat16": 2**-8, "float64": 1e-12}
@@ -20,7 +21,7 @@ ROUNDING = {"float32": 2e-6, "bfloat16": 2**-8, "float64": 1e-12}
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Blocks of one tile, so that small layers take several."""
-    monkeypatch.setattr(_blocks_tpu, "BLOCK", 16 * 128)
+    monkeypatch.setattr(blocks, "BLOCK", 16 * 128)
 
 
 def leaf(shape, dtype="float64", seed=0):
@@ -60,7 +61,7 @@ def test_any_shape_and_dtype(
     budget, interpreted, small_blocks, monkeypatch, assert_close
 ):
     """What a ragged block reads past the edge is NaN, and every number has moved."""
-    monkeypatch.setattr(_blocks_tpu, "VMEM_BYTES", budget)
+    monkeypatch.setattr(blocks, "VMEM_BYTES", budget)
     step = jax.jit(functools.partial(variance.step, target=0.02, implementation="tpu"))
 
     # Each example compiles.

@@ -161,7 +161,7 @@ def varied_gradient(w, noise, step):
 @pytest.fixture
 def no_gpu_kernels(monkeypatch):
     """As with a jax that is too old for them, whichever jax this is."""
-    monkeypatch.setattr("gnomon.kernels._choice.GPU_NEEDS_JAX", (99, 0))
+    monkeypatch.setattr("gnomon.kernels.engine.choice.GPU_NEEDS_JAX", (99, 0))
 
 
 @pytest.fixture

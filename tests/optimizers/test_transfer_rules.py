@@ -10,6 +10,60 @@ import pytest
 
 from gnomon import optimizers
 from gnomon.optimizers import learning_rate_factors, mup_rule, standard_rule
+from gnomon_contract import Row
+from gnomon_contract.layers import base, descending
+
+
+def wider_adamp(*, learning_rate, b1, b2, weight_decay):
+    """As in a network that is twice as wide as the one it was tuned for."""
+
+    def halved(params):
+        def half(w):
+            shape = (size if size % 2 else size // 2 for size in w.shape)
+            return jax.ShapeDtypeStruct(tuple(shape), w.dtype)
+
+        return jax.tree.map(half, params)
+
+    # A product in float32, as a decay times a learning rate is.
+    decay = jnp.asarray(learning_rate, "float32") * jnp.asarray(weight_decay, "float32")
+    inner = optimizers.adamp(learning_rate, b1=b1, b2=b2)
+    return optimizers.mup(inner, halved, independent_decay=decay)
+
+
+def growing_factors(params, **s):
+    """A number a leaf, of every layer of a stack."""
+    factors = learning_rate_factors(params, base, mup_rule("adam"), **s)
+    return jax.tree.map(lambda w, x: np.full(np.shape(w), x), params, factors)
+
+
+def narrowed_initialization(params, **s):
+    """From a base model with values: not all layers' alike."""
+    smaller = jax.tree.map(
+        lambda w, x: w[tuple(map(slice, x.shape))], params, base(params)
+    )
+    return optimizers.mup_initialization(params, smaller, **s)
+
+
+ROWS = (
+    Row(
+        "mup",
+        wider_adamp,
+        {"learning_rate": 0.1, "b1": 0.9, "b2": 0.99, "weight_decay": 1e-5},
+    ),
+)
+GIVEN = {"scale_by_width": dict(rule=mup_rule())}
+LAYERS = {
+    "scale_by_width": lambda **s: descending(
+        optimizers.scale_by_width(base, mup_rule("adam"), **s)
+    ),
+    "mup": lambda i, **s: optimizers.mup(i, base, **s),
+    "standard_parameterization": lambda i, **s: optimizers.standard_parameterization(
+        i, base, **s
+    ),
+    "learning_rate_factors": growing_factors,
+    "mup_initialization": narrowed_initialization,
+    "width_growth": None,  # the factors are functions of it
+}
 
 HEADS = 2
 
@@ -132,13 +186,12 @@ def trained(optimizer, params, steps=3):
 def test_at_the_base_width_it_is_the_optimizer_itself_to_the_bit(kind):
     params = arrays(network(8))
     inner = optimizers.adamp if kind == "adam" else optimizers.sgdp
-    wrapped = optimizers.mup(
-        inner, network(8), 0.03, kind=kind, inner_kwargs={"weight_decay": 0.1}
-    )
+    optimizer = inner(0.03, weight_decay=0.1)
+    wrapped = optimizers.mup(optimizer, network(8), kind=kind)
     jax.tree.map(
         np.testing.assert_array_equal,
         trained(wrapped, params),
-        trained(inner(0.03, weight_decay=0.1), params),
+        trained(optimizer, params),
     )
 
 
@@ -154,26 +207,25 @@ def test_decay_inside_shrinks_with_width_and_decay_outside_does_not():
 
     # A still weight is one that AdamP decays less, by wd_ratio.
     decay = {"weight_decay": 0.5, "wd_ratio": 1.0}
-    inside = optimizers.mup(optimizers.adamp, base, 0.1, inner_kwargs=decay)
-    outside = optimizers.mup(optax.identity(), base, 0.1, weight_decay=0.5)
+    inside = optimizers.mup(optimizers.adamp(0.1, **decay), base)
+    outside = optimizers.mup(optax.sgd(0.1), base, independent_decay=0.1 * 0.5)
     masked = optimizers.mup(
-        optax.identity(), base, 0.1, weight_decay=0.5, weight_decay_mask=False
+        optax.sgd(0.1), base, independent_decay=0.1 * 0.5, weight_decay_mask=False
     )
     np.testing.assert_allclose(left(inside), 1 - 0.1 * 0.5 / 4, rtol=1e-6)
     np.testing.assert_allclose(left(outside), 1 - 0.1 * 0.5, rtol=1e-6)
     assert left(masked) == 1
-    with pytest.raises(ValueError, match="learning_rate is missing: weight_decay"):
-        optimizers.mup(optax.sgd(0.1), base, weight_decay=0.5)
 
 
 def test_decay_follows_the_schedule_and_stays_bfloat16():
     base = {"kernel": jax.ShapeDtypeStruct((2, 2), "bfloat16")}
     w = {"kernel": jnp.ones((8, 8), "bfloat16")}
+
+    def rate(count):
+        return jnp.where(count == 0, 0.5, 1.0)
+
     optimizer = optimizers.mup(
-        optax.identity(),
-        base,
-        lambda count: jnp.where(count == 0, 0.5, 1.0),
-        weight_decay=0.25,
+        optimizers.descend(rate), base, independent_decay=lambda t: 0.25 * rate(t)
     )
     state, seen = optimizer.init(w), []
     for _ in range(2):

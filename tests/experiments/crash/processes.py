@@ -26,7 +26,7 @@ PROCESSES = 3
 
 def stand_in(chunk: Any, *_: Any, **__: Any) -> list[dict[str, Any]]:
     """In the place of `engine.run`: a row of metrics and a result a trial."""
-    from gnomon.experiments.metrics import MetricsWriter
+    from gnomon.experiments.records.metrics import MetricsWriter
 
     for folder in chunk.folders:
         with MetricsWriter(folder, tensorboard=False) as writer:
@@ -39,10 +39,11 @@ def work(scratch: Path, number: int, trials: int, rounds: int, fake: bool) -> No
     import jax
     from runs import CONFIG
 
-    from gnomon.experiments import engine, sweep
+    from gnomon.experiments import sweep
     from gnomon.experiments.config import defaults, override, plain
-    from gnomon.experiments.sweeps import over
-    from gnomon.experiments.trials import make_trials
+    from gnomon.experiments.config.grid import over
+    from gnomon.experiments.config.trials import make_trials
+    from gnomon.experiments.trial import engine
 
     jax.config.update("jax_num_cpu_devices", 1)
     train = stand_in if fake else engine.run

@@ -11,12 +11,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from gnomon.experiments import checkpoint, sweep, train
-from gnomon.experiments.checkpoint import Checkpoints
+from gnomon.experiments import sweep, train
 from gnomon.experiments.config import defaults, override, plain
-from gnomon.experiments.files import read_json
-from gnomon.experiments.sweeps import over
-from gnomon.experiments.trials import make_trials
+from gnomon.experiments.config.grid import over
+from gnomon.experiments.config.trials import make_trials
+from gnomon.experiments.records.files import read_json
+from gnomon.experiments.trial import checkpoint
+from gnomon.experiments.trial.checkpoint import Checkpoints
 
 CONFIG = {
     "steps": 6,

@@ -17,14 +17,16 @@ from disk import Disk, Killed
 from points import difference
 from runs import Eager, Late, Sweep, Train
 
-from gnomon.experiments import chunks, done, files, train
-from gnomon.experiments import sweep as sweep_command
-from gnomon.experiments.errors import UserError
-from gnomon.experiments.files import lock, read_json, write_json
-from gnomon.experiments.interrupt import Interrupted
-from gnomon.experiments.metrics import MetricsWriter, read_metrics
-from gnomon.experiments.resolve import ConfigError
-from gnomon.experiments.runs import load_runs
+from gnomon.experiments import train
+from gnomon.experiments.config.resolve import ConfigError
+from gnomon.experiments.console.errors import UserError
+from gnomon.experiments.console.interrupt import Interrupted
+from gnomon.experiments.fleet import chunks, local
+from gnomon.experiments.records import done, locks
+from gnomon.experiments.records.files import read_json, write_json
+from gnomon.experiments.records.locks import lock
+from gnomon.experiments.records.metrics import MetricsWriter, read_metrics
+from gnomon.experiments.records.runs import load_runs
 
 HERE = Path(__file__).parent
 pytestmark = pytest.mark.usefixtures("optax_promotion")
@@ -371,19 +373,19 @@ def test_a_sweep_says_who_holds_it_and_since_when(swept, tmp_path, monkeypatch):
     stream = io.StringIO()
     folder = next(p.parent for p in workdir.glob("chunks/*/checkpoints"))
     held = lock(folder / "lock")
-    monkeypatch.setattr(sweep_command.time, "sleep", lambda _: held.release())
-    sweep_command.run_sweep(swept.run.sweep, workdir, stream=stream)
+    monkeypatch.setattr(local.time, "sleep", lambda _: held.release())
+    local.run_sweep(swept.run.sweep, workdir, stream=stream)
     assert re.search(rf"waiting for 2 trials, run by {owner}", stream.getvalue())
 
 
 def test_ctrl_c_ends_the_wait_for_a_lock(swept, tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(locks, "WAIT_SECONDS", 0.05)
     stream = io.StringIO()
     timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
     with lock(tmp_path / "lock"):
         timer.start()
         with pytest.raises(Interrupted, match="stopped while waiting for process"):
-            sweep_command.run_sweep(swept.run.sweep, tmp_path, stream=stream)
+            local.run_sweep(swept.run.sweep, tmp_path, stream=stream)
     assert f"waiting for {tmp_path / 'lock'}, which is held by process" in (
         stream.getvalue()
     )

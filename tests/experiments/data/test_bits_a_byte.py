@@ -9,7 +9,7 @@ from gnomon.experiments.config.resolve import ConfigError
 from gnomon.experiments.data import load
 from gnomon.experiments.records.files import read_json
 from gnomon.experiments.train import train
-from gnomon.experiments.trial.group import trace
+from gnomon.experiments.trial.abstract import trace
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 TOKENS = {"vocabulary": 257, "bytes_per_token": 2.5}
@@ -33,7 +33,6 @@ def test_a_run_reports_bits_a_byte(tiny, section, tmp_path):
         data=section,
         model__vocab=257,
         report__metric="validation_bits_per_byte",
-        dynamics__free=True,
     )
     train(config, tmp_path / "run")
     result = read_json(tmp_path / "run/result.json")

@@ -8,8 +8,8 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from gnomon.experiments.config.resolve import ConfigError
 from gnomon.experiments.data import load
-from gnomon.experiments.resolve import ConfigError
 
 
 class ColourSquares(tfds.core.GeneratorBasedBuilder, skip_registration=True):

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from gnomon.experiments.config.resolve import ConfigError
 from gnomon.experiments.data import Dataset, corpus, digits, load
-from gnomon.experiments.resolve import ConfigError
 
 
 @pytest.fixture

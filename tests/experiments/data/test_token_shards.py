@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from array_record.python.array_record_module import ArrayRecordWriter
 
+from gnomon.experiments.config.resolve import ConfigError
 from gnomon.experiments.data import shards
-from gnomon.experiments.resolve import ConfigError
 
 TOKENS = np.random.default_rng(0).integers(0, 60_000, 1_000).astype("<u2")
 

@@ -12,12 +12,13 @@ import pytest
 from pyarrow import parquet
 from tokenizers import Tokenizer
 
-from gnomon.experiments import files
+from gnomon.experiments.console.errors import UserError
 from gnomon.experiments.data import __main__ as command
 from gnomon.experiments.data import corpus, documents, load, shard_writer
 from gnomon.experiments.data.documents import Piece
 from gnomon.experiments.data.tokenization import Options, tokenize
-from gnomon.experiments.errors import UserError
+from gnomon.experiments.records import files
+from gnomon.experiments.records.locks import lock
 
 MODULES = ("abc", "bisect", "colorsys", "cmd", "copy", "heapq", "opcode", "stat")
 
@@ -161,7 +162,8 @@ def test_a_killed_command_goes_on_where_it_stood(
 
 SLOW = """
 import os, signal, sys
-from gnomon.experiments import files
+from gnomon.experiments.records import files
+from gnomon.experiments.records.locks import lock
 from gnomon.experiments.data import __main__ as command
 whole = files.write_bytes
 def write(path, *parts):
@@ -219,7 +221,7 @@ def test_before_the_first_shard_another_plan_is_taken(sources, bpe, tmp_path):
 
 def test_two_at_once_are_refused(sources, tmp_path):
     with (
-        files.lock(tmp_path / "out/.tokenize/lock"),
+        lock(tmp_path / "out/.tokenize/lock"),
         pytest.raises(UserError, match=r"out is being written by process \d+"),
     ):
         tokenize(ask(sources, tmp_path / "out"))

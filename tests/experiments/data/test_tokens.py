@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
+from gnomon.experiments.config.resolve import ConfigError
 from gnomon.experiments.data import load
 from gnomon.experiments.data.tokens import tokens
-from gnomon.experiments.resolve import ConfigError
 
 SIZES = {"a.npy": 1000, "b_val.npy": 205, "c.npy": 7, "d.npy": 333}
 

@@ -54,7 +54,7 @@ def test_placeholders_of_states_of_layers(wrapper):
     """Of what is shown the layers of a stack one by one."""
     stacked = {"blocks": {"stacked": {"kernel": jnp.ones((2, 4, 3))}}}
     for inner in (optax.lamb, optax.adamw):
-        transform = wrapper.build(inner=inner)
+        transform = wrapper.around(inner)
         state = jax.eval_shape(transform.init, stacked)
         mapped = optax.tree.map_params(transform, lambda leaf: leaf, state)
         assert jax.tree.structure(mapped) == jax.tree.structure(state)

@@ -255,8 +255,9 @@ def test_forms_of_masks(public):
     params = {f"layers_{i}": {"kernel": jnp.ones((2,) * (2 - i))} for i in range(2)}
 
     def update(form):
-        decay = {"weight_decay": 0.1} if "weight_decay" in public.parameters else {}
-        optimizer = public.build(**decay, **dict.fromkeys(names, form))
+        decays = {"weight_decay", "independent_decay"} & set(public.parameters)
+        given = dict.fromkeys(decays, 0.1) | dict.fromkeys(names, form)
+        optimizer = public.build(**given)
         state = optimizer.init(params)
         return optimizer.update(params, state, params, value=1.0, grad=params)[0]
 

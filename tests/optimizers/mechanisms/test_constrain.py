@@ -19,6 +19,18 @@ from gnomon.optimizers.mechanisms.sets import (
     unit_sphere,
 )
 
+GIVEN = {
+    "constrain": dict(constraint=optimizers.fixed_norm()),
+    "max_norm": dict(bound=1.0),
+    "target_std": dict(target=0.1),
+}
+LAYERS = {
+    "constrain": lambda i, **s: optimizers.constrain(i, optimizers.max_norm(1.0, **s)),
+    "max_norm": lambda **s: optimizers.max_norm(1.0, view="layer", **s),
+    "target_std": lambda **s: optimizers.target_std(0.3, **s),
+    "leaf_constraint": None,  # all constraints above are made by it
+}
+
 
 def random_tree(seed=0, scale=1.0):
     shapes = {
@@ -301,10 +313,14 @@ def test_tangents_are_orthogonal_to_the_weights(rows, seed, view):
     assert np.all(np.abs(inner) <= 1e-5 * scale * np.linalg.norm(u))
 
 
+def ascent_of(optimizer):
+    return optax.chain(optimizer, optax.scale(-1.0))
+
+
 WRAPPERS = {
     "constrain": lambda inner: constrain(inner, fixed_norm()),
     "lawn": lambda inner: optimizers.lawn(inner, free_steps=1),
-    "hyperball": lambda inner: optimizers.hyperball(lambda rate: inner, 0.1),
+    "hyperball": lambda inner: optimizers.hyperball(ascent_of(inner), 0.1),
     "target_variance_rescaling": lambda inner: optimizers.target_variance_rescaling(
         inner, constrained="kernel"
     ),
@@ -365,7 +381,7 @@ def test_refusals_reach_through_the_combinators_of_optax(nest):
     if isinstance(inner, optax.MultiSteps):
         inner = inner.gradient_transformation()
     with pytest.raises(ValueError, match="hyperball wraps lawn"):
-        optimizers.hyperball(lambda rate: inner, 0.1).init(params)
+        optimizers.hyperball(ascent_of(inner), 0.1).init(params)
 
 
 def decaying(rate, mask):

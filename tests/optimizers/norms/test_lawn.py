@@ -14,6 +14,19 @@ from hypothesis import strategies as st
 from gnomon import optimizers
 from gnomon.optimizers.adaptive.fadam import fadam
 from gnomon.optimizers.norms.lawn import lawn, lawn_schedule
+from gnomon_contract import Row, around_adamp
+
+# A norm that is held must be that of the target, 0.1 * arange(32): 10.206.
+ROWS = (
+    Row(
+        "lawn",
+        around_adamp(lawn),
+        {"learning_rate": 0.05, "free_steps": 2.0, "floor": 10.206},
+        covers=("lawn",),
+    ),
+)
+GIVEN = {"lawn": dict(free_steps=1)}
+LAYERS = {"lawn": lambda i, **s: lawn(i, free_steps=1, **s)}
 
 
 @pytest.fixture
@@ -255,9 +268,7 @@ def test_the_switch_may_be_traced_and_batched():
     kernel = random_tree(0)["dense"]["kernel"].astype(jnp.float32)
 
     def run(free_steps, rate):
-        optimizer = lawn(
-            optimizers.scale_by_adamp(), free_steps=free_steps, learning_rate=rate
-        )
+        optimizer = lawn(optimizers.adamp(rate), free_steps=free_steps)
 
         def step(carry, _):
             params, state = carry
@@ -352,7 +363,7 @@ def test_leaves_are_chosen_by_regex_mask_or_function(x64):
         assert len(jax.tree.leaves(state.reference)) == 1
 
 
-def test_an_inner_optimizer_may_be_complete_a_direction_or_a_function(standard):
+def test_a_direction_with_its_step_is_an_inner_optimizer(standard):
     params = random_tree(0)
 
     def last(optimizer):
@@ -363,22 +374,12 @@ def test_an_inner_optimizer_may_be_complete_a_direction_or_a_function(standard):
     wanted = last(lawn(optax.adam(0.1, **options), free_steps=3))
     schedule = optax.constant_schedule(0.1)
     for rate in (0.1, schedule):
-        direction = lawn(
-            optax.scale_by_adam(**options), free_steps=3, learning_rate=rate
+        inner = optax.chain(optax.scale_by_adam(**options), optimizers.descend(rate))
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7),
+            last(lawn(inner, free_steps=3)),
+            wanted,
         )
-        function = lawn(
-            optax.adam, free_steps=3, learning_rate=rate, inner_kwargs=options
-        )
-        for got in (last(direction), last(function)):
-            jax.tree.map(
-                lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7),
-                got,
-                wanted,
-            )
-    with pytest.raises(ValueError, match="learning_rate is missing"):
-        lawn(optax.adam, free_steps=3)
-    with pytest.raises(ValueError, match=r"inner_kwargs=\['b2'\]"):
-        lawn(optax.adam(0.1), free_steps=3, inner_kwargs=options)
     with pytest.raises(ValueError, match="free_steps must be a scalar"):
         lawn(optax.adam(0.1), free_steps=jnp.array([1, 2]))
 

@@ -11,6 +11,17 @@ from jax.experimental import pallas as pl
 
 from gnomon import optimizers
 from gnomon.optimizers import WeightNormLatents, weight_norm
+from gnomon_contract import Row, around_adamp
+
+ROWS = (
+    Row(
+        "weight_norm",
+        around_adamp(weight_norm),
+        {"learning_rate": 0.05, "eps": 1e-8},
+        covers=("weight_norm",),
+    ),
+)
+LAYERS = {"weight_norm": lambda i, **s: weight_norm(i, **s)}
 
 # Shape and the shape of the units of each kind of leaf; None where there are none.
 KINDS = {
@@ -260,7 +271,9 @@ def test_two_norm_controllers_are_refused_by_name(other, outside):
     wrap = {
         "lawn": lambda inner: optimizers.lawn(inner, free_steps=1),
         "target_variance_rescaling": optimizers.target_variance_rescaling,
-        "hyperball": lambda inner: optimizers.hyperball(lambda rate: inner, 0.1),
+        "hyperball": lambda inner: optimizers.hyperball(
+            optax.chain(inner, optax.scale(-1.0)), 0.1
+        ),
     }[other]
     layers = (wrap, weight_norm) if outside else (weight_norm, wrap)
     optimizer = layers[0](layers[1](optax.sgd(0.1)))

@@ -1,0 +1,90 @@
+"""Changes of a config, by overrides of a sweep or flags of a command line."""
+
+import copy
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import ml_collections
+
+from gnomon.experiments.config.resolve import ConfigError, did_you_mean
+from gnomon.experiments.config.template import filled, plain
+
+
+def check_flags(config: Mapping, words: Iterable[str]) -> None:
+    """Refuses ``--config.FIELD=VALUE`` for a field that the config does not have.
+
+    Raises:
+      ConfigError: names the field, and one that is like it.
+    """
+    for word in words:
+        path = word.lstrip("-").partition("=")[0]
+        _, *parts = path.split(".")
+        node: Any = config
+        for depth, part in enumerate(parts):
+            part = part.partition("[")[0]
+            if not isinstance(node, Mapping | ml_collections.ConfigDict):
+                raise ConfigError(
+                    f"{word}: {'.'.join(['config', *parts[:depth]])} has no fields"
+                )
+            if part not in node:
+                where = ".".join(["config", *parts[:depth]])
+                raise ConfigError(
+                    f"{word}: {where} has no field {part!r}"
+                    f"{did_you_mean(part, list(node))}; a new one goes into the file"
+                )
+            node = node[part]
+        if isinstance(node, Mapping | ml_collections.ConfigDict):
+            fields = ", ".join(node)
+            raise ConfigError(f"{word}: a section; name a field of it: {fields}")
+
+
+def _compatible(new: Any, old: Any) -> bool:
+    if old is None or new is None or isinstance(old, Mapping):
+        return isinstance(new, Mapping) == isinstance(old, Mapping) or old is None
+    if isinstance(old, bool) or isinstance(new, bool):
+        return isinstance(old, bool) and isinstance(new, bool)
+    if isinstance(old, float):
+        return isinstance(new, int | float)
+    return isinstance(new, type(old))
+
+
+def override(config: Mapping, changes: Mapping[str, Any]) -> dict:
+    """Returns ``config`` with dotted fields changed.
+
+    A mapping replaces a whole component, ``{"optimizer": {"name": ...}}``; within
+    a component new keywords may appear, since its own signature checks them. Any
+    other field must exist already and keep its type. What one of gnomon's own sections
+    leaves out (``evaluate``, ``report``, ``tuning`` and the like) has its default.
+
+    >>> override({"steps": 10, "model": {"name": "m", "width": 8}}, {"model.width": 16})
+    {'steps': 10, 'model': {'name': 'm', 'width': 16}}
+    """
+    result = filled(copy.deepcopy(dict(config)))
+    # Whole components first, then single fields, whatever order they came in.
+    for field in sorted(changes, key=lambda f: f.count(".")):
+        value = filled({field: plain(changes[field])})[field]
+        *parents, last = field.split(".")
+        node = result
+        for depth, parent in enumerate(parents):
+            if not isinstance(node.get(parent), dict):
+                where = ".".join(parents[: depth + 1])
+                hint = did_you_mean(parent, node) if parent not in node else ""
+                raise ConfigError(f"override {field!r}: no section {where!r}{hint}")
+            node = node[parent]
+        if last in node:
+            if not _compatible(value, node[last]):
+                raise ConfigError(
+                    f"override {field}={value!r}: config.{field} is"
+                    f" {type(node[last]).__name__}, not {type(value).__name__}"
+                )
+            if isinstance(node[last], float) and isinstance(value, int):
+                try:
+                    value = float(value)
+                except OverflowError as error:
+                    raise ConfigError(f"override {field}: too large") from error
+        elif "name" not in node:
+            raise ConfigError(
+                f"override {field!r}: unknown field{did_you_mean(last, node)}"
+            )
+        node[last] = value
+    return result

@@ -1,0 +1,54 @@
+"""Builds the components of a config before anything runs.
+
+A component refuses numbers outside its own range, but only those that it sees: a
+compiled program takes them as input. So each is built once with the numbers themselves.
+"""
+
+import functools
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from gnomon.experiments.config.resolve import ConfigError, build
+from gnomon.experiments.console.errors import UserError
+
+
+def check_components(config: Mapping) -> None:
+    """Builds the schedule and the optimizer of a config with its own numbers.
+
+    Raises:
+      ConfigError: one of them refuses its numbers, or is not what it should be.
+    """
+    parts = [config[name] for name in ("optimizer", "schedule", "steps")]
+    _components(json.dumps(parts))
+
+
+@functools.lru_cache(maxsize=1024)
+def _components(parts: str) -> None:
+    optimizer, spec, steps = json.loads(parts)
+    provided = {}
+    peak = optimizer.get("learning_rate")
+    if peak is not None:
+        schedule = _built("schedule", spec, peak=peak, steps=steps)
+        if not callable(schedule):
+            raise ConfigError(
+                f"config.schedule.name={spec['name']!r}: returned a"
+                f" {type(schedule).__name__}, not a function of the step"
+            )
+        provided = {"learning_rate": schedule}
+    built = _built("optimizer", optimizer, **provided)
+    if not (callable(getattr(built, "init", None)) and hasattr(built, "update")):
+        raise ConfigError(
+            f"config.optimizer.name={optimizer['name']!r}: returned a"
+            f" {type(built).__name__}, not an optax transformation"
+        )
+
+
+def _built(section: str, spec: Mapping[str, Any], **provided: Any) -> Any:
+    try:
+        return build(spec, **provided)
+    except UserError:
+        raise
+    except Exception as error:
+        said = f"{spec['name']}: {type(error).__name__}: {error}"
+        raise ConfigError(f"config.{section}: {said}") from error

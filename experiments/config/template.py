@@ -1,0 +1,130 @@
+"""The fields every experiment has, and a config as plain values.
+
+Inside the suite a config is a plain nested dict; `ml_collections.ConfigDict` is how
+a person writes one and changes it from the command line.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from gnomon.experiments.config.resolve import ConfigError, did_you_mean
+
+# Sections whose fields are gnomon's; a component's own signature says what it takes.
+OWN = ("evaluate", "report", "dynamics", "tuning", "mesh")
+
+
+def defaults() -> ml_collections.ConfigDict:
+    """The fields of every experiment; a config file fills in the components."""
+    return ml_collections.ConfigDict(
+        dict(
+            label="",  # name in tables and pictures; "" takes the optimizer's
+            seed=0,  # initialization and data order; paired across optimizers
+            steps=1000,
+            batch=16,  # examples a step
+            task="gnomon.experiments.tasks.next_token",
+            model=dict(name="gnomon.models.TransformerLM"),
+            data=dict(name="stdlib_text"),
+            optimizer=dict(name="optax.adamw", learning_rate=1e-3),
+            schedule=dict(name="gnomon.experiments.schedules.warmup_cosine"),
+            static=(),  # optimizer fields a program must know before compilation
+            evaluate=dict(every=0, batches=8, batch=64),  # every 0: at the end alone
+            log_every=20,
+            checkpoint_every=200,
+            tensorboard=True,
+            # One trial over several devices (`gnomon.experiments.trial.mesh`).
+            mesh=dict(data=1, model=1, rules=()),
+            # Probes (`gnomon.experiments.trial.probes`); every 0: off.
+            dynamics=dict(free=False, cheap_every=0, full_every=0, layers=""),
+            # Whom to compare with, by what: smaller is better.
+            report=dict(baseline="", metric="validation_loss"),
+            # The protocol of a sweep: rates added to a grid until its best one is
+            # inside; optima read between the points of the grid; lengths added to the
+            # baseline until they hold every speedup between them; the optimizer's field
+            # that is tuned ("": its learning rate, or what the grid varies instead).
+            tuning=dict(widen=0, interpolate=False, lengthen=0, field=""),
+        )
+    )
+
+
+def filled(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config whose own sections have every field that they leave out.
+
+    >>> filled({"evaluate": {"batch": 20}})
+    {'evaluate': {'batch': 20, 'batches': 8, 'every': 0}}
+    """
+    known = plain(defaults())
+    given = {name: config[name] for name in OWN if name in config}
+    sections = {
+        name: known[name] | dict(section)
+        for name, section in given.items()
+        if isinstance(section, Mapping)
+    }
+    return {**config, **sections}
+
+
+def parse_arg(arg: str | None, **known: Any) -> ml_collections.ConfigDict:
+    """Reads ``"width=64,depth=2"`` with the types of the defaults given.
+
+    >>> parse_arg("width=64,tied", width=32, tied=False).to_dict()
+    {'tied': True, 'width': 64}
+    """
+    values = dict(known)
+    for part in filter(None, (arg or "").split(",")):
+        name, equals, text = part.partition("=")
+        if name not in known:
+            raise ConfigError(f"config argument {name!r}{did_you_mean(name, known)}")
+        kind = type(known[name])
+        if kind is bool:
+            choices = {"": True, "1": True, "true": True, "0": False, "false": False}
+            if text.lower() not in choices:
+                raise ConfigError(
+                    f"config argument {name}={text!r}: give true or false"
+                )
+            values[name] = choices[text.lower()]
+        elif not equals:
+            raise ConfigError(f"config argument {name!r}: write {name}=VALUE")
+        else:
+            try:
+                values[name] = kind(text)
+            except ValueError as error:
+                raise ConfigError(
+                    f"config argument {name}={text!r}: needs {kind.__name__}"
+                ) from error
+    return ml_collections.ConfigDict(values)
+
+
+def plain(config: Any) -> Any:
+    """A config as dicts, lists and scalars, as it is stored and hashed.
+
+    Raises:
+      ConfigError: a placeholder that needs a value and has none, or a config that
+        contains itself.
+    """
+    try:
+        return _plain(config, "config")
+    except RecursionError as error:
+        raise ConfigError("the config contains itself") from error
+
+
+def _plain(config: Any, path: str) -> Any:
+    if isinstance(config, Mapping | ml_collections.ConfigDict):
+        return {
+            str(key): _plain(_at(config, key, path), f"{path}.{key}") for key in config
+        }
+    if isinstance(config, list | tuple):
+        return [_plain(value, f"{path}[{i}]") for i, value in enumerate(config)]
+    if isinstance(config, np.generic | np.ndarray):
+        return config.tolist()
+    return config
+
+
+def _at(config: Any, key: Any, path: str) -> Any:
+    try:
+        return config[key]
+    except ml_collections.config_dict.RequiredValueError as error:
+        raise ConfigError(
+            f"{path}.{key}: a placeholder without a value; give it one in the file"
+        ) from error

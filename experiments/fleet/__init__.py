@@ -1,0 +1,1 @@
+"""Who runs what: the chunks of a sweep, and the processes that claim them."""

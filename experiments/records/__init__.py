@@ -1,0 +1,1 @@
+"""What runs leave behind: files, metrics, results, and tables of them."""

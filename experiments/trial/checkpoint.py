@@ -1,0 +1,422 @@
+"""Checkpoints that come back bit for bit, or not at all."""
+
+import contextlib
+import json
+import os
+import shutil
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from absl import logging
+
+from gnomon.experiments.config.resolve import ConfigError
+from gnomon.experiments.records.files import (
+    make_folder,
+    read_object,
+    sync_folder,
+    sync_tree,
+    write_text,
+)
+from gnomon.experiments.trial.packing import array_crc, pack, unpack, within
+from gnomon.experiments.trial.signature import first_difference, signature
+
+FORMAT = 2
+MANIFEST = "manifest.json"
+
+
+class CheckpointMismatchError(ConfigError):
+    """A good checkpoint of another model or optimizer, or of another place."""
+
+
+class DamagedCheckpointError(Exception):
+    """A checkpoint whose bytes are not the ones that were saved."""
+
+
+class Checkpoints:
+    """The last few states of one run, in a folder that only this object writes to.
+
+    A checkpoint is the folder `<step>` with two entries: `arrays`, an Orbax
+    checkpoint of a flat dictionary of the tree's leaves, and `manifest.json`, with
+    the step, whose checkpoint it is, the tree's signature, the caller's `meta`, and a
+    CRC-32 of every leaf, of every file below `arrays`, and of the manifest itself. It
+    is written to `<step>.tmp`, synced, and renamed when it is whole.
+
+    Orbax's own `CheckpointManager` commits a step as soon as Orbax has written it,
+    which leaves no moment to add up its files. Those sums are what allow damage to
+    be found before any of it is decoded, and a leaf's sum checks the whole way from
+    memory to memory.
+
+    - A save copies the tree to the host before it returns, so that the caller may
+      donate its buffers to the next step; one thread writes in the background.
+    - A kill during a save leaves the earlier checkpoints as they were. What the
+      killed process had begun to write is removed by the next one's first save, or by
+      `clean`.
+    - A checkpoint that is not whole is passed over for the one before it.
+    - A checkpoint that was renamed, or copied from another run, is refused.
+    - `restore` writes and removes nothing: beside the process that saves, others may
+      read. What is removed while they read it, they pass over for what is newer.
+
+    To save, hold a `gnomon.experiments.records.locks.lock` for the folder: two
+    writers would remove each other's unfinished writes. Leaves must be addressable
+    by this process. A weakly typed leaf comes back strongly typed.
+
+    Args:
+      directory: The folder; created by the first save.
+      keep: How many checkpoints stay; a fallback needs at least two.
+      identity: Whose checkpoints they are, in JSON's types, such as
+        ``{"trial": id, "run": id}``. Each field is written into the manifests and,
+        unless it is None, compared by `restore`.
+
+    Attributes:
+      notes: What the last `restore` passed over and why, one line each.
+
+    Example:
+      >>> import tempfile, jax
+      >>> tree = {"w": jnp.arange(3.0), "key": jax.random.key(1), "count": 7}
+      >>> with Checkpoints(tempfile.mkdtemp()) as checkpoints:
+      ...     checkpoints.save(20, tree, {"position": 640})
+      ...     step, restored, meta = checkpoints.restore(tree)
+      >>> step, restored["w"].tolist(), restored["count"], meta
+      (20, [0.0, 1.0, 2.0], 7, {'position': 640})
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        keep: int = 2,
+        identity: Mapping[str, Any] | None = None,
+    ):
+        if keep < 1:
+            raise ValueError(f"keep={keep} keeps no checkpoint; it must be at least 1")
+        self._folder = Path(directory).resolve()
+        self._keep = keep
+        self._identity = dict(identity or {})
+        self._cleaned = False
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._pending: Future[None] | None = None
+        self._damaged: set[int] = set()
+        self._saved: set[int] = set()
+        self.notes: list[str] = []
+
+    @property
+    def latest(self) -> int | None:
+        """The newest step that was saved and is not known to be damaged."""
+        known = self._saved.union(self._steps()) - self._damaged
+        return max(known, default=None)
+
+    def owner(self) -> dict[str, Any]:
+        """The identity that the newest readable checkpoint bears; {} without one."""
+        for step in reversed(self._steps()):
+            with contextlib.suppress(DamagedCheckpointError, OSError):
+                found = _read_manifest(self._folder / str(step))
+                return dict(found.get("identity") or {})
+        return {}
+
+    def save(
+        self,
+        step: int,
+        tree: Any,
+        meta: dict[str, Any],
+        before: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Saves a tree; returns when it is copied, before it is written.
+
+        A save that is still being written is waited for, and what went wrong in it
+        is raised here.
+
+        Args:
+          step: The number of steps taken; larger than that of any checkpoint here.
+          tree: A pytree of JAX arrays (typed PRNG keys included), NumPy arrays and
+            Python bools, ints and floats.
+          meta: What else the run needs to go on, in JSON's types and NaN and
+            infinity. A tuple comes back as a list.
+          before: Called, in the background, before the checkpoint counts: to sync
+            what `meta` says is on the disk.
+
+        Raises:
+          ValueError: If `step` is not newer than the newest checkpoint.
+          TypeError: If a leaf or `meta` cannot be stored. The message names it.
+        """
+        newest = self.latest
+        if newest is not None and step <= newest:
+            raise ValueError(
+                f"step={step} is not after checkpoint {newest} in {self._folder}; "
+                "restore that first, or use another --workdir"
+            )
+        manifest, arrays = pack(tree)
+        try:
+            # There and back: JSON turns tuples to lists and all keys to strings, and
+            # the checksum must be of what a reader will see.
+            meta = json.loads(json.dumps(meta))
+        except TypeError as error:
+            raise TypeError(f"meta cannot be stored as JSON: {error}") from error
+        manifest |= {"format": FORMAT, "step": step, "meta": meta}
+        manifest["identity"] = self._identity
+        self.wait()
+        self._pending = self._writer.submit(self._write, step, manifest, arrays, before)
+        self._saved = {step}
+
+    def clean(self) -> None:
+        """Removes what killed saves left; for the one who may save, as `save` does."""
+        for unfinished in self._folder.glob("*.tmp"):
+            shutil.rmtree(unfinished, ignore_errors=True)
+        self._cleaned = True
+
+    def restore(
+        self,
+        target: Any,
+        *,
+        refuse: Callable[[dict[str, Any]], str | None] = lambda meta: None,
+        optional: Sequence[str] = (),
+    ) -> tuple[int, Any, dict[str, Any]] | None:
+        """Restores the newest checkpoint whose every byte is good.
+
+        Args:
+          target: A pytree of the structure to restore: `ShapeDtypeStruct`s or arrays.
+            A leaf with a sharding gets that sharding; a NumPy array stays NumPy.
+          refuse: Given a checkpoint's ``meta``, says why it is of no use, such as
+            that what belongs to it is lost; it is then passed over like a damaged
+            one.
+          optional: Fields at the top of the tree that may differ from what was saved.
+            If they do, their leaves come back as they are in the target.
+
+        Returns:
+          (step, tree, meta), or `None` when there is no good checkpoint: none was
+          made yet, or every one is damaged, which is logged as an error. A caller
+          that then starts from step 0 reaches the same result, only later. Damaged
+          checkpoints stay until the next save replaces them.
+
+        Raises:
+          CheckpointMismatchError: If the checkpoint's tree is not the target's, which
+            the message tells by the first path that differs, or if it was saved as
+            another step or for another identity. Nothing is restored then.
+        """
+        self.wait()
+        self.notes = []
+        seen: set[int] = set()
+        # Looked up anew each time: the folder's owner may have saved another since.
+        while steps := [step for step in self._steps() if step not in seen]:
+            step = steps[-1]
+            seen.add(step)
+            folder = self._folder / str(step)
+            try:
+                manifest = _read_manifest(folder)
+                _check_place(folder, manifest)
+                holes = _check_fit(folder, manifest, target, optional)
+                _check_identity(folder, manifest, self._identity)
+                _check_files(folder, manifest)
+                if problem := refuse(manifest["meta"]):
+                    raise DamagedCheckpointError(problem)
+                records = [
+                    record
+                    for record in manifest["leaves"]
+                    if not within(record["path"], holes)
+                ]
+                arrays = _read_arrays(folder, records)
+            except (CheckpointMismatchError, MemoryError):
+                raise
+            # Past the checksums Orbax may still fail, with errors of many types;
+            # each of them means that this checkpoint cannot be had.
+            except Exception as error:
+                if not folder.exists():  # removed by its owner, for newer ones
+                    continue
+                reason = str(error).strip().partition("\n")[0]
+                note = f"checkpoint {folder} is damaged: {reason}"
+                logging.warning("%s; trying the one before it", note)
+                self.notes.append(note)
+                self._damaged.add(step)
+                continue
+            if self.notes:
+                logging.warning("going on from checkpoint %s", folder)
+            return step, unpack(records, arrays, target, holes), manifest["meta"]
+        if self.notes:
+            logging.error("no checkpoint in %s is readable", self._folder)
+        return None
+
+    def wait(self) -> None:
+        """Waits until what was saved is on disk; raises what went wrong there."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def close(self) -> None:
+        """Waits like `wait` and stops the background thread."""
+        try:
+            self.wait()
+        finally:
+            self._writer.shutdown()
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _steps(self) -> list[int]:
+        try:
+            names = os.listdir(self._folder)
+        except FileNotFoundError:
+            return []
+        return sorted(int(name) for name in names if name.isdecimal())
+
+    def _write(
+        self,
+        step: int,
+        manifest: dict[str, Any],
+        arrays: dict[str, np.ndarray],
+        before: Callable[[], None],
+    ) -> None:
+        make_folder(self._folder)
+        if not self._cleaned:
+            self.clean()
+        # First, so that they neither count among those kept nor stand in the way; and
+        # forgotten only when they are gone, for `latest` looks at the folder.
+        for old in sorted(self._damaged):
+            self._remove(old)
+            self._damaged.discard(old)
+        folder = self._folder / f"{step}.tmp"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        if arrays:
+            with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+                checkpointer.save(folder / "arrays", args=ocp.args.PyTreeSave(arrays))
+        manifest["files"] = {
+            os.fspath(path.relative_to(folder)): _file_crc(path)
+            for path in sorted(folder.rglob("*"))
+            if path.is_file()
+        }
+        sealed = {"crc32": _text_crc(manifest), "manifest": manifest}
+        write_text(folder / MANIFEST, json.dumps(sealed, indent=1) + "\n")
+        sync_tree(folder)
+        before()
+        os.rename(folder, self._folder / str(step))
+        sync_folder(self._folder)
+        for old in self._steps()[: -self._keep]:
+            self._remove(old)
+
+    def _remove(self, step: int) -> None:
+        # Renamed first: a kill must not leave half a checkpoint that looks whole.
+        doomed = self._folder / f"{step}.tmp"
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(self._folder / str(step), doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
+
+
+def read(folder: Path) -> tuple[dict[str, Any], list[np.ndarray | None]]:
+    """Reads the manifest and the checked arrays of one checkpoint, by its own word."""
+    manifest = _read_manifest(folder)
+    _check_files(folder, manifest)
+    return manifest, _read_arrays(folder, manifest["leaves"])
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    try:
+        sealed = read_object(folder / MANIFEST, manifest=dict, crc32=int)
+    except ConfigError as error:
+        raise DamagedCheckpointError(f"{MANIFEST} is not valid") from error
+    manifest = sealed["manifest"]
+    if _text_crc(manifest) != sealed["crc32"]:
+        raise DamagedCheckpointError(f"{MANIFEST} has changed")
+    return manifest
+
+
+def _check_place(folder: Path, manifest: dict[str, Any]) -> None:
+    if manifest["format"] != FORMAT:
+        raise CheckpointMismatchError(
+            f"checkpoint {folder} has format {manifest['format']}; this version of "
+            f"gnomon reads format {FORMAT}; use another --workdir"
+        )
+    if manifest["step"] != int(folder.name):
+        raise CheckpointMismatchError(
+            f"checkpoint {folder} was saved as step {manifest['step']}, and renamed or"
+            f" copied since; remove {folder} and run the same command again"
+        )
+
+
+def _check_identity(
+    folder: Path, manifest: dict[str, Any], identity: Mapping[str, Any]
+) -> None:
+    for name, mine in identity.items():
+        theirs = manifest["identity"].get(name)
+        if mine is not None and theirs != mine:
+            raise CheckpointMismatchError(
+                f"checkpoint {folder} belongs elsewhere: its {name} is {theirs}, and"
+                f" here it is {mine}; remove {folder} and run the same command again"
+            )
+
+
+def _check_fit(
+    folder: Path, manifest: dict[str, Any], target: Any, optional: Sequence[str]
+) -> Sequence[str]:
+    """Compares the trees; returns the fields to leave out, if that makes them equal."""
+    saved = [(path, kind) for path, kind in manifest["signature"]]
+    wanted = signature(target)
+    if first_difference(saved, wanted) is None:
+        return ()
+    difference = first_difference(
+        *([(p, k) for p, k in s if not within(p, optional)] for s in (saved, wanted))
+    )
+    if difference is not None:
+        raise CheckpointMismatchError(
+            f"checkpoint {folder} does not fit: {difference}. "
+            "It was made with another model or optimizer; use another --workdir"
+        )
+    return optional
+
+
+def _check_files(folder: Path, manifest: dict[str, Any]) -> None:
+    for name, crc in manifest["files"].items():
+        if not (folder / name).is_file():
+            raise DamagedCheckpointError(f"{name} is missing")
+        if _file_crc(folder / name) != crc:
+            raise DamagedCheckpointError(f"{name} has changed")
+
+
+def _read_arrays(
+    folder: Path, records: Sequence[Mapping[str, Any]]
+) -> list[np.ndarray | None]:
+    stored: dict[str, Any] = {}
+    if any("name" in record for record in records):
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+            stored = checkpointer.restore(
+                folder / "arrays", args=ocp.args.PyTreeRestore()
+            )
+    arrays: list[np.ndarray | None] = []
+    for leaf in records:
+        if "value" in leaf:
+            arrays.append(None)
+            continue
+        shape, dtype = tuple(leaf["shape"]), jnp.dtype(leaf["dtype"])
+        if 0 in shape:
+            arrays.append(np.zeros(shape, dtype))
+            continue
+        array = np.asarray(stored[leaf["name"]])
+        same = array.shape == shape and array.dtype == dtype
+        if not same or array_crc(array) != leaf["crc32"]:
+            raise DamagedCheckpointError(f"the bytes of {leaf['path']} have changed")
+        arrays.append(array)
+    return arrays
+
+
+def _text_crc(manifest: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(manifest, sort_keys=True).encode())
+
+
+def _file_crc(path: Path) -> int:
+    crc = 0
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            crc = zlib.crc32(block, crc)
+    return crc

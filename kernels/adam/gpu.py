@@ -1,8 +1,0 @@
-"""Adam's step on a GPU (Hopper): one kernel, in place; AdamP's last pass is another."""
-
-import functools
-
-from gnomon.kernels import _sweeps_gpu
-from gnomon.kernels.adam import _leaf
-
-step = functools.partial(_leaf.step, _sweeps_gpu.step)

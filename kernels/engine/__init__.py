@@ -1,0 +1,1 @@
+"""What runs the operations: programs, layouts, rounding, shards, and the choice."""

@@ -1,0 +1,1 @@
+"""Programs and rows on a TPU, by Pallas."""
