@@ -28,28 +28,6 @@ def next_token(apply: Apply, batch: Mapping[str, jax.Array]) -> Outcome:
     return loss, {"bits": loss / jnp.log(2.0)}
 
 
-def per_byte(
-    task: Callable[..., Outcome], bytes_per_unit: float
-) -> Callable[..., Outcome]:
-    """A task that also gives its metric ``bits``, where it has one, a byte of text.
-
-    ``bits_per_byte`` is bits a token over bytes a token, which is comparable between
-    vocabularies where bits a token are not.
-
-    Args:
-      task: the task.
-      bytes_per_unit: bytes that a token stands for on average.
-    """
-
-    def scaled(apply: Apply, batch: Mapping[str, jax.Array]) -> Outcome:
-        loss, metrics = task(apply, batch)
-        if "bits" in metrics:
-            metrics = {**metrics, "bits_per_byte": metrics["bits"] / bytes_per_unit}
-        return loss, metrics
-
-    return scaled
-
-
 def classification(apply: Apply, batch: Mapping[str, jax.Array]) -> Outcome:
     """Cross-entropy of the class, in nats an example, with the accuracy.
 

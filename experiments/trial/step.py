@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from gnomon.experiments.config.resolve import resolve
-from gnomon.experiments.tasks import per_byte
+from gnomon.experiments.trial.bits import per_byte
 from gnomon.experiments.trial.optimizer import Hypers, learning_rate, make_optimizer
 from gnomon.experiments.trial.preflight import check_task
 from gnomon.models import functional
