@@ -93,13 +93,13 @@ def to_svg(
 ) -> str:
     """Renders a figure to an SVG element to put into a page.
 
-        Args:
-              figure: The figure.
-          name: Distinct in the page; ids start with it, so that figures do not clash.
-          title: What the picture shows, for readers who cannot see it.
-          traces: By the ``gid`` of an artist, the words that are shown where a reader
-            points at it, and its classes.
-        """
+    Args:
+          figure: The figure.
+      name: Distinct in the page; ids start with it, so that figures do not clash.
+      title: What the picture shows, for readers who cannot see it.
+      traces: By the ``gid`` of an artist, the words that are shown where a reader
+        points at it, and its classes.
+    """
     buffer = io.StringIO()
     none = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     with matplotlib.rc_context(_PARAMETERS), warnings.catch_warnings():

@@ -98,23 +98,29 @@ def _array(array: np.ndarray, where: str) -> Any:
 
 
 def write_text(path: PathLike, text: str) -> None:
-    """Writes a text file at once: after a crash it is the old file or the new one.
+    """Writes a text file as UTF-8, at once like `write_bytes`."""
+    write_bytes(path, text.encode())
 
-    The text goes to a temporary file of the same folder, reaches the disk, and is
-    renamed over `path`; the folder's own entry is then brought to the disk too.
-    Missing folders are created.
 
-    Args:
-      path: where to write.
-      text: the whole content, written as UTF-8.
+def write_bytes(path: PathLike, *parts: bytes | bytearray) -> None:
+    """Writes a file at once: after a crash it is the old file or the new one.
+
+        The parts go to a temporary file of the same folder, reach the disk, and are
+        renamed over `path`; the folder's own entry is then brought to the disk too.
+        Missing folders are created.
+
+        Args:
+          path: where to write.
+      *parts: the whole content, one part after another.
     """
     target = Path(path)
     make_folder(target.parent)
     # Unique for each writer, so that two of them never share a half-written file.
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
     try:
-        with open(temporary, "x", encoding="utf-8", newline="") as file:
-            file.write(text)
+        with open(temporary, "xb") as file:
+            for part in parts:
+                file.write(part)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
@@ -139,7 +145,7 @@ def make_folder(folder: PathLike) -> None:
 
 
 def clean(path: PathLike) -> None:
-    """Removes what writers of a file that were killed in `write_text` left behind.
+    """Removes what writers of a file that were killed in `write_bytes` left behind.
 
     Call it only with a lock that every writer of the file holds: a living writer's
     temporary file looks the same.
