@@ -105,13 +105,13 @@ def write_text(path: PathLike, text: str) -> None:
 def write_bytes(path: PathLike, *parts: bytes | bytearray) -> None:
     """Writes a file at once: after a crash it is the old file or the new one.
 
-        The parts go to a temporary file of the same folder, reach the disk, and are
-        renamed over `path`; the folder's own entry is then brought to the disk too.
-        Missing folders are created.
+      The parts go to a temporary file of the same folder, reach the disk, and are
+      renamed over `path`; the folder's own entry is then brought to the disk too.
+      Missing folders are created.
 
-        Args:
-          path: where to write.
-      *parts: the whole content, one part after another.
+      Args:
+        path: where to write.
+    *parts: the whole content, one part after another.
     """
     target = Path(path)
     make_folder(target.parent)
