@@ -25,6 +25,7 @@ SECTIONS = (
     "Args",
     "Attributes",
     "Returns",
+    "Yields",
     "Raises",
     "Example",
     "References",
