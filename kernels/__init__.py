@@ -6,5 +6,6 @@ first chosen.
 """
 
 from gnomon.kernels.engine.choice import FASTER_THAN_XLA, Choice, Implementation
+from gnomon.kernels.engine.sizes import Gpu, Tpu
 
-__all__ = ("FASTER_THAN_XLA", "Choice", "Implementation")
+__all__ = ("FASTER_THAN_XLA", "Choice", "Gpu", "Implementation", "Tpu")

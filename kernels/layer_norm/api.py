@@ -8,8 +8,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from gnomon.kernels.engine.choice import Choice, Implementation, choose
-from gnomon.kernels.engine.fused import fused
+from gnomon.kernels.engine.fused import Kernel, fused
 from gnomon.kernels.engine.rows import check_vector, rows_refusal
+from gnomon.kernels.engine.sizes import sized
 from gnomon.kernels.layer_norm import reference
 
 
@@ -62,11 +63,13 @@ def layer_norm(
     choice = explain(x, implementation, fall_back=fall_back)
     if choice.implementation == "xla":
         return reference.layer_norm(x, scale, bias, eps)
-    module = f"gnomon.kernels.layer_norm.{choice.implementation}"
+    chosen = choice.implementation
+    module = f"gnomon.kernels.layer_norm.{chosen}"
+    kernel = Kernel(module, sized(implementation, chosen))
     rows = x.reshape(-1, x.shape[-1])
     # Of any dtype: a kernel reads them in float32.
     vectors = [v.astype(jnp.float32) for v in (scale, bias)]
-    y = fused(module, jnp.asarray(eps, jnp.float32), rows, *vectors)
+    y = fused(kernel, jnp.asarray(eps, jnp.float32), rows, *vectors)
     return y.reshape(x.shape)
 
 

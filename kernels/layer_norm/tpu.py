@@ -4,16 +4,29 @@ from typing import Any
 
 from jax import Array
 
+from gnomon.kernels.engine.sizes import Tpu
 from gnomon.kernels.engine.tpu.rows import map_rows
 from gnomon.kernels.layer_norm import _row
 
 
 def forward(
-    x: Array, scale: Array, bias: Array, eps: Array, *, interpret: Any = False
+    x: Array,
+    scale: Array,
+    bias: Array,
+    eps: Array,
+    *,
+    sizes: Tpu,
+    interpret: Any = False,
 ) -> Array:
     """Normalizes the rows of `x` [m, n]."""
     (y,) = map_rows(
-        _row.forward, [x], [scale, bias], eps, outputs=1, interpret=interpret
+        _row.forward,
+        [x],
+        [scale, bias],
+        eps,
+        outputs=1,
+        sizes=sizes,
+        interpret=interpret,
     )
     return y
 
@@ -25,11 +38,19 @@ def backward(
     dy: Array,
     eps: Array,
     *,
+    sizes: Tpu,
     interpret: Any = False,
 ) -> tuple[Array, Array, Array]:
     """Cotangents of `x`, in its dtype, and of `scale` and `bias`, in float32."""
     del bias
     dx, dscale, dbias = map_rows(
-        _row.backward, [x, dy], [scale], eps, outputs=1, sums=2, interpret=interpret
+        _row.backward,
+        [x, dy],
+        [scale],
+        eps,
+        outputs=1,
+        sums=2,
+        sizes=sizes,
+        interpret=interpret,
     )
     return dx, dscale, dbias

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from gnomon.kernels.engine.choice import Choice, Implementation, choose
-from gnomon.kernels.engine.fused import fused
+from gnomon.kernels.engine.fused import Kernel, fused
 from gnomon.kernels.engine.rows import check_vector, rows_refusal
+from gnomon.kernels.engine.sizes import sized
 from gnomon.kernels.rms_norm import reference
 
 
@@ -56,11 +57,13 @@ def rms_norm(
     choice = explain(x, implementation, fall_back=fall_back)
     if choice.implementation == "xla":
         return reference.rms_norm(x, scale, eps)
-    module = f"gnomon.kernels.rms_norm.{choice.implementation}"
+    chosen = choice.implementation
+    module = f"gnomon.kernels.rms_norm.{chosen}"
+    kernel = Kernel(module, sized(implementation, chosen))
     rows = x.reshape(-1, x.shape[-1])
     # Of any dtype: a kernel reads them in float32.
     vectors = [v.astype(jnp.float32) for v in (scale,)]
-    y = fused(module, jnp.asarray(eps, jnp.float32), rows, *vectors)
+    y = fused(kernel, jnp.asarray(eps, jnp.float32), rows, *vectors)
     return y.reshape(x.shape)
 
 

@@ -5,20 +5,32 @@ from typing import Any
 from jax import Array
 
 from gnomon.kernels.engine.gpu.rows import map_rows
+from gnomon.kernels.engine.sizes import Gpu
 from gnomon.kernels.rms_norm import _row
 
 
-def forward(x: Array, scale: Array, eps: Array, *, interpret: Any = None) -> Array:
+def forward(
+    x: Array, scale: Array, eps: Array, *, sizes: Gpu, interpret: Any = None
+) -> Array:
     """Normalizes the rows of `x` [m, n]."""
-    (y,) = map_rows(_row.forward, [x], [scale], eps, outputs=1, interpret=interpret)
+    (y,) = map_rows(
+        _row.forward, [x], [scale], eps, outputs=1, sizes=sizes, interpret=interpret
+    )
     return y
 
 
 def backward(
-    x: Array, scale: Array, dy: Array, eps: Array, *, interpret: Any = None
+    x: Array, scale: Array, dy: Array, eps: Array, *, sizes: Gpu, interpret: Any = None
 ) -> tuple[Array, Array]:
     """Cotangents of `x`, in its dtype, and of `scale`, in float32."""
     dx, dscale = map_rows(
-        _row.backward, [x, dy], [scale], eps, outputs=1, sums=1, interpret=interpret
+        _row.backward,
+        [x, dy],
+        [scale],
+        eps,
+        outputs=1,
+        sums=1,
+        sizes=sizes,
+        interpret=interpret,
     )
     return dx, dscale
