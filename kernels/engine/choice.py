@@ -168,12 +168,28 @@ class LeafOp(NamedTuple):
         if unknown := dtypes.keys() - self.dtypes.keys():
             raise TypeError(f"{self.name} has no {', '.join(sorted(unknown))}")
         others = (dtypes.get(name) or of or dtype for name, of in self.dtypes.items())
-        local = local_shape(shape, sharding)
+        return self.choose(
+            *(dtype, *others),
+            local=local_shape(shape, sharding),
+            implementation=implementation,
+            platform=platform,
+            fall_back=fall_back,
+        )
+
+    def choose(
+        self,
+        *dtypes: jax.typing.DTypeLike,
+        local: Sequence[int] | None,
+        implementation: Implementation | None,
+        platform: str | None = None,
+        fall_back: bool,
+    ) -> Choice:
+        """The choice for arrays of some dtypes and their shape on one device."""
         size = None if local is None else math.prod(local)
         return choose(
             self.name,
             implementation,
-            lambda kernel: refusal(kernel, dtype, *others, size=size or 0),
+            lambda kernel: refusal(kernel, *dtypes, size=size or 0),
             platform=platform,
             fall_back=fall_back,
             empty=size == 0,
@@ -202,11 +218,9 @@ class LeafOp(NamedTuple):
         Raises:
           ValueError: as the step.
         """
-        dtypes = {f"array {i}": x.dtype for i, x in enumerate(others)}
-        chosen = LeafOp(self.name, dtypes).explain(
-            w.dtype,
-            shape=w.shape,
-            sharding=sharding,
+        chosen = self.choose(
+            *(x.dtype for x in (w, *others)),
+            local=local_shape(w.shape, sharding),
             implementation=implementation,
             fall_back=fall_back,
         )

@@ -15,9 +15,8 @@ from jax.experimental.pallas import tpu as pltpu
 
 from gnomon.kernels import Gpu, Tpu
 from gnomon.kernels.layer_norm import layer_norm
-from gnomon.kernels.layer_norm import reference as layer_reference
+from gnomon.kernels.normalization import reference
 from gnomon.kernels.rms_norm import explain, rms_norm
-from gnomon.kernels.rms_norm import reference as rms_reference
 from gnomon.kernels.shapes import ACTIVATIONS, LEAVES
 from gnomon.kernels.weight_norm import reference as weight_reference
 from gnomon.kernels.weight_norm import weight_norm
@@ -33,8 +32,8 @@ class Op(NamedTuple):
 
 
 OPS = {
-    "rms_norm": Op("rms_norm", rms_reference.rms_norm, lambda m, n: [(n,)]),
-    "layer_norm": Op("layer_norm", layer_reference.layer_norm, lambda m, n: [(n,)] * 2),
+    "rms_norm": Op("normalization", reference.normalize, lambda m, n: [(n,)]),
+    "layer_norm": Op("normalization", reference.normalize, lambda m, n: [(n,)] * 2),
     "weight_norm_rows": Op(
         "weight_norm",
         lambda v, g, eps: weight_reference.weight_norm(v, g, 2, eps),
@@ -265,7 +264,7 @@ if jax.__version_info__[:2] >= (0, 11):
             want, want_cotangents = jax.jit(both_passes(definition))(
                 exact[-1], *exact[:-1]
             )
-        kernel = importlib.import_module(f"gnomon.kernels.{op}.gpu")
+        kernel = importlib.import_module("gnomon.kernels.normalization.gpu")
         arrays = [jnp.asarray(a) for a in (*inputs, cotangent)]
         how = dict(sizes=Gpu(blocks=3), interpret=plgpu.InterpretGPUParams())
         eps = jnp.float32(1e-6)
