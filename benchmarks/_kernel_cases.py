@@ -11,7 +11,6 @@ import jax.numpy as jnp
 from gnomon.kernels.adam.api import step as adam_step
 from gnomon.kernels.adam_8bit.api import step as adam_8bit_step
 from gnomon.kernels.adamp.api import step as adamp_step
-from gnomon.kernels.adamp_8bit.api import step as adamp_8bit_step
 from gnomon.kernels.companding import Coded, encode
 from gnomon.kernels.fadam.api import step as fadam_step
 from gnomon.kernels.fixed_norm.api import step as fixed_norm_step
@@ -126,7 +125,7 @@ def _adamp_8bit(
     implementation,
     learning_rate=LEARNING_RATE,
 ):
-    return adamp_8bit_step(
+    return adamp_step(
         *(w, g, Coded(m, m_scales), Coded(v, v_scales)),
         learning_rate=learning_rate,
         count=100,

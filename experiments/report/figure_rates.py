@@ -72,8 +72,10 @@ def learning_rates(analysis: Analysis) -> list[str]:
     """Final loss against learning rate: a panel for each scale."""
     look = looks(analysis.labels)
     panels = {
-        (scale, cell.knob): [
-            c for c in analysis.cells if (c.scale, c.knob) == (scale, cell.knob)
+        (scale, cell.knob.words): [
+            c
+            for c in analysis.cells
+            if (c.scale, c.knob.words) == (scale, cell.knob.words)
         ]
         for scale in analysis.scales
         for cell in analysis.cells

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from functools import reduce
+from typing import Any
 
 import jax
 import optax
 
+from gnomon.experiments.config.rates import peaks, scheduled
 from gnomon.experiments.config.resolve import build
 from gnomon.experiments.trial.preflight import same_shapes, traced_schedule
 from gnomon.optimizers.mechanisms.layered import layered
@@ -26,12 +28,14 @@ def filled_in(config: Mapping, hypers: Hypers, section: str) -> dict:
 
 def learning_rate(config: Mapping, hypers: Hypers) -> Callable | None:
     """The schedule of a trial, or None when its optimizer takes no learning rate."""
-    peak = filled_in(config, hypers, "optimizer").get("learning_rate")
-    if peak is None:
-        return None
-    schedule = filled_in(config, hypers, "schedule")
+    rates = peaks(filled_in(config, hypers, "optimizer"))
+    return next((_schedule(config, hypers, peak) for peak in rates.values()), None)
+
+
+def _schedule(config: Mapping, hypers: Hypers, peak: Any) -> Callable:
+    spec = filled_in(config, hypers, "schedule")
     return traced_schedule(
-        schedule["name"], lambda: build(schedule, peak=peak, steps=hypers["steps"])
+        spec["name"], lambda: build(spec, peak=peak, steps=hypers["steps"])
     )
 
 
@@ -44,9 +48,7 @@ def make_optimizer(
     shown the layers one by one, see :func:`gnomon.optimizers.per_layer`.
     """
     spec = filled_in(config, hypers, "optimizer")
-    schedule = learning_rate(config, hypers)
-    provided = {} if schedule is None else {"learning_rate": schedule}
-    optimizer = build(spec, **provided)
+    optimizer = build(scheduled(spec, lambda peak: _schedule(config, hypers, peak)))
     if not spec["name"].startswith("gnomon."):
         optimizer = layered(optimizer)
     return same_shapes(optimizer, spec["name"])

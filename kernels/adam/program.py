@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gnomon.kernels.companding import Coded
 from gnomon.kernels.engine.program import Program, Sweep
 
 
@@ -12,8 +13,8 @@ class Moved(NamedTuple):
     """One leaf after a step."""
 
     w: jax.Array  # the parameter
-    m: jax.Array  # the first moment
-    v: jax.Array  # the second moment
+    m: jax.Array | Coded  # the first moment, perhaps in int8 codes
+    v: jax.Array | Coded  # the second moment, perhaps in uint8 codes
 
 
 class Scalars(NamedTuple):

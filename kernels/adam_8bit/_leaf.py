@@ -9,8 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
-from gnomon.kernels.adam.program import Scalars
-from gnomon.kernels.adam_8bit.reference import Moved
+from gnomon.kernels.adam.program import Moved, Scalars
 from gnomon.kernels.companding import Coded, folded, seeds
 from gnomon.kernels.engine.rounding import seeds_from
 from gnomon.kernels.engine.shards import entries, mesh_axes

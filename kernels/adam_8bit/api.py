@@ -8,10 +8,9 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
-from gnomon.kernels.adam.program import scalars
+from gnomon.kernels.adam.program import Moved, scalars
 from gnomon.kernels.adam_8bit import _leaf, reference
 from gnomon.kernels.adam_8bit._tiles import too_wide
-from gnomon.kernels.adam_8bit.reference import Moved
 from gnomon.kernels.companding import BLOCK, Coded, folded
 from gnomon.kernels.engine.choice import (
     Choice,

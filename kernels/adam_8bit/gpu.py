@@ -17,11 +17,10 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
-from gnomon.kernels.adam.program import Scalars, program
+from gnomon.kernels.adam.program import Moved, Scalars, program
 from gnomon.kernels.adam_8bit import _leaf
 from gnomon.kernels.adam_8bit._pieces import WARPS, pieces_of
 from gnomon.kernels.adam_8bit._pull import fold_pull
-from gnomon.kernels.adam_8bit.reference import Moved
 from gnomon.kernels.companding import Coded, compress, expand, folded, noise
 from gnomon.kernels.engine.gpu.rows import BLOCKS
 from gnomon.kernels.engine.rounding import random_bits, stochastic_round

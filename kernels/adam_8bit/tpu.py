@@ -15,9 +15,8 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from gnomon.kernels.adam.program import Scalars, program
+from gnomon.kernels.adam.program import Moved, Scalars, program
 from gnomon.kernels.adam_8bit import _leaf, _tiles
-from gnomon.kernels.adam_8bit.reference import Moved
 from gnomon.kernels.companding import Coded, compress, expand, folded, noise, share
 from gnomon.kernels.engine.rounding import random_bits, stochastic_round
 

@@ -19,6 +19,14 @@ from gnomon.optimizers.mechanisms.fused import FusedTransformation
 from gnomon.optimizers.mechanisms.leafwise import WIDE, Leafwise, leafwise
 from gnomon.parameters.checks import ScalarOrSchedule, require_choice
 
+__all__ = ["ScaleByFAdamState", "fadam", "scale_by_fadam"]
+
+RECOMMENDED = {
+    "fadam": dict(
+        learning_rate=3e-3, b1=0.9, b2=0.999, eps=1e-8, weight_decay=0.1, clip=1.0
+    )
+}
+
 
 class ScaleByFAdamState(NamedTuple):
     """State of :func:`scale_by_fadam`."""

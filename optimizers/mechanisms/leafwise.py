@@ -73,8 +73,8 @@ def leafwise(
       name: the name of the transform, for messages.
       rule: the rule.
       state: makes the state of the count and one tree a slot: a NamedTuple.
-      slots: the dtype of each slot: None is that of the parameter, ``WIDE`` float32 or
-        wider.
+      slots: the dtype of each slot: None is that of the parameter, ``WIDE``, which is
+        ``"wide"``, float32 or wider.
       hyperparameters: scalars, traced or not, or schedules, by name, under the interval
         they have to lie in, as in :func:`gnomon.parameters.checks.require_within`. One
         that is called ``weight_decay`` is masked, and is refused inside of a transform

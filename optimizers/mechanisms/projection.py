@@ -21,6 +21,8 @@ from gnomon.parameters.checks import ScalarOrSchedule, require_params
 from gnomon.parameters.trees import safe_divide
 from gnomon.parameters.units import Axes, Rules
 
+__all__ = ["ProjectRadialState", "project_radial"]
+
 
 class Radial(NamedTuple):
     """What the test found for one leaf; both broadcast against it."""

@@ -16,6 +16,20 @@ from gnomon.parameters.checks import ScalarOrSchedule
 from gnomon.parameters.trees import safe_divide
 from gnomon.parameters.units import Rules
 
+__all__ = ["ScaleByAdamPState", "adamp", "scale_by_adamp"]
+
+RECOMMENDED = {
+    "adamp": dict(
+        learning_rate=3e-3,
+        b1=0.9,
+        b2=0.99,
+        eps=1e-8,
+        weight_decay=0.01,
+        delta=0.1,
+        wd_ratio=0.1,
+    )
+}
+
 
 class ScaleByAdamPState(NamedTuple):
     """State of :func:`scale_by_adamp`."""
@@ -210,5 +224,6 @@ def adamp(
         )
 
     return descending(
-        "adamp", direction, learning_rate, kernel, explain, implementation
+        *("adamp", direction, learning_rate, kernel, explain, implementation),
+        takes_codes=True,
     )

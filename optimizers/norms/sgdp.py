@@ -12,6 +12,19 @@ from gnomon.parameters.checks import ScalarOrSchedule
 from gnomon.parameters.trees import safe_divide
 from gnomon.parameters.units import Rules
 
+__all__ = ["ScaleBySgdpState", "scale_by_sgdp", "sgdp"]
+
+RECOMMENDED = {
+    "sgdp": dict(
+        learning_rate=0.1,
+        momentum=0.9,
+        nesterov=True,
+        weight_decay=1e-5,
+        delta=0.1,
+        wd_ratio=0.1,
+    )
+}
+
 
 class ScaleBySgdpState(NamedTuple):
     """State of :func:`scale_by_sgdp`."""

@@ -12,6 +12,13 @@ from gnomon.optimizers.mechanisms.leafwise import WIDE, leafwise
 from gnomon.parameters.checks import require_params, require_within
 from gnomon.parameters.trees import safe_divide
 
+__all__ = [
+    "ScaleByDiagonalState",
+    "scale_by_adagrad_sqr",
+    "scale_by_adam_sqr",
+    "scale_by_hutchinson",
+]
+
 
 class ScaleByDiagonalState(NamedTuple):
     """State of the preconditioners that are diagonals built up over the steps."""

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gnomon.kernels import adam_8bit, adamp, adamp_8bit
+from gnomon.kernels import adam_8bit, adamp
 from gnomon.kernels.companding import BLOCK, decode, encode, folded
 from gnomon.kernels.engine.choice import GPU_NEEDS_JAX
 from gnomon.kernels.shapes import LEAVES
@@ -53,9 +53,7 @@ def test_lowers_in_place(entry, chip, request):
     inputs = (entry.struct, entry.struct, *jax.eval_shape(coded, moment))
     by = {"tpu": "tpu", "cuda": "gpu"}[chip]
     reduce = (entry.unit_axis,)
-    step = functools.partial(
-        adamp_8bit.step, **HYPERS, reduce=reduce, implementation=by
-    )
+    step = functools.partial(adamp.step, **HYPERS, reduce=reduce, implementation=by)
     lower = request.getfixturevalue(f"{chip}_text")
     if chip == "cuda" and folded(entry.shape)[1] % BLOCK == 1:
         with pytest.raises(ValueError, match="the last block is a single number"):
@@ -86,7 +84,7 @@ def test_the_kernel_is_its_definition(implementation, case, on_cpu):
     @jax.jit
     def steps(w, g, m, v):
         coded = w, g, encode(m, "int8"), encode(v, "uint8")
-        step = functools.partial(adamp_8bit.step, *coded, **HYPERS, **units)
+        step = functools.partial(adamp.step, *coded, **HYPERS, **units)
         moments = map(decode, coded[2:])
         plain = adamp.step(w, g, *moments, **HYPERS, **units)
         adam = adam_8bit.step(*coded, **HYPERS)

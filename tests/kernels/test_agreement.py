@@ -16,7 +16,6 @@ from gnomon.kernels import (
     adam,
     adam_8bit,
     adamp,
-    adamp_8bit,
     fadam,
     fixed_norm,
     layer_norm,
@@ -98,9 +97,7 @@ def call(case, implementation):
         ),
         "variance": lambda w, u: variance.step(w, u, target=0.5, **stack, **how),
         "adam_8bit": functools.partial(coded, adam_8bit.step, **HYPERS, **how),
-        "adamp_8bit": functools.partial(
-            coded, adamp_8bit.step, **HYPERS, **units, **how
-        ),
+        "adamp_8bit": functools.partial(coded, adamp.step, **HYPERS, **units, **how),
         "rms_norm": norm(rms_norm.rms_norm),
         "layer_norm": norm(layer_norm.layer_norm),
         "weight_norm": by_length,
@@ -123,7 +120,7 @@ def explained(case, implementation):
         "fixed_norm": fixed_norm,
         "variance": variance,
         "adam_8bit": adam_8bit,
-        "adamp_8bit": adamp_8bit,
+        "adamp_8bit": adam_8bit,
     }[case.op]
     if "8bit" in case.op:
         how |= dict(block=BLOCK)

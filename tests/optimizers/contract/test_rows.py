@@ -1,5 +1,7 @@
 """Every public optimizer is under contract: by a row, or as a wrapper of optimizers."""
 
+import sys
+
 from gnomon import optimizers
 from gnomon.optimizers.mechanisms.probe import slope
 from gnomon_contract import collect
@@ -35,3 +37,28 @@ def test_every_public_optimizer_has_a_row():
 def test_rows_cover_what_is_public():
     covered = {name for row in collect.rows() for name in row.covers}
     assert sorted(covered - {public.name for public in PUBLIC}) == []
+
+
+def without_a_line(rows):
+    """Methods of rows that no ``RECOMMENDED`` of their module is about.
+
+    Mechanisms have none: what is around what is the choice of who uses them.
+    """
+    names = {n for row in rows for n in (row.make.__name__, *row.covers)}
+    found = []
+    for name in sorted(names & {public.name for public in PUBLIC}):
+        module = sys.modules[getattr(optimizers, name).__module__]
+        lines = getattr(module, "RECOMMENDED", {})
+        paths = [settings.get("name", "") for settings in lines.values()]
+        about = {*lines, *(path.rpartition(".")[2] for path in paths)}
+        if name not in about and ".mechanisms." not in module.__name__:
+            found.append(name)
+    return found
+
+
+def test_every_method_has_recommended_settings(monkeypatch):
+    rows = collect.rows()
+    assert without_a_line(rows) == []
+    monkeypatch.delattr("gnomon.optimizers.polyak.alr.RECOMMENDED")
+    monkeypatch.setattr("gnomon.optimizers.norms.lawn.RECOMMENDED", {"warm": {}})
+    assert without_a_line(rows) == ["alr_hb", "alr_mag", "alr_shb", "alr_smag", "lawn"]
