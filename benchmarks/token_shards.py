@@ -1,6 +1,6 @@
 """What a large folder of token shards costs: to open, and to draw batches from.
 
-    python benchmarks/token_shards.py [--large=10000] [--batches=200]
+    python benchmarks/token_shards.py [--large=10000] [--batches=500]
 
 A folder of 10 MB and one of 10 GB, each opened as ``data=dict(name='tokens')`` in a
 process of its own that then draws the same number of batches. The files are sparse, all

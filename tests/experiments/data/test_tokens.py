@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from gnomon.experiments.config.resolve import ConfigError
+from gnomon.experiments.configs import lm
 from gnomon.experiments.data import load
 from gnomon.experiments.data.tokens import tokens
 
@@ -166,6 +167,13 @@ def test_meta_says_what_arguments_need_not(folder):
     assert (
         tokens(str(folder), 10, validation_fraction=0.3).train["tokens"].dtype == "u4"
     )
+
+
+def test_the_language_model_takes_a_folder(folder):
+    write_meta(folder, vocabulary=2000)
+    config = lm.get_config(f"tokens={folder},length=5")
+    assert config.model.vocab == 2000
+    assert load(config.data).train["tokens"].shape[1] == 6
 
 
 def test_bytes_a_token_are_those_of_the_validation_shards(folder):
