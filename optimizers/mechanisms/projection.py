@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from gnomon.optimizers.mechanisms.diagnostics import note
 from gnomon.optimizers.mechanisms.inner import ascending
 from gnomon.optimizers.mechanisms.layered import layered
 from gnomon.optimizers.mechanisms.leafwise import leafwise
@@ -90,9 +91,11 @@ def radial_part(
     by_unit, unit_scale = view(units, axes.reduce)
     by_layer, layer_scale = view(layers, layer)
     zero, one = jnp.zeros([], dtype), jnp.ones([], dtype)
+    passed = by_unit | by_layer  # a layer's units all together
+    note("projected", lambda: (passed.mean() * units[0].size, units[0].size))
     return Radial(
         jnp.where(by_unit, unit_scale, jnp.where(by_layer, layer_scale, zero)),
-        jnp.where(by_unit | by_layer, wd_ratio, one),
+        jnp.where(passed, wd_ratio, one),
     )
 
 
