@@ -165,6 +165,30 @@ def test_every_row_has_the_documented_keys_of_its_step(seen):
     assert set().union(*quantities.values()) == set(QUANTITIES)
 
 
+def test_an_optimizer_tells_of_its_steps(tmp_path):
+    """At the steps that are logged, each lane its own."""
+    lawn = dict(
+        name="gnomon.optimizers.lawn",
+        inner=dict(name="gnomon.optimizers.adamp", learning_rate=1e-3),
+        free_steps=5,
+    )
+    given = config(optimizer=lawn, dynamics={"free": True})
+    chunk = [make_trial(override(given, {"seed": seed})) for seed in (0, 1)]
+    dataset = load_data(given["data"])
+    _, rows, _ = run(tmp_path, chunk, compile_lanes(chunk, dataset), dataset)
+    keys = ("reference", "projected", "constrained")
+    for lane in rows:
+        by_step = {row["step"]: row for row in lane}
+        held = {step: row["diagnostics/constrained"] for step, row in by_step.items()}
+        assert [held[3], *(held[step] > 0.99 for step in (6, 9, 10))] == [0, 1, 1, 1]
+        assert by_step[3]["diagnostics/reference"] == 0
+        for row in by_step.values():
+            assert {f"diagnostics/{key}" for key in keys} <= row.keys()
+            assert 0 <= row["diagnostics/projected"] <= 1
+    first, second = (lane[-1]["diagnostics/reference"] for lane in rows)
+    assert first != second
+
+
 def test_the_rows_describe_the_run(seen):
     """Each lane its own; the numbers agree with the weights that were saved."""
     (_, rows, state), _ = seen
