@@ -134,12 +134,12 @@ def rank(values: jax.Array) -> Rank:
     Returns:
       Scalars; an effective rank of NaN where all values are zero.
 
-    References:
-      Roy & Vetterli, The effective rank: a measure of effective dimensionality, 2007.
-
     Example:
       >>> print(*rank(jnp.array([2.0, 2.0, 0.0])))
       4.0 2.0
+
+    References:
+      Roy & Vetterli, The effective rank: a measure of effective dimensionality, 2007.
     """
     total = jnp.sum(values)
     share = values / jnp.where(total > 0, total, jnp.nan)

@@ -10,6 +10,7 @@ from pathlib import Path
 from absl import flags
 
 from gnomon.experiments.cockpit.page import cockpit
+from gnomon.experiments.config.rates import peaks
 from gnomon.experiments.console import command
 from gnomon.experiments.console.errors import UserError
 from gnomon.experiments.records.files import read_object, write_text
@@ -54,11 +55,11 @@ def _label(run: Path) -> str:
     """What a run's config says of it; nothing where it has none."""
     try:
         config = read_object(run / "config.json")
-        name, rate = config["optimizer"]["name"], config["optimizer"]["learning_rate"]
+        rates = list(peaks(config["optimizer"]).values())
         words = (
-            config.get("label") or name,
+            config.get("label") or config["optimizer"]["name"],
             config["model"]["name"].rpartition(".")[2],
-            f"learning rate {rate:g}",
+            *(f"learning rate {rate:g}" for rate in rates[:1]),
             f"seed {config['seed']}",
         )
         return " · ".join(words)

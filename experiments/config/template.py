@@ -28,6 +28,7 @@ def defaults() -> ml_collections.ConfigDict:
             model=dict(name="gnomon.models.TransformerLM"),
             data=dict(name="stdlib_text"),
             optimizer=dict(name="optax.adamw", learning_rate=1e-3),
+            # Of every learning_rate of the optimizer, a nested one's too.
             schedule=dict(name="gnomon.experiments.schedules.warmup_cosine"),
             static=(),  # optimizer fields a program must know before compilation
             evaluate=dict(every=0, batches=8, batch=64),  # every 0: at the end alone

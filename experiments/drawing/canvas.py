@@ -94,10 +94,10 @@ def to_svg(
     """Renders a figure to an SVG element to put into a page.
 
     Args:
-      figure: The figure.
-      name: Distinct in the page; ids start with it, so that figures do not clash.
-      title: What the picture shows, for readers who cannot see it.
-      traces: By the ``gid`` of an artist, the words that are shown where a reader
+      figure: the figure.
+      name: distinct in the page; ids start with it, so that figures do not clash.
+      title: what the picture shows, for readers who cannot see it.
+      traces: by the ``gid`` of an artist, the words that are shown where a reader
         points at it, and its classes.
     """
     buffer = io.StringIO()
@@ -170,4 +170,4 @@ def standalone(svg: str) -> str:
 def _tidy(tag: str) -> str:
     """A tag with the page's colors and with no more digits than can be seen."""
     tag = _LIGHT.sub(lambda color: variable(color[0]), tag)
-    return re.sub(r"\d+\.\d{3,}", lambda number: f"{float(number[0]):.4g}", tag)
+    return re.sub(r"\d+\.\d{3,}", lambda number: f"{round(float(number[0]), 2):g}", tag)

@@ -22,6 +22,10 @@ def loss_curves(
 ) -> tuple[list[str], list[str]]:
     """Loss against step of the best setting: a panel for each scale.
 
+    Args:
+      analysis: what is compared.
+      curves: the losses by optimizer and scale; None where nothing is recorded.
+
     Returns:
       The panels, and the names of curves that are left out of them.
     """

@@ -22,8 +22,8 @@ class KnobAxis:
     logarithmic axis to the left, each a step of the grid away, and named by its tick.
 
     Args:
-      knob: What is tuned.
-      values: Of all settings in the picture, rising; none is NaN.
+      knob: what is tuned.
+      values: of all settings in the picture, rising; none is NaN.
     """
 
     def __init__(self, knob: Knob, values: Sequence[float]):

@@ -18,7 +18,7 @@ import numpy as np
 
 from gnomon.experiments.config.trials import Trial
 from gnomon.experiments.console.interrupt import Interrupted
-from gnomon.experiments.data import Dataset, Order
+from gnomon.experiments.data import Dataset, Examples
 from gnomon.experiments.records.done import read_result
 from gnomon.experiments.trial.checkpoint import Checkpoints
 from gnomon.experiments.trial.journal import Journal, Tick, evaluate, observe
@@ -80,8 +80,7 @@ def run(
     hypers = jax.tree.map(jnp.asarray, hypers_of(everyone))
     seeds, distinct, index = seeds_of(everyone)
     which = jnp.asarray(index)
-    examples = len(next(iter(dataset.train.values())))
-    orders = [Order(examples, config["batch"], seed) for seed in distinct]
+    orders = [dataset.order(config["batch"], seed) for seed in distinct]
     keeper = Checkpoints(chunk.checkpoints, identity=chunk.identity)
     # A trial that is done, beside one that is not, keeps its files as they are.
     folders = [
@@ -161,7 +160,7 @@ def _every(step: int, period: int) -> bool:
     return period > 0 and step % period == 0
 
 
-def _gather(examples: Mapping[str, np.ndarray], indices: Sequence) -> dict:
+def _gather(examples: Mapping[str, Examples], indices: Sequence) -> dict:
     return {
         name: np.stack([array[index] for index in indices])
         for name, array in examples.items()

@@ -20,7 +20,7 @@ def fused(module: str, eps: Array, *inputs: Array) -> Array:
         ``backward(*inputs, cotangent, eps)``, imported here so that Pallas loads only
         where it is used.
       eps: a scalar, taken as a constant: its cotangent is zero.
-      inputs: arrays.
+      *inputs: arrays.
 
     Returns:
       What ``forward`` returns.

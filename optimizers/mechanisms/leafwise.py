@@ -14,6 +14,8 @@ from gnomon.parameters.checks import at_step, require_params, require_within
 from gnomon.parameters.trees import broadcast_mask, compute_dtype, map_leaves
 from gnomon.parameters.units import Rules, resolve_axes
 
+__all__ = ["Leafwise", "leafwise"]
+
 # A slot's dtype: float32 or wider. At b2 = 0.999 an average in bfloat16 would never
 # decay: the relative change of a step, 0.001, is below its rounding.
 WIDE = "wide"

@@ -55,6 +55,11 @@ def join_units(
 ) -> tuple[Array, Any, Callable[[Array], list[Array]]]:
     """All that a call has one number a unit of.
 
+    Args:
+      call: the call.
+      block: shape of a block.
+      place: which block a step of the grid works on.
+
     Returns:
       One array, its `BlockSpec`, and what takes a block of it apart in a kernel.
     """

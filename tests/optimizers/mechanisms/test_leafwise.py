@@ -8,8 +8,37 @@ import numpy as np
 import optax
 import pytest
 
-from gnomon.optimizers.mechanisms.leafwise import WIDE, leafwise
-from gnomon.parameters.units import Axes
+from gnomon.optimizers import Axes, leafwise, unit_norm
+from gnomon.optimizers.mechanisms.leafwise import WIDE
+from gnomon.parameters.trees import safe_divide
+from gnomon_contract.layers import descending
+
+
+class TraceState(NamedTuple):
+    count: jax.Array
+    trace: optax.Updates
+
+
+def per_unit(h, g, w, trace):
+    """A method for the contract: normalized momentum, with decay."""
+    trace = h.momentum * trace + g
+    norm = unit_norm(trace, h.axes)
+    return safe_divide(trace, norm) + h.weight_decay * w, trace
+
+
+GIVEN = {
+    "leafwise": dict(
+        name="per_unit",
+        rule=per_unit,
+        state=TraceState,
+        slots=(None,),
+        hyperparameters={
+            "[0, 1)": dict(momentum=0.9),
+            "[0, inf)": dict(weight_decay=0.1),
+        },
+    )
+}
+LAYERS = {"leafwise": lambda **s: descending(leafwise(**GIVEN["leafwise"], **s))}
 
 
 class State(NamedTuple):
