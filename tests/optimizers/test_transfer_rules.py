@@ -58,6 +58,15 @@ ROWS = (
     ),
 )
 GIVEN = {"scale_by_width": dict(rule=mup_rule())}
+COMPLEX = {
+    "scale_by_width": lambda: optax.chain(
+        optax.adam(0.1), optimizers.scale_by_width(lambda params: params, mup_rule())
+    ),
+    "mup": lambda: optimizers.mup(optax.adam(0.1), lambda params: params),
+    "standard_parameterization": lambda: optimizers.standard_parameterization(
+        optax.adam(0.1), lambda params: params
+    ),
+}
 LAYERS = {
     "scale_by_width": lambda **s: descending(
         optimizers.scale_by_width(base, mup_rule("adam"), **s)
