@@ -11,15 +11,15 @@ The commands:
 
 Its own rooms, from the ground up; each may import those above it in this list:
 
-* `console/`: what a person sees of a command: flags, progress, tables, errors.
+* `console/`: what a person sees of a command: flags, progress, errors.
 * `config/`: what an experiment is: fields, checks, grids, trials.
 * `records/`: what runs leave behind: files, metrics, results, run tables.
 * `data/`: what models learn from, and in which order.
 * `trial/`: what trains the trials of a group: program, lanes, loop, checkpoints.
 * `fleet/`: who runs what: plan, chunks, this process or a Ray cluster.
-* `drawing/`: what pages are drawn with: pictures, colors, one frame.
+* `drawing/`: one engine of pictures and pages, for the two below.
+* `cockpit/`: what the probes of a run saw.
 * `report/`: what a sweep found: tuning, speedups, laws, pictures, verdict.
-* `cockpit/`: what the probes of a run saw, on a page.
 * `tuning/`: what a sweep adds to itself: rates to its grids, lengths to its baseline.
 * `configs/`: the experiments that ship with gnomon.
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from gnomon.kernels import (
+    Gpu,
     adam,
     adam_8bit,
     adamp,
@@ -330,4 +331,4 @@ if jax.__version_info__[:2] >= GPU_NEEDS_JAX:
 
     @pytest.mark.parametrize("case", GPU_CASES, ids=lambda case: case.name)
     def test_gpu_kernels_agree_with_xla(case, simulated):
-        check(case, "gpu", 12, simulated)
+        check(case, Gpu(blocks=2, fewest=4), 12, simulated)
