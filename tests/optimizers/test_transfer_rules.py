@@ -24,8 +24,14 @@ def wider_adamp(*, learning_rate, b1, b2, weight_decay):
 
         return jax.tree.map(half, params)
 
-    # A product in float32, as a decay times a learning rate is.
-    decay = jnp.asarray(learning_rate, "float32") * jnp.asarray(weight_decay, "float32")
+    def times(rate):
+        """A product in float32, as a decay times a learning rate is."""
+        return jnp.asarray(rate, "float32") * jnp.asarray(weight_decay, "float32")
+
+    def scheduled(count):
+        return times(learning_rate(count))
+
+    decay = scheduled if callable(learning_rate) else times(learning_rate)
     inner = optimizers.adamp(learning_rate, b1=b1, b2=b2)
     return optimizers.mup(inner, halved, independent_decay=decay)
 
@@ -52,6 +58,15 @@ ROWS = (
     ),
 )
 GIVEN = {"scale_by_width": dict(rule=mup_rule())}
+COMPLEX = {
+    "scale_by_width": lambda: optax.chain(
+        optax.adam(0.1), optimizers.scale_by_width(lambda params: params, mup_rule())
+    ),
+    "mup": lambda: optimizers.mup(optax.adam(0.1), lambda params: params),
+    "standard_parameterization": lambda: optimizers.standard_parameterization(
+        optax.adam(0.1), lambda params: params
+    ),
+}
 LAYERS = {
     "scale_by_width": lambda **s: descending(
         optimizers.scale_by_width(base, mup_rule("adam"), **s)

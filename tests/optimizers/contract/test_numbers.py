@@ -10,12 +10,12 @@ import optax
 import pytest
 
 from gnomon import optimizers
+from gnomon_contract import collect
 from gnomon_contract.makers import SETS
 from gnomon_contract.public import GIVEN
 
 VALUES = (math.nan, math.inf, -math.inf, -1.0, 0.0, 1.0, 1.5, 1e30)
-# Moments that are coded without a sign cannot become negative.
-UNSIGNED = {"adamp_8bit", "adamw_8bit"}
+UNSIGNED = collect.having("unsigned")
 # Integers that set shapes or the length of a loop cannot be traced.
 STATIC = {"steps", "min_size", "block", "max_size", "stochastic"}
 

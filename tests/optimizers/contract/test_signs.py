@@ -7,9 +7,9 @@ import optax
 import pytest
 
 from gnomon import optimizers
+from gnomon_contract import collect
 
-# What hands on updates of either sign, as a link of a chain would.
-EITHER = {"quantize_moments", "bucket_leaves", "per_layer"}
+EITHER = collect.having("either sign")
 PARAMS = {"layers_0": {"kernel": jnp.array([[1.0, -2.0], [0.5, 3.0]])}}
 GRADS = {"layers_0": {"kernel": jnp.array([[0.3, 1.0], [-2.0, 0.1]])}}
 REFUSED = {

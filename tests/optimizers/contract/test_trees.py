@@ -11,6 +11,7 @@ from flax.core import FrozenDict, freeze
 from jax.tree_util import register_dataclass
 
 from gnomon import dynamics, optimizers
+from gnomon_contract import collect
 
 
 @pytest.fixture(autouse=True)
@@ -178,21 +179,16 @@ LEAVES = {
     "complex": (jnp.array([1 + 2j, 3.0]), "split_real_and_imaginary"),
 }
 # Right for complex numbers: what they do to a number is a product with a real one.
-COMPLEX = {
-    "mup",
-    "standard_parameterization",
-    "scale_by_width",
-    "bucket_leaves",
-    "per_layer",
-    "descend",
-}
+COMPLEX_ADAM = collect.complex_adam()
 
 
 def test_kinds_of_leaves(public):
     for kind, (leaf, verdict) in LEAVES.items():
         params = {"layers_0": {"kernel": jnp.ones((2, 2)), "odd": leaf}}
         optimizer = public.build()
-        if verdict is not True and not (kind == "complex" and public.name in COMPLEX):
+        if verdict is not True and not (
+            kind == "complex" and public.name in COMPLEX_ADAM
+        ):
             with pytest.raises(ValueError, match=f"'layers_0/odd' .*{verdict}"):
                 optimizer.init(params)
             continue
@@ -207,18 +203,10 @@ def test_kinds_of_leaves(public):
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(moved)), kind
 
 
-@pytest.mark.parametrize("name", sorted(COMPLEX))
+@pytest.mark.parametrize("name", sorted(COMPLEX_ADAM))
 def test_complex_numbers_are_those_of_the_inner_optimizer(name):
     adam = optax.adam(0.1)
-    if name == "scale_by_width":
-        link = optimizers.scale_by_width(lambda p: p, optimizers.mup_rule())
-        outer = optax.chain(adam, link)
-    elif name == "descend":
-        outer = optax.chain(optax.scale_by_adam(), optimizers.descend(0.1))
-    elif name in ("bucket_leaves", "per_layer"):
-        outer = getattr(optimizers, name)(adam)
-    else:
-        outer = getattr(optimizers, name)(adam, lambda params: params)
+    outer = COMPLEX_ADAM[name]()
     w = {"kernel": jnp.array([1 + 2j, -3j, 0.0])}
     got, want = (o.update(w, o.init(w), w)[0]["kernel"] for o in (outer, adam))
     np.testing.assert_allclose(got, want, rtol=1e-6)

@@ -11,6 +11,8 @@ import pytest
 from gnomon.optimizers import adamp, apply_fused, bucket_leaves
 
 LAYERS = {"bucket_leaves": lambda i: bucket_leaves(i, max_size=12)}
+TRAITS = {"bucket_leaves": {"either sign"}}
+COMPLEX = {"bucket_leaves": lambda: bucket_leaves(optax.adam(0.1))}
 
 
 def tree(blocks):

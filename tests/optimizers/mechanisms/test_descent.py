@@ -9,6 +9,8 @@ import pytest
 from gnomon.optimizers import lawn
 from gnomon.optimizers.mechanisms.descent import descend
 
+COMPLEX = {"descend": lambda: optax.chain(optax.scale_by_adam(), descend(0.1))}
+
 CONVENTIONS = {
     "scaled": lambda u, w, rate, decay: w - rate * (u + decay * w),
     "independent": lambda u, w, rate, decay: w - rate * u - decay * w,

@@ -8,6 +8,8 @@ from gnomon.optimizers import per_layer
 from gnomon_contract.layers import DEPTH, NAMED, by_rank
 
 LAYERS = {"per_layer": lambda i, **s: per_layer(i, **s)}
+TRAITS = {"per_layer": {"either sign"}}
+COMPLEX = {"per_layer": lambda: per_layer(optax.adam(0.1))}
 
 
 def test_states_are_shaped_like_the_parameters():

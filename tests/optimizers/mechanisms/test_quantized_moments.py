@@ -41,6 +41,11 @@ GIVEN = {
     "adamp_8bit": dict(min_size=0, block=8),
     "adamw_8bit": dict(min_size=0, block=8),
 }
+TRAITS = {
+    "quantize_moments": {"either sign"},
+    "adamp_8bit": {"unsigned"},
+    "adamw_8bit": {"unsigned"},
+}
 LAYERS = {
     "quantize_moments": lambda i, **s: optimizers.quantize_moments(
         i, min_size=7, block=8, **s

@@ -9,7 +9,7 @@ from typing import Any
 from gnomon_contract.rows import Row
 
 TESTS = Path(__file__).parents[2] / "optimizers"
-SAYS = re.compile(r"^(ROWS|GIVEN|LAYERS)\b", re.MULTILINE)
+SAYS = re.compile(r"^(ROWS|GIVEN|LAYERS|TRAITS|COMPLEX)\b", re.MULTILINE)
 
 
 @functools.cache
@@ -48,3 +48,17 @@ def given() -> dict[str, dict[str, Any]]:
 def layers() -> dict[str, Any]:
     """How a public function is built for stacks of layers, by its name."""
     return _merged("LAYERS")
+
+
+def having(trait: str) -> set[str]:
+    """The public functions that have a trait."""
+    traits = _merged("TRAITS")
+    found = {had for several in traits.values() for had in several}
+    if trait not in found:
+        raise ValueError(f"no test file has {trait!r} in TRAITS; there are: {found}")
+    return {name for name, several in traits.items() if trait in several}
+
+
+def complex_adam() -> dict[str, Any]:
+    """Makers of what is Adam, at the rate 0.1, on complex numbers too, by name."""
+    return _merged("COMPLEX")

@@ -1,5 +1,6 @@
 """One optimizer under contract, and the problem that it is run on."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -55,6 +56,11 @@ def around_adamp(wrapper: Callable[..., Any]) -> Callable[..., Any]:
     def make(*, learning_rate, **given):
         return wrapper(optimizers.adamp(learning_rate, b2=0.99), **given)
 
+    # What inject_hyperparams reads: the wrapper's own, with the rate for the optimizer.
+    own = inspect.signature(wrapper).parameters.values()
+    rate = inspect.Parameter("learning_rate", inspect.Parameter.KEYWORD_ONLY)
+    rest = [p.replace(kind=rate.kind) for p in own if p.name != "inner"]
+    make.__signature__ = inspect.Signature([rate, *rest])
     return make
 
 
