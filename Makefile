@@ -8,13 +8,21 @@ WORKDIR ?= runs/quickstart
 CONFIG ?= experiments/configs/quickstart.py
 JOBS ?= $(shell $(PYTHON) -c 'import os; print(min(4, os.cpu_count() or 1))')
 
-.PHONY: sweep test test-ray lint notebooks check-kernels format clean
+.PHONY: sweep test test-optimized test-ray lint notebooks check-kernels format clean
 
 sweep: $(VENV)/.experiments
 	$(BIN)/python -m gnomon.experiments.sweep --config=$(CONFIG) --workdir=$(WORKDIR)
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal $(ARGS)
+
+# With XLA's optimizations, which the other tests leave out to compile in half the time.
+# test_agreement is none of them: it compares the infinities of arrays that overflow, and
+# optimized code has a NaN in the place of one.
+OPTIMIZED = tests/optimizers $(filter-out %/test_agreement.py,$(wildcard tests/kernels/test_*.py))
+test-optimized: $(VENV)/.test
+	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(BIN)/python -m pytest -q -n $(JOBS) \
+	    --dist worksteal $(or $(ARGS),$(OPTIMIZED))
 
 # Ray is large and slow to start: it has an environment, and a test, of its own.
 test-ray:

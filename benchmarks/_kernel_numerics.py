@@ -6,8 +6,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from _kernel_cases import Case
 
+from gnomon.kernels.cases import Case
 from gnomon.kernels.companding import LEVELS, Coded, decode, encode
 
 # Largest relative error, in the Euclidean norm of each result, by dtype of the input.

@@ -8,10 +8,11 @@ from typing import Any
 import _kernel_leaves as small
 import jax
 import numpy as np
-from _kernel_cases import LEARNING_RATE, WEIGHT_DECAY, Case, nbytes
 from _kernel_numerics import compare, draw, exact
 from _kernel_rivals import Call, copy, optax_adamw, torch_adamw
 from _timing import interleave
+
+from gnomon.kernels.cases import LEARNING_RATE, WEIGHT_DECAY, Case, nbytes
 
 Row = dict[str, Any]
 

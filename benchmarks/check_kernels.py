@@ -31,10 +31,11 @@ os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")
 os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
 
 import jax
-from _kernel_cases import Case, cases, nbytes
 from _timing import environment, table, write
 from jax.experimental import topologies
 from jax.sharding import SingleDeviceSharding
+
+from gnomon.kernels.cases import Case, cases, nbytes
 
 TARGETS = {"v5e": "v5e:2x2", "v6e": "v6e:2x2", "h100": "1x1x1"}
 COLUMNS = {

@@ -36,7 +36,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from _kernel_cases import (
+from _kernel_numerics import wrong
+from _kernel_rows import Row, identity, measure, measure_leaves, trouble
+from _kernel_verdicts import GOALS, faster, judge, label
+from _timing import environment, table, write
+
+from gnomon.kernels.cases import (
     Case,
     coded_cases,
     leaf_cases,
@@ -44,11 +49,6 @@ from _kernel_cases import (
     projecting_cases,
     turns,
 )
-from _kernel_numerics import wrong
-from _kernel_rows import Row, identity, measure, measure_leaves, trouble
-from _kernel_verdicts import GOALS, faster, judge, label
-from _timing import environment, table, write
-
 from gnomon.kernels.shapes import Activations, Leaf
 
 RESULTS = Path(__file__).parent / "results" / "kernels.json"

@@ -52,14 +52,14 @@ def activations(values: jax.Array) -> Activations:
     Returns:
       Scalars in float32 or wider; NaN for an empty array.
 
-    References:
-      Brock et al., Characterizing signal propagation to close the performance gap in
-      unnormalized ResNets, 2021 (the two channel statistics).
-
     Example:
       >>> seen = activations(jnp.array([[0.0, 1.0], [0.0, 3.0], [-1.0, 2.0]]))
       >>> print(seen.dead, seen.maximum)
       0.5 3.0
+
+    References:
+      Brock et al., Characterizing signal propagation to close the performance gap in
+      unnormalized ResNets, 2021 (the two channel statistics).
     """
     dtype = compute_dtype(values.dtype)
     units = values.shape[-1] if values.ndim else 1

@@ -61,7 +61,8 @@ def start_vectors(params: Any, layers: Layers) -> dict[str, jax.Array]:
     def draw(number: int, outputs: int, dtype: Any) -> jax.Array:
         # Random, so that it is not orthogonal to what is looked for.
         vector = jax.random.normal(jax.random.key(number), (outputs,), dtype)
-        return vector / jnp.linalg.norm(vector)
+        unit: jax.Array = vector / jnp.linalg.norm(vector)
+        return unit
 
     shapes = jax.eval_shape(lambda tree: _matrices(tree, layers), params)
     return {
@@ -99,9 +100,9 @@ def spectral_norms(
     return jnp.stack([largest(v) for v in _by_layer(found, layers)]), turned
 
 
-def _by_layer(found: dict[str, Any], layers: Layers) -> list[list]:
+def _by_layer(found: dict[str, Any], layers: Layers) -> list[list[Any]]:
     """What was found by path, listed for each layer and for the whole model."""
-    listed: list[list] = [[] for _ in layers.names]
+    listed: list[list[Any]] = [[] for _ in layers.names]
     for path, layer in zip(layers.paths, layers.groups, strict=True):
         if path in found and layer >= 0:
             listed[layer].append(found[path])
@@ -133,12 +134,12 @@ def rank(values: jax.Array) -> Rank:
     Returns:
       Scalars; an effective rank of NaN where all values are zero.
 
-    References:
-      Roy & Vetterli, The effective rank: a measure of effective dimensionality, 2007.
-
     Example:
       >>> print(*rank(jnp.array([2.0, 2.0, 0.0])))
       4.0 2.0
+
+    References:
+      Roy & Vetterli, The effective rank: a measure of effective dimensionality, 2007.
     """
     total = jnp.sum(values)
     share = values / jnp.where(total > 0, total, jnp.nan)

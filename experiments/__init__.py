@@ -17,6 +17,8 @@ Its own rooms, from the ground up; each may import those above it in this list:
 * `data/`: what models learn from, and in which order.
 * `trial/`: what trains the trials of a group: program, lanes, loop, checkpoints.
 * `fleet/`: who runs what: plan, chunks, this process or a Ray cluster.
+* `drawing/`: one engine of pictures and pages, for the two below.
+* `cockpit/`: what the probes of a run saw.
 * `report/`: what a sweep found: tuning, speedups, laws, pictures, verdict.
 * `tuning/`: what a sweep adds to itself: rates to its grids, lengths to its baseline.
 * `configs/`: the experiments that ship with gnomon.

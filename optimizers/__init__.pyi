@@ -1,9 +1,18 @@
 # Written by tests/support/optimizers_stub.py from the modules' __all__.
+from gnomon.optimizers.adaptive.adabelief import ScaleByBeliefState as ScaleByBeliefState
+from gnomon.optimizers.adaptive.adabelief import adabelief as adabelief
+from gnomon.optimizers.adaptive.adabelief import scale_by_belief as scale_by_belief
+from gnomon.optimizers.adaptive.adam_atan2 import ScaleByAdamAtan2State as ScaleByAdamAtan2State
+from gnomon.optimizers.adaptive.adam_atan2 import adam_atan2 as adam_atan2
+from gnomon.optimizers.adaptive.adam_atan2 import scale_by_adam_atan2 as scale_by_adam_atan2
 from gnomon.optimizers.adaptive.eight_bit import adamp_8bit as adamp_8bit
 from gnomon.optimizers.adaptive.eight_bit import adamw_8bit as adamw_8bit
 from gnomon.optimizers.adaptive.fadam import ScaleByFAdamState as ScaleByFAdamState
 from gnomon.optimizers.adaptive.fadam import fadam as fadam
 from gnomon.optimizers.adaptive.fadam import scale_by_fadam as scale_by_fadam
+from gnomon.optimizers.adaptive.gravity import ScaleByGravityState as ScaleByGravityState
+from gnomon.optimizers.adaptive.gravity import gravity as gravity
+from gnomon.optimizers.adaptive.gravity import scale_by_gravity as scale_by_gravity
 from gnomon.optimizers.curvature import scale_by_newton as scale_by_newton
 from gnomon.optimizers.matrices import hidden_matrices as hidden_matrices
 from gnomon.optimizers.mechanisms.buckets import Buckets as Buckets
@@ -14,8 +23,12 @@ from gnomon.optimizers.mechanisms.constrain import constrain as constrain
 from gnomon.optimizers.mechanisms.constrain import leaf_constraint as leaf_constraint
 from gnomon.optimizers.mechanisms.descent import DescendState as DescendState
 from gnomon.optimizers.mechanisms.descent import descend as descend
+from gnomon.optimizers.mechanisms.diagnostics import diagnostics as diagnostics
+from gnomon.optimizers.mechanisms.diagnostics import observed as observed
 from gnomon.optimizers.mechanisms.fused import FusedTransformation as FusedTransformation
 from gnomon.optimizers.mechanisms.fused import apply_fused as apply_fused
+from gnomon.optimizers.mechanisms.leafwise import Leafwise as Leafwise
+from gnomon.optimizers.mechanisms.leafwise import leafwise as leafwise
 from gnomon.optimizers.mechanisms.per_layer import per_layer as per_layer
 from gnomon.optimizers.mechanisms.projection import ProjectRadialState as ProjectRadialState
 from gnomon.optimizers.mechanisms.projection import project_radial as project_radial
@@ -99,6 +112,7 @@ __all__ = [
     "FusedTransformation",
     "Growth",
     "HyperballState",
+    "Leafwise",
     "MomSpsState",
     "MomoState",
     "OUTPUTS_FIRST",
@@ -106,12 +120,17 @@ __all__ = [
     "QuantizeMomentsState",
     "ReparameterizeState",
     "SaniaState",
+    "ScaleByAdamAtan2State",
     "ScaleByAdamPState",
+    "ScaleByBeliefState",
     "ScaleByDiagonalState",
     "ScaleByFAdamState",
+    "ScaleByGravityState",
     "ScaleBySgdpState",
     "SpsState",
     "WeightNormLatents",
+    "adabelief",
+    "adam_atan2",
     "adamp",
     "adamp_8bit",
     "adamw_8bit",
@@ -128,15 +147,18 @@ __all__ = [
     "cosine",
     "data_dependent_init",
     "descend",
+    "diagnostics",
     "fadam",
     "fixed_norm",
     "geometry",
+    "gravity",
     "hidden_matrices",
     "hyperball",
     "lawn",
     "lawn_schedule",
     "layer_index_rescaling",
     "leaf_constraint",
+    "leafwise",
     "learning_rate_factors",
     "max_norm",
     "momo",
@@ -146,6 +168,7 @@ __all__ = [
     "mup_initialization",
     "mup_rule",
     "norm_loss",
+    "observed",
     "per_layer",
     "project_radial",
     "project_tangent",
@@ -155,9 +178,12 @@ __all__ = [
     "retract",
     "sania",
     "scale_by_adagrad_sqr",
+    "scale_by_adam_atan2",
     "scale_by_adam_sqr",
     "scale_by_adamp",
+    "scale_by_belief",
     "scale_by_fadam",
+    "scale_by_gravity",
     "scale_by_hutchinson",
     "scale_by_newton",
     "scale_by_sgdp",

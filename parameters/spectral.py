@@ -44,7 +44,9 @@ def largest_singular_value(
       3.0000
     """
     iterate = functools.partial(_power_iteration, iterations=iterations)
-    return jnp.vectorize(iterate, signature="(i,o),(o)->(),(o)")(matrix, vector)
+    each = jnp.vectorize(iterate, signature="(i,o),(o)->(),(o)")
+    value, vector = each(matrix, vector)
+    return value, vector
 
 
 def _power_iteration(

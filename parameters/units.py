@@ -159,7 +159,7 @@ def resolve_axes(
     unused = {pattern for pattern, _ in rules} | ({stacked} if stacked else set())
     paths = []
 
-    def resolve(key_path, leaf):
+    def resolve(key_path: tuple[Any, ...], leaf: Any) -> Axes:
         path = path_string(key_path)
         paths.append(path)
         shape = np.shape(leaf) if np.isscalar(leaf) else leaf.shape

@@ -47,7 +47,7 @@ def envelope(*, params: Any, compute: Any, loss: Any, bins: int = 12) -> Frontie
       params: ``[n]`` parameters; rows are points along training curves.
       compute: ``[n]`` FLOPs spent up to there.
       loss: ``[n]`` losses there.
-      bins: Bins, evenly spaced in log compute.
+      bins: bins, evenly spaced in log compute.
 
     Returns:
       The minima and their law. See the module on its bias.

@@ -37,9 +37,9 @@ def fit_critical_batch(
     Args:
       batch: ``[n]`` batch sizes, in tokens or examples.
       steps: ``[n]`` steps that each needed to the target, every other setting tuned.
-      bootstrap: Draws behind the intervals; 0 takes the covariance.
-      delta: Of Huber's loss of log residuals.
-      seed: Of the bootstrap.
+      bootstrap: draws behind the intervals; 0 takes the covariance.
+      delta: of Huber's loss of log residuals.
+      seed: of the bootstrap.
 
     Returns:
       The fit of ``steps`` in ``batch``: ``minimum_steps``, ``minimum_data`` (in the

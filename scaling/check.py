@@ -13,7 +13,7 @@ def numbers(name: str, values: Any) -> np.ndarray:
     """Anything that holds numbers as float64, what is masked as NaN.
 
     Args:
-      name: What to call it in an error.
+      name: what to call it in an error.
       values: A number, or an array-like of any shape.
 
     Returns:
@@ -83,10 +83,10 @@ def checked(
     """Columns as float64 arrays that a law can be fitted to.
 
     Args:
-      unknowns: How many parameters the law has; there must be more rows than that.
-      distinct: How many distinct values a column must hold at least, by its name. A
+      unknowns: how many parameters the law has; there must be more rows than that.
+      distinct: how many distinct values a column must hold at least, by its name. A
         term with a coefficient and an exponent next to a constant takes three.
-      **columns: Array-likes of one dimension: lists, arrays, columns of a DataFrame.
+      **columns: array-likes of one dimension: lists, arrays, columns of a DataFrame.
 
     Returns:
       The columns, in the order given.

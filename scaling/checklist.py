@@ -55,9 +55,9 @@ def checklist(
     """Fills in the checklist.
 
     Args:
-      law: Any fit.
-      held: From `holdout` of the same law, when there is one.
-      stated: Answers to the topics of `TO_STATE` by topic.
+      law: any fit.
+      held: from `holdout` of the same law, when there is one.
+      stated: answers to the topics of `TO_STATE` by topic.
 
     Returns:
       The items in order; those with a `concern` deserve a reader's doubt.

@@ -58,7 +58,7 @@ class ChinchillaFit(Fit):
 
         Args:
           compute: FLOPs of training, a number or an array.
-          level: Of the intervals.
+          level: of the intervals.
           flops: k, FLOPs a parameter and token. The fit itself never uses it.
 
         Returns:
@@ -129,11 +129,11 @@ def fit_chinchilla(
       params: ``[n]`` parameters of each run's model.
       tokens: ``[n]`` tokens (or examples) each was trained on.
       loss: ``[n]`` final losses.
-      bootstrap: Draws of the runs behind the intervals; 0 takes them from the
+      bootstrap: draws of the runs behind the intervals; 0 takes them from the
         covariance. 1,000 take about a second for 240 runs.
-      delta: Where Huber's loss of log residuals turns linear. The published 1e-3 is
+      delta: where Huber's loss of log residuals turns linear. The published 1e-3 is
         far below usual noise, which makes it a fit of least absolute deviations.
-      seed: Of the bootstrap.
+      seed: of the bootstrap.
 
     Returns:
       The fit, with attributes ``E``, ``A``, ``B``, ``alpha`` and ``beta``.

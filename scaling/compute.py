@@ -19,8 +19,8 @@ def saturating(name: str, scale: float) -> Form:
     """The form ``E + A x^-alpha`` in one column.
 
     Args:
-      name: The column.
-      scale: Its center.
+      name: the column.
+      scale: its center.
 
     Returns:
       The form, with parameters ``E``, ``A`` and ``alpha``.
@@ -53,9 +53,9 @@ def fit_compute(
     Args:
       compute: ``[n]`` FLOPs of training of each run, or any other measure of scale.
       loss: ``[n]`` final losses, of runs tuned at their scale.
-      bootstrap: Draws of the runs behind the intervals; 0 takes the covariance.
-      delta: Where Huber's loss of log residuals turns linear.
-      seed: Of the bootstrap.
+      bootstrap: draws of the runs behind the intervals; 0 takes the covariance.
+      delta: where Huber's loss of log residuals turns linear.
+      seed: of the bootstrap.
 
     Returns:
       The fit, with attributes ``E``, ``A`` and ``alpha``.
@@ -90,10 +90,10 @@ def fit_power(
     r"""Fits a plain power law :math:`y = c \prod_k x_k^{a_k}`, robustly.
 
     Args:
-      target: Which of the columns is y.
-      bootstrap: Draws of the runs behind the intervals; 0 takes the covariance.
-      delta: Where Huber's loss of log residuals turns linear.
-      seed: Of the bootstrap.
+      target: which of the columns is y.
+      bootstrap: draws of the runs behind the intervals; 0 takes the covariance.
+      delta: where Huber's loss of log residuals turns linear.
+      seed: of the bootstrap.
       **columns: y and every :math:`x_k`, ``[n]`` each.
 
     Returns:

@@ -37,7 +37,7 @@ def sandwich(
       residual: ``[n]`` log errors.
       count: ``[n]`` how often each run is in the table: a copy weighs in the fit, but
         is no further evidence.
-      delta: Of Huber's loss.
+      delta: of Huber's loss.
 
     Returns:
       ``[p, p]``.

@@ -50,11 +50,11 @@ def extrapolate_curve(
     Args:
       units: ``[n]`` rising amounts of training data, steps or tokens.
       loss: ``[n]`` losses there; for an accuracy give the error, 1 - accuracy.
-      target: Units whose loss is wanted.
-      tolerance: Largest relative change of a settled prediction.
-      patience: Settled predictions in a row to wait for.
-      least: Rows of the first fit, at least 4.
-      delta: Of Huber's loss of log residuals.
+      target: units whose loss is wanted.
+      tolerance: largest relative change of a settled prediction.
+      patience: settled predictions in a row to wait for.
+      least: rows of the first fit, at least 4.
+      delta: of Huber's loss of log residuals.
 
     Returns:
       The law and the rule's answer.

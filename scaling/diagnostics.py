@@ -39,7 +39,7 @@ def conditioning(rows: np.ndarray, named: np.ndarray, exponents: int) -> Conditi
     Args:
       rows: ``[p, n]`` slopes of log predictions in theta and log coefficients.
       named: ``[p, p]`` slopes of the named parameters (columns) in the same.
-      exponents: How many of the rows belong to theta.
+      exponents: how many of the rows belong to theta.
 
     Returns:
       Both numbers.
@@ -65,7 +65,7 @@ def lack_of_fit(
     Args:
       inputs: ``[n, k]``.
       residual: ``[n]`` of log predictions.
-      unknowns: Parameters that were fitted.
+      unknowns: parameters that were fitted.
 
     Returns:
       The test, or None without replicates or without more inputs than unknowns.

@@ -180,7 +180,7 @@ class Fit:
         """What the law says at other inputs.
 
         Args:
-          **columns: Every input the law was fitted with, numbers or arrays.
+          **columns: every input the law was fitted with, numbers or arrays.
 
         Returns:
           Predictions, shaped as the inputs broadcast.
@@ -195,7 +195,7 @@ class Fit:
         """What each bootstrap draw predicts, ``[draws, rows]``.
 
         Args:
-          **columns: As for `predict`, of one dimension.
+          **columns: as for `predict`, of one dimension.
 
         Returns:
           The predictions.
@@ -213,10 +213,10 @@ class Fit:
         """The prediction with an interval.
 
         Args:
-          level: Of the interval.
+          level: of the interval.
           noise: False for where the law itself lies, True for where one further run
             may fall, which adds the scatter of the residuals.
-          **columns: As for `predict`.
+          **columns: as for `predict`.
 
         Returns:
           An estimate of arrays, shaped as the inputs broadcast.
@@ -229,7 +229,7 @@ class Fit:
         """A confidence interval for one parameter.
 
         Args:
-          name: Of the parameter.
+          name: of the parameter.
           level: 0.95 for 95 %.
 
         Returns:
@@ -255,10 +255,10 @@ class Fit:
         """Any function of the parameters, with an interval.
 
         Args:
-          function: From the parameters by name, each an array of any shape, to an
+          function: from the parameters by name, each an array of any shape, to an
             array of that shape, possibly with further axes behind.
-          level: Of the interval.
-          logarithmic: Whether the delta method works on the quantity's logarithm,
+          level: of the interval.
+          logarithmic: whether the delta method works on the quantity's logarithm,
             which must then be positive. A bootstrap does not ask.
 
         Returns:
@@ -399,14 +399,14 @@ def fit_law(
     """Fits any law; the functions named ``fit_...`` are this with a form.
 
     Args:
-      form: The law.
-      columns: Checked inputs.
-      target: The name of what is predicted.
-      measured: Checked measurements.
-      bootstrap: Number of bootstrap draws, each a refit from the estimate; 0 takes
+      form: the law.
+      columns: checked inputs.
+      target: the name of what is predicted.
+      measured: checked measurements.
+      bootstrap: number of bootstrap draws, each a refit from the estimate; 0 takes
         intervals from the covariance.
-      delta: Where Huber's loss turns linear, as a relative error.
-      seed: Of the draws.
+      delta: where Huber's loss turns linear, as a relative error.
+      seed: of the draws.
 
     Returns:
       The fit.

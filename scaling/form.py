@@ -49,11 +49,11 @@ def power_terms(
     r"""Products of powers, :math:`\phi_j = \prod_k (x_k / s)^{-\theta_k}`.
 
     Args:
-      terms: For each term, by the number k of the exponent: the column it belongs to
+      terms: for each term, by the number k of the exponent: the column it belongs to
         and the scale s that the column is divided by. A scale near the column's
         center keeps coefficients and exponents nearly uncorrelated. ``{}`` is a
         constant.
-      exponents: How many exponents there are.
+      exponents: how many exponents there are.
 
     Returns:
       The basis.
@@ -90,7 +90,7 @@ def complex_step(function: Callable[[np.ndarray, Columns], np.ndarray]) -> Basis
     functions made of analytic pieces.
 
     Args:
-      function: From theta ``[..., q]``, real or complex, and columns to
+      function: from theta ``[..., q]``, real or complex, and columns to
         ``[..., m, n]``.
 
     Returns:

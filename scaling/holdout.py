@@ -67,13 +67,13 @@ def holdout(
     """Fits the smaller runs and predicts the largest.
 
     Args:
-      fit: Such as `fit_chinchilla`; the keywords it requires are the columns used.
+      fit: such as `fit_chinchilla`; the keywords it requires are the columns used.
       table: A run table.
-      by: The column, or an array ``[n]``, that says which runs are large. Runs that
+      by: the column, or an array ``[n]``, that says which runs are large. Runs that
         tie with the smallest one held out are held out too.
-      share: Of the runs to hold out.
-      level: Of the intervals.
-      **options: For `fit`, such as ``bootstrap=1000``.
+      share: of the runs to hold out.
+      level: of the intervals.
+      **options: for `fit`, such as ``bootstrap=1000``.
 
     Returns:
       Predictions and errors.

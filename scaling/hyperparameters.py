@@ -40,8 +40,8 @@ def optima(
 
     Args:
       runs: A run table with ``loss``.
-      setting: The column to optimize, such as ``learning_rate``.
-      within: Columns that together tell the scale, such as ``("params", "tokens")``.
+      setting: the column to optimize, such as ``learning_rate``.
+      within: columns that together tell the scale, such as ``("params", "tokens")``.
 
     Returns:
       A table of one row a scale: `within`, the setting, and its ``loss``.
@@ -119,9 +119,9 @@ def fit_timescale(
       batch: ``[n]`` tokens a step.
       learning_rate: ``[n]`` peak learning rates.
       weight_decay: ``[n]`` optimal weight decays, from `optima`.
-      bootstrap: Draws behind the intervals; 0 takes the covariance.
-      delta: Of Huber's loss.
-      seed: Of the bootstrap.
+      bootstrap: draws behind the intervals; 0 takes the covariance.
+      delta: of Huber's loss.
+      seed: of the bootstrap.
 
     Returns:
       A fit of ``timescale`` in ``ratio``, with attributes ``coefficient`` and
@@ -172,12 +172,12 @@ def predict_weight_decay(
     """The weight decay that gives a run its optimal timescale.
 
     Args:
-      law: From `fit_timescale`.
-      params: Parameters of the model to be trained.
-      tokens: Tokens of its run.
-      batch: Tokens a step.
-      learning_rate: Its peak learning rate.
-      level: Of the interval.
+      law: from `fit_timescale`.
+      params: parameters of the model to be trained.
+      tokens: tokens of its run.
+      batch: tokens a step.
+      learning_rate: its peak learning rate.
+      level: of the interval.
 
     Returns:
       Weight decay with an interval of the law.

@@ -87,10 +87,10 @@ def fit_kaplan(
       steps: ``[n]`` steps; several points of a run's curve may be rows.
       batch: ``[n]`` batch sizes in tokens.
       loss: ``[n]`` losses there.
-      bootstrap: Draws behind the intervals; 0 takes the covariance. Resampling takes
+      bootstrap: draws behind the intervals; 0 takes the covariance. Resampling takes
         rows for independent, so points of one curve make it too sure.
-      delta: Of Huber's loss of log residuals.
-      seed: Of the bootstrap.
+      delta: of Huber's loss of log residuals.
+      seed: of the bootstrap.
 
     Returns:
       The fit, with attributes ``N_c``, ``S_c``, ``alpha_N``, ``alpha_S``, ``B_star``

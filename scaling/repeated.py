@@ -51,11 +51,11 @@ def fit_data_constrained(
       tokens: ``[n]`` tokens seen, repeats counted.
       unique: ``[n]`` distinct tokens among them.
       loss: ``[n]`` final losses.
-      base: The law without repetition, from which the search starts; None fits it to
+      base: the law without repetition, from which the search starts; None fits it to
         the runs without repeats.
-      bootstrap: Draws behind the intervals; all take :math:`N^*` from the estimate.
-      delta: Of Huber's loss of log residuals.
-      seed: Of the bootstrap.
+      bootstrap: draws behind the intervals; all take :math:`N^*` from the estimate.
+      delta: of Huber's loss of log residuals.
+      seed: of the bootstrap.
 
     Returns:
       The fit, with attributes ``E``, ``A``, ``B``, ``alpha``, ``beta``,

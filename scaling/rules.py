@@ -72,9 +72,9 @@ def square_root_rule(
 
     Args:
       learning_rate: :math:`\eta`, tuned at `batch`.
-      b1: Decay of the first moment.
-      b2: Decay of the second moment.
-      eps: Added to the root of the second moment.
+      b1: decay of the first moment.
+      b2: decay of the second moment.
+      eps: added to the root of the second moment.
       batch: B, in any unit.
       new_batch: B', in the same.
 

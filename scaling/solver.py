@@ -53,10 +53,10 @@ def solve(
     """The best fit of a law.
 
     Args:
-      form: The law.
-      columns: Its inputs, n rows each.
+      form: the law.
+      columns: its inputs, n rows each.
       target: ``[n]`` positive measurements.
-      delta: Where Huber's loss turns linear, in units of log y: a relative error.
+      delta: where Huber's loss turns linear, in units of log y: a relative error.
 
     Returns:
       One solution.
@@ -122,13 +122,13 @@ def polish(
     """Moves theta and the logarithms of the coefficients to a minimum.
 
     Args:
-      form: The law.
-      columns: Its inputs, n rows each.
+      form: the law.
+      columns: its inputs, n rows each.
       log_target: ``[n]`` or ``[problems, n]``.
       weights: ``[n]`` or ``[problems, n]``, how often each row counts.
-      start: Where to begin, ``[problems]`` or one for all.
-      delta: Of Huber's loss.
-      iterations: At most so many steps a problem.
+      start: where to begin, ``[problems]`` or one for all.
+      delta: of Huber's loss.
+      iterations: at most so many steps a problem.
 
     Returns:
       A solution for each problem.

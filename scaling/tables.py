@@ -77,8 +77,8 @@ def select(runs: Mapping[str, Any], *names: str) -> dict[str, Any]:
     """Some columns of a run table, ready for ``fit(**columns)``.
 
     Args:
-      runs: The table.
-      *names: Of the columns.
+      runs: the table.
+      *names: of the columns.
 
     Returns:
       The columns by name.

@@ -38,9 +38,9 @@ def fit_loss_to_loss(
       floor: :math:`E_0`, when known, such as ``E`` of a fit of the source's own law.
         None fits it too, which needs runs close to it; it then stays below the least
         source loss.
-      bootstrap: Draws behind the intervals; 0 takes the covariance.
-      delta: Of Huber's loss of log residuals.
-      seed: Of the bootstrap.
+      bootstrap: draws behind the intervals; 0 takes the covariance.
+      delta: of Huber's loss of log residuals.
+      seed: of the bootstrap.
 
     Returns:
       The fit, with attributes ``E0``, ``E1``, ``K`` and ``kappa``.
@@ -119,9 +119,9 @@ def fit_accuracy(
     Args:
       loss: ``[n]`` task losses.
       accuracy: ``[n]`` accuracies, positive.
-      bootstrap: Draws behind the intervals; 0 takes the covariance.
-      delta: Of Huber's loss of log residuals.
-      seed: Of the bootstrap.
+      bootstrap: draws behind the intervals; 0 takes the covariance.
+      delta: of Huber's loss of log residuals.
+      seed: of the bootstrap.
 
     Returns:
       The fit, with attributes ``chance`` (b), ``gain`` (a), ``steepness`` (k) and
@@ -190,9 +190,9 @@ class Ladder(NamedTuple):
         """Accuracy of a model to come.
 
         Args:
-          params: Its parameters.
-          tokens: Tokens of its training.
-          level: Of the interval.
+          params: its parameters.
+          tokens: tokens of its training.
+          level: of the interval.
 
         Returns:
           Accuracy with an interval that carries the errors of both laws. With
@@ -249,9 +249,9 @@ def fit_ladder(
       tokens: ``[n]`` tokens of training.
       loss: ``[n]`` task losses.
       accuracy: ``[n]`` accuracies on the task.
-      bootstrap: Draws, the same runs in both steps.
-      delta: Of the first step; the second, whose noise is larger, takes ten times it.
-      seed: Of the bootstrap.
+      bootstrap: draws, the same runs in both steps.
+      delta: of the first step; the second, whose noise is larger, takes ten times it.
+      seed: of the bootstrap.
 
     Returns:
       Both laws; its `predict` chains them.

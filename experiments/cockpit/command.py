@@ -30,28 +30,23 @@ def run_folder(workdir: Path, trial: str | None = None) -> Path:
       UserError: there is no such run; the message says what is there.
     """
     found = sorted(path.parent.name for path in workdir.glob(f"trials/*/{FILE}"))
-    if trial is not None and trial in found:
+    if trial in found:
         return workdir / "trials" / trial
     if trial is None and (workdir / FILE).exists():
         return workdir
+    wrong = "" if trial is None else f"no trial {trial!r}; "
     if not found:
-        wrong = "there is no such folder" if not workdir.is_dir() else f"no {FILE}"
-        if trial is not None:
-            wrong = f"no trial {trial!r} with {FILE}"
+        wrong += f"no {FILE}" if workdir.is_dir() else "there is no such folder"
         raise UserError(
             f"--workdir={workdir}: {wrong}; give the folder of a run, which holds "
             f"{FILE}, or that of a sweep with --trial=ID"
         )
-    labels = [_label(workdir / "trials" / name) for name in found[:LISTED]]
-    listed = [
-        f"{name} ({label})" if label else name
-        for name, label in zip(found, labels, strict=False)
-    ]
+    labels = {name: _label(workdir / "trials" / name) for name in found[:LISTED]}
+    listed = [f"{name} ({label})".removesuffix(" ()") for name, label in labels.items()]
     if len(found) > LISTED:
         listed.append(f"and {len(found) - LISTED} more")
-    asked = "" if trial is None else f"no trial {trial!r}; "
     raise UserError(
-        f"--workdir={workdir} is a sweep: {asked}choose one by --trial=ID of "
+        f"--workdir={workdir} is a sweep: {wrong}choose one by --trial=ID of "
         + "; ".join(listed)
     )
 
@@ -85,7 +80,7 @@ def main(values: flags.FlagValues) -> None:
     try:
         rows = read_metrics(folder / FILE)
     except ValueError as error:
-        raise UserError(f"{error}; mend the line") from error
+        raise UserError(str(error)) from error
     if not rows:
         raise UserError(
             f"{folder / FILE} has no rows yet; wait until the run has logged one"

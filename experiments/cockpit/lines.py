@@ -6,11 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
 
 from gnomon.experiments.drawing import canvas
 from gnomon.experiments.drawing.colors import INK
-from gnomon.experiments.drawing.ticks import log_ticks, short
+from gnomon.experiments.drawing.ticks import short
 
 SIZE = (340, 216)
 MARGINS = (46, 14, 32, 10)
@@ -137,7 +136,7 @@ def lines(
             _draw(axes, trace, gid, limits)
             last = trace.value[np.isfinite(trace.value)]
             ends = f": {brief(last[-1])} at the end" if len(last) else ""
-            said[gid] = canvas.Trace(trace.name + ends, trace.style)
+            said[gid] = trace.name + ends, trace.style
         name = re.sub(r"\W+", "-", title.lower())
         return canvas.to_svg(figure, name, title, said)
 
@@ -150,10 +149,7 @@ def brief(value: float) -> str:
 def _prepare(axes: Axes, which: str, limits: tuple[float, float], log: bool) -> None:
     """Sets the limits of an axis, its scale and its ticks."""
     axes.set(**{f"{which}scale": "log" if log else "linear", f"{which}lim": limits})
-    ticks: Sequence[float] = log_ticks(*limits) if log else []
-    if len(ticks) < 3:
-        ticks = MaxNLocator(5, steps=(1, 2, 2.5, 5, 10)).tick_values(*limits)
-    ticks = [tick for tick in ticks if limits[0] <= tick <= limits[1]]
+    ticks = canvas.log_ticks(*limits) if log else canvas.even_ticks(*limits)
     axis = axes.xaxis if which == "x" else axes.yaxis
     canvas.set_ticks(axis, ticks, [brief(tick) for tick in ticks])
 

@@ -155,11 +155,19 @@ def build(spec: Mapping, **provided: Any) -> Any:
     >>> build({"name": "fractions.Fraction", "numerator": 3}, denominator=4)
     Fraction(3, 4)
     """
-    function = resolve(spec["name"])
+    return resolve(spec["name"])(**(arguments(spec) | provided))
+
+
+def arguments(spec: Mapping) -> dict[str, Any]:
+    """The keywords of a component, with what they name in place of names.
+
+    >>> arguments({"name": "some.model", "norm": {"ref": "fractions.Fraction"}})
+    {'norm': <class 'fractions.Fraction'>}
+    """
     keywords = {key: value for key, value in spec.items() if key != "name"}
     for key, value in keywords.items():
         if isinstance(value, Mapping) and "name" in value:
             keywords[key] = build(value)
         elif isinstance(value, Mapping) and "ref" in value:
             keywords[key] = resolve(value["ref"])
-    return function(**(keywords | provided))
+    return keywords

@@ -85,6 +85,9 @@ def make_trials(base: Mapping, overrides: Iterable[Mapping[str, Any]]) -> list[T
 def split(config: Mapping) -> tuple[dict, dict[str, float]]:
     """Parts a config into what a program is built from and what it takes as input.
 
+    Args:
+      config: the whole config of a trial.
+
     Returns:
       The static config, traced numbers replaced by the string ``"traced"``, and the
       traced numbers by dotted path.

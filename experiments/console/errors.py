@@ -37,9 +37,10 @@ EXTRAS = dict.fromkeys(
         *("absl", "array_record", "flax", "grain", "importlib_resources", "matplotlib"),
         *("ml_collections", "mlxtend", "orbax", "PIL", "tensorboardX"),
         "tensorflow_datasets",
+        "tqdm",
     ),
     "experiments",
-) | {"ray": "ray"}
+) | {"ray": "ray", "tokenizers": "tokens", "pyarrow": "tokens"}
 """The extra of gnomon that installs a package, by the package's module."""
 
 

@@ -60,14 +60,14 @@ def format_line(
     """Writes the state of a run in one line; what is `None` is left out.
 
     Args:
-      step: Steps taken.
-      total: Steps in all.
-      loss: The training loss.
-      step_rate: Steps a second.
-      unit_rate: Units of data a second.
-      unit: What those units are.
-      trials: Trials done, and trials in all.
-      remaining: Seconds until the end.
+      step: steps taken.
+      total: steps in all.
+      loss: the training loss.
+      step_rate: steps a second.
+      unit_rate: units of data a second.
+      unit: what those units are.
+      trials: trials done, and trials in all.
+      remaining: seconds until the end.
 
     Example:
       >>> format_line(300, 1200, loss=2.34567, step_rate=58.1, unit_rate=59500,
@@ -135,15 +135,15 @@ class Progress:
     seconds. Closing writes the last state and ends the line.
 
     Args:
-      total: Steps in all.
-      start: Steps that an earlier process took; they count as done, not as speed.
-      units_per_step: Units of data in a step; 0 leaves the units' rate out.
-      unit: What those units are.
-      trials: Trials in all; 0 leaves trials out.
-      interval: Seconds between lines; by default 0.2 on a terminal, else 10.
-      window: Seconds over which rates are averaged.
-      stream: Where to write; by default standard error.
-      clock: The time in seconds; a test gives its own.
+      total: steps in all.
+      start: steps that an earlier process took; they count as done, not as speed.
+      units_per_step: units of data in a step; 0 leaves the units' rate out.
+      unit: what those units are.
+      trials: trials in all; 0 leaves trials out.
+      interval: seconds between lines; by default 0.2 on a terminal, else 10.
+      window: seconds over which rates are averaged.
+      stream: where to write; by default standard error.
+      clock: the time in seconds; a test gives its own.
 
     Example:
       >>> import io
@@ -188,9 +188,9 @@ class Progress:
         """Takes note of where the run is, and shows it when it is time to.
 
         Args:
-          step: Steps taken, those before `start` included.
-          loss: The newest training loss; `None` keeps the one before.
-          trials: Trials done; `None` keeps the number before.
+          step: steps taken, those before `start` included.
+          loss: the newest training loss; `None` keeps the one before.
+          trials: trials done; `None` keeps the number before.
         """
         now = self._clock()
         self._rate.add(step - self._step, now - self._time)

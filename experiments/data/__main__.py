@@ -1,6 +1,11 @@
-"""Stores data sets ahead of time: ``python -m gnomon.experiments.data [name ...]``."""
+"""Stores data sets ahead of time: ``python -m gnomon.experiments.data [name ...]``.
+
+``python -m gnomon.experiments.data tokenize ...`` makes one of files of text.
+"""
 
 import argparse
+import math
+import sys
 import time
 from collections.abc import Sequence
 from typing import NoReturn
@@ -22,7 +27,7 @@ def run(argv: Sequence[str] | None = None) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Loads each named data set and says what it holds.
+    """Loads each named data set and says what it holds, or tokenizes files.
 
     Args:
       argv: the arguments; by default those of the process.
@@ -30,9 +35,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     Raises:
       UserError: names the data set that cannot be had, and why.
     """
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ["tokenize"]:
+        from gnomon.experiments.data import tokenize_command
+
+        parser = _Parser(
+            prog="python -m gnomon.experiments.data tokenize",
+            description="Makes a folder of token shards; the same again goes on.",
+        )
+        tokenize_command.define(parser)
+        tokenize_command.run(parser.parse_args(words[1:]))
+        return
     parser = _Parser(
         prog="python -m gnomon.experiments.data",
-        description="Stores data sets, so that a run finds them ready.",
+        description="Stores data sets, so that a run finds them ready; tokenize, as"
+        " first word, makes one of files of text (tokenize --help).",
     )
     parser.add_argument(
         "names",
@@ -42,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="as in config.data.name (default: stdlib_text digits)",
     )
     print(f"data sets of this package lie in {storage.data_dir()}")
-    for name in parser.parse_args(argv).names:
+    for name in parser.parse_args(words).names:
         start = time.perf_counter()
         try:
             data = load({"name": name})
@@ -54,8 +71,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         for split in ("train", "validation"):
             for key, array in getattr(data, split).items():
                 shape = " x ".join(str(size) for size in array.shape)
-                size = f"{array.nbytes / 1e6:.1f} MB"
-                print(f"  {split:<10}  {key:<6}  {array.dtype!s:<7}  {shape}  {size}")
+                size = math.prod(array.shape) * array.dtype.itemsize / 1e6
+                about = f"{key:<6}  {array.dtype!s:<7}  {shape}  {size:.1f} MB"
+                print(f"  {split:<10}  {about}")
         print(f"  loaded in {time.perf_counter() - start:.1f} s")
 
 

@@ -39,9 +39,8 @@ def catalog(dataset: str, train: str = "train", validation: str = "test") -> Dat
         "train": _arrays(builder, "train", train),
         "validation": _arrays(builder, "validation", validation),
     }
-    return Dataset(
-        **arrays, fingerprint=storage.fingerprint(arrays.values()), unit="example"
-    )
+    found = storage.fingerprint(arrays.values())
+    return Dataset(arrays["train"], arrays["validation"], found, unit="example")
 
 
 def _prepared(dataset: str) -> tfds.core.DatasetBuilder:

@@ -3,7 +3,7 @@
 import functools
 import json
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -13,15 +13,34 @@ from gnomon.experiments.config.resolve import (
     resolve,
     signature_errors,
 )
+from gnomon.experiments.data.order import Order
 
 NAMES = {
     "stdlib_text": "gnomon.experiments.data.text.stdlib_text",
     "digits": "gnomon.experiments.data.digits.digits",
     "wine": "gnomon.experiments.data.wine.wine",
     "movielens": "gnomon.experiments.data.ratings.movielens",
+    "tokens": "gnomon.experiments.data.tokens.tokens",
     "tfds": "gnomon.experiments.data.catalog.catalog",
 }
 """The short names of the data sets; any other dotted path works as well."""
+
+
+class Examples(Protocol):
+    """What a run asks of an array of examples, which need not be in memory."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The number of examples, then the shape of one."""
+
+    @property
+    def dtype(self) -> np.dtype:
+        """How a number is stored."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, indices: np.ndarray, /) -> np.ndarray:
+        """Returns the examples at the indices, int64 [batch], as a new array."""
 
 
 class Dataset(NamedTuple):
@@ -29,17 +48,29 @@ class Dataset(NamedTuple):
 
     Attributes:
       train: arrays whose leading dimension counts the examples. Text: ``tokens``,
-        uint8 [n, T + 1]. Images: ``image``, uint8 [n, H, W, C], and ``label``,
-        int32 [n].
+        unsigned [n, T + 1]. Images: ``image``, uint8 [n, H, W, C], and ``label``,
+        int32 [n]. They are NumPy arrays, or anything else that has what `Examples`
+        lists.
       validation: the same arrays for examples that training never sees.
       fingerprint: hex SHA-256 of the stored data, before any cap or windowing.
-      unit: what one unit of compute is, ``"byte"`` or ``"example"``.
+      unit: what one unit of compute is, ``"byte"``, ``"token"`` or ``"example"``.
+      vocabulary: how many tokens there are, where that is known.
+      bytes_per_unit: bytes of text that a unit stands for on average, where that is
+        known; a task's metric ``bits`` is then also given a byte.
     """
 
-    train: dict[str, np.ndarray]
-    validation: dict[str, np.ndarray]
+    train: Mapping[str, Examples]
+    validation: Mapping[str, Examples]
     fingerprint: str
     unit: str
+    vocabulary: int | None = None
+    bytes_per_unit: float | None = None
+
+    def order(self, batch: int, seed: int) -> Order:
+        """The order in which a run of a seed sees the training examples."""
+        arrays = list(self.train.values())
+        stored = all(isinstance(array, np.ndarray) for array in arrays)
+        return Order(len(arrays[0]), batch, seed, stored=stored)
 
 
 def load(data: Mapping) -> Dataset:
@@ -51,9 +82,9 @@ def load(data: Mapping) -> Dataset:
 
     Args:
       data: ``{"name": ..., **fields}``. The name is ``"stdlib_text"``,
-        ``"digits"``, ``"wine"``, ``"movielens"``, ``"tfds/<any tfds name>"``, or the
-        dotted path of a function of yours that takes the fields as keywords and
-        returns a `Dataset`. Fields are values that JSON can hold.
+        ``"digits"``, ``"wine"``, ``"movielens"``, ``"tokens"``, ``"tfds/<any tfds
+        name>"``, or the dotted path of a function of yours that takes the fields as
+        keywords and returns a `Dataset`. Fields are values that JSON can hold.
 
     Returns:
       The `Dataset`.
@@ -113,5 +144,6 @@ def _checked(dataset: Dataset, path: str) -> Dataset:
                 f" of examples, at least one; they hold {counts}"
             )
         for array in arrays.values():
-            array.flags.writeable = False
+            if isinstance(array, np.ndarray):
+                array.flags.writeable = False
     return dataset

@@ -101,7 +101,7 @@ def digits() -> Dataset:
     splits = {split: _read(builder, split) for split in ("train", "validation")}
     found = storage.fingerprint(splits.values())
     storage.verify(builder, found)
-    return Dataset(**splits, fingerprint=found, unit="example")
+    return Dataset(splits["train"], splits["validation"], found, unit="example")
 
 
 def _read(builder: tfds.core.DatasetBuilder, split: str) -> dict[str, np.ndarray]:

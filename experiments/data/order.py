@@ -5,6 +5,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from gnomon.experiments.data.shuffle import Shuffle
+
 _EPOCHS = 2**31  # more than a run can reach; grain counts in a finite range
 
 
@@ -21,12 +23,15 @@ class Order:
     from the generator that grain gives element e. grain's ``shuffle`` permutes index
     by index, which for a batch of 128 of a few thousand examples takes 3 ms, longer
     than a training step; a permutation at once is a hundred times faster, for the
-    memory of at most two of them.
+    memory of at most two of them. Examples that are themselves not in memory have
+    permutations that are not either: `gnomon.experiments.data.shuffle.Shuffle`.
 
     Args:
       examples: how many examples there are.
       batch: how many indices a batch has, at most ``examples``.
       seed: of the permutations, in [0, 2**32).
+      stored: whether permutations are kept in memory, 8 bytes an example; the same
+        arguments give another order with it than without.
 
     Raises:
       ValueError: an argument out of its range.
@@ -40,7 +45,9 @@ class Order:
       {'examples': 5, 'batch': 2, 'seed': 0, 'next_batch': 5}
     """
 
-    def __init__(self, examples: int, batch: int, seed: int) -> None:
+    def __init__(
+        self, examples: int, batch: int, seed: int, *, stored: bool = True
+    ) -> None:
         if not 1 <= batch <= examples:
             raise ValueError(
                 f"batch={batch} must be at least 1 and at most the number of examples,"
@@ -51,13 +58,19 @@ class Order:
         # Imported here because it takes a second, which a dry run need not pay.
         import grain
 
-        def permutation(epoch: int, generator: np.random.Generator) -> np.ndarray:
-            return generator.permutation(examples)
+        def permutation(
+            epoch: int, generator: np.random.Generator
+        ) -> np.ndarray | Shuffle:
+            if stored:
+                return generator.permutation(examples)
+            return Shuffle(examples, generator)
 
         epochs = grain.MapDataset.range(_EPOCHS).seed(seed).random_map(permutation)
         # Two, because a batch can reach over the end of an epoch.
         self._epoch = functools.lru_cache(maxsize=2)(epochs.__getitem__)
         self._identity = {"examples": examples, "batch": batch, "seed": seed}
+        if not stored:
+            self._identity["stored"] = 0
         self._next = 0
 
     def next(self) -> np.ndarray:
@@ -84,10 +97,11 @@ class Order:
         Raises:
           ValueError: the state belongs to another order.
         """
-        for name, value in self._identity.items():
-            if state[name] != value:
+        for name in {**self._identity, **state}.keys() - {"next_batch"}:
+            saved, mine = state.get(name), self._identity.get(name)
+            if saved != mine:
                 raise ValueError(
-                    f"the saved data order has {name}={state[name]}, this run has"
-                    f" {name}={value}: resume with the {name} of the saved run"
+                    f"the saved data order has {name}={saved}, this run has"
+                    f" {name}={mine}: resume with the {name} of the saved run"
                 )
         self._next = int(state["next_batch"])

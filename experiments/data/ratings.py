@@ -50,4 +50,4 @@ def movielens() -> Dataset:
         for name, part in (("train", ~held_out), ("validation", held_out))
     }
     found = storage.fingerprint(splits.values())
-    return Dataset(**splits, fingerprint=found, unit="example")
+    return Dataset(splits["train"], splits["validation"], found, unit="example")

@@ -29,4 +29,4 @@ def wine() -> Dataset:
         ).items()
     }
     found = storage.fingerprint(splits.values())
-    return Dataset(**splits, fingerprint=found, unit="example")
+    return Dataset(splits["train"], splits["validation"], found, unit="example")

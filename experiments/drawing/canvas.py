@@ -6,12 +6,14 @@ import io
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from gnomon.experiments.drawing.colors import (
     GRID,
@@ -24,10 +26,6 @@ from gnomon.experiments.drawing.colors import (
 )
 
 _LIGHT = re.compile("|".join(light for light, _ in NAMED.values()))
-_SPACES = (
-    ' xmlns="http://www.w3.org/2000/svg"',
-    ' xmlns:xlink="http://www.w3.org/1999/xlink"',
-)
 _PARAMETERS: Any = {
     "svg.fonttype": "none",  # text stays text: it can be selected, and scales
     "svg.hashsalt": "gnomon",
@@ -59,18 +57,6 @@ _PARAMETERS: Any = {
 }
 
 
-class Trace(NamedTuple):
-    """What a group of a picture says of itself.
-
-    Attributes:
-      words: shown where a reader points at it.
-      style: its classes.
-    """
-
-    words: str
-    style: str = ""
-
-
 @contextlib.contextmanager
 def canvas(
     width: int, height: int, margins: tuple[float, float, float, float] | None = None
@@ -100,15 +86,19 @@ def canvas(
 
 
 def to_svg(
-    figure: Figure, name: str, title: str, traces: Mapping[str, Trace] | None = None
+    figure: Figure,
+    name: str,
+    title: str,
+    traces: Mapping[str, tuple[str, str]] | None = None,
 ) -> str:
     """Renders a figure to an SVG element to put into a page.
 
     Args:
-      figure: The figure.
-      name: Distinct in the page; ids start with it, so that figures do not clash.
-      title: What the picture shows, for readers who cannot see it.
-      traces: By the ``gid`` of an artist, what its group says.
+      figure: the figure.
+      name: distinct in the page; ids start with it, so that figures do not clash.
+      title: what the picture shows, for readers who cannot see it.
+      traces: by the ``gid`` of an artist, the words that are shown where a reader
+        points at it, and its classes.
     """
     buffer = io.StringIO()
     none = dict.fromkeys(("Date", "Creator", "Format", "Type"))
@@ -133,6 +123,33 @@ def to_svg(
     return f'{head} role="img" aria-label="{html.escape(title)}">{rest}'.strip()
 
 
+def log_ticks(low: float, high: float) -> list[float]:
+    """Tick positions at 1 and 3 times powers of ten, or finer on short ranges.
+
+    By hand: Matplotlib's `LogLocator` takes the digits as given, and leaves a range
+    within a decade without a label.
+
+    >>> log_ticks(2e-4, 2e-2), log_ticks(0.92, 1.11)
+    ([0.0003, 0.001, 0.003, 0.01], [0.95, 1.0, 1.05, 1.1])
+    >>> log_ticks(1e-9, 1e3)
+    [1e-09, 1e-07, 1e-05, 0.001, 0.1, 10.0, 1000.0]
+    """
+    decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+    for digits in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7)):
+        stride = -(-(len(decades) - 1) // 6)
+        ticks = [float(f"{d}e{k}") for k in decades[:: stride or 1] for d in digits]
+        ticks = [t for t in ticks if low <= t <= high]
+        if len(ticks) >= 3:
+            return ticks
+    return even_ticks(low, high)
+
+
+def even_ticks(low: float, high: float) -> list[float]:
+    """Tick positions at even distances."""
+    found = MaxNLocator(5, steps=(1, 2, 2.5, 5, 10)).tick_values(low, high)
+    return [float(f"{tick:.10g}") for tick in found if low <= tick <= high]
+
+
 def set_ticks(axis: Axis, ticks: Sequence[float], words: Sequence[str]) -> None:
     """Puts just these ticks on an axis."""
     axis.set_ticks(ticks, words)
@@ -142,10 +159,15 @@ def set_ticks(axis: Axis, ticks: Sequence[float], words: Sequence[str]) -> None:
 def standalone(svg: str) -> str:
     """A picture of a page as a file of its own, which follows the theme too."""
     head, rest = svg.split(">", 1)
-    return f"{head}{''.join(_SPACES)}><style>{variables()}</style>{rest}"
+    # On paper of its own, for the page around it may not follow the theme.
+    styles = f"{variables()}svg {{ background: var(--card); }}"
+    spaces = (
+        'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    )
+    return f"{head} {spaces}><style>{styles}</style>{rest}"
 
 
 def _tidy(tag: str) -> str:
     """A tag with the page's colors and with no more digits than can be seen."""
     tag = _LIGHT.sub(lambda color: variable(color[0]), tag)
-    return re.sub(r"\d+\.\d{3,}", lambda number: f"{float(number[0]):.4g}", tag)
+    return re.sub(r"\d+\.\d{3,}", lambda number: f"{round(float(number[0]), 2):g}", tag)

@@ -74,6 +74,10 @@ def _parsed(path: str, inode: int, modified: int, size: int) -> dict[str, Any] |
 def write_result(folder: Path, result: dict[str, Any]) -> dict[str, Any]:
     """Writes a trial's result, once its metrics are synced; with the lock that owns it.
 
+    Args:
+      folder: the trial's folder.
+      result: what the trial came to.
+
     Returns:
       What is written: the result, and the length of the metrics that belong to it.
     """

@@ -29,7 +29,7 @@ def jsonable(value: Any) -> Any:
     is told apart by a backslash before it.
 
     Args:
-      value: Mappings, sequences, sets (sorted), strings, numbers, booleans, `None`,
+      value: mappings, sequences, sets (sorted), strings, numbers, booleans, `None`,
         paths, NumPy scalars and arrays, and whatever NumPy can convert, such as a
         JAX array. Keys of mappings become strings.
 
@@ -98,23 +98,29 @@ def _array(array: np.ndarray, where: str) -> Any:
 
 
 def write_text(path: PathLike, text: str) -> None:
-    """Writes a text file at once: after a crash it is the old file or the new one.
+    """Writes a text file as UTF-8, at once like `write_bytes`."""
+    write_bytes(path, text.encode())
 
-    The text goes to a temporary file of the same folder, reaches the disk, and is
-    renamed over `path`; the folder's own entry is then brought to the disk too.
-    Missing folders are created.
 
-    Args:
-      path: Where to write.
-      text: The whole content, written as UTF-8.
+def write_bytes(path: PathLike, *parts: bytes | bytearray) -> None:
+    """Writes a file at once: after a crash it is the old file or the new one.
+
+      The parts go to a temporary file of the same folder, reach the disk, and are
+      renamed over `path`; the folder's own entry is then brought to the disk too.
+      Missing folders are created.
+
+      Args:
+        path: where to write.
+    *parts: the whole content, one part after another.
     """
     target = Path(path)
     make_folder(target.parent)
     # Unique for each writer, so that two of them never share a half-written file.
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
     try:
-        with open(temporary, "x", encoding="utf-8", newline="") as file:
-            file.write(text)
+        with open(temporary, "xb") as file:
+            for part in parts:
+                file.write(part)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
@@ -139,7 +145,7 @@ def make_folder(folder: PathLike) -> None:
 
 
 def clean(path: PathLike) -> None:
-    """Removes what writers of a file that were killed in `write_text` left behind.
+    """Removes what writers of a file that were killed in `write_bytes` left behind.
 
     Call it only with a lock that every writer of the file holds: a living writer's
     temporary file looks the same.
@@ -174,8 +180,8 @@ def write_json(path: PathLike, obj: Any) -> None:
     """Writes an object as JSON, at once like `write_text`, by way of `jsonable`.
 
     Args:
-      path: Where to write.
-      obj: The object; its non-finite floats are written as `jsonable` spells them.
+      path: where to write.
+      obj: the object; its non-finite floats are written as `jsonable` spells them.
 
     Raises:
       TypeError: If the object holds what JSON cannot. Nothing is written then.
@@ -188,7 +194,7 @@ def read_json(path: PathLike) -> Any:
     """Reads a JSON file, its numbers as `from_json` reads them.
 
     Args:
-      path: What to read.
+      path: what to read.
 
     Raises:
       FileNotFoundError: If there is no such file.
@@ -205,8 +211,8 @@ def read_object(path: PathLike, **kinds: type) -> dict[str, Any]:
     """Reads a JSON file that must hold an object with certain fields.
 
     Args:
-      path: What to read.
-      **kinds: The type of each field that must be there.
+      path: what to read.
+      **kinds: the type of each field that must be there.
 
     Raises:
       FileNotFoundError: If there is no such file.

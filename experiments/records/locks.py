@@ -68,10 +68,10 @@ def lock(
     another locks its successor.
 
     Args:
-      path: The lock file; created, with its folders, when missing.
-      blocking: Whether to wait for the lock. By default the call returns at once
+      path: the lock file; created, with its folders, when missing.
+      blocking: whether to wait for the lock. By default the call returns at once
         and `acquired` says whether the lock was free.
-      waiting: While it waits for longer than a second, called about once a second
+      waiting: while it waits for longer than a second, called about once a second
         with the owner's name; what it raises ends the wait.
 
     Returns:

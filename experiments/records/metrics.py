@@ -48,10 +48,10 @@ class MetricsWriter:
     killed equals that of one that was not. One process at a time may have a writer.
 
     Args:
-      folder: The run's folder; created when missing.
-      resume_step: The step of the checkpoint that the run goes on from. `None`, the
+      folder: the run's folder; created when missing.
+      resume_step: the step of the checkpoint that the run goes on from. `None`, the
         default, starts anew: what an earlier run left in the folder is dropped.
-      tensorboard: Whether to write TensorBoard events too (by tensorboardX). The
+      tensorboard: whether to write TensorBoard events too (by tensorboardX). The
         events of dropped rows are hidden by TensorBoard's own purge.
 
     Example:
@@ -100,8 +100,8 @@ class MetricsWriter:
         """Appends one row.
 
         Args:
-          step: The number of steps taken.
-          values: Numbers by name, as Python, NumPy or JAX scalars; non-finite ones
+          step: the number of steps taken.
+          values: numbers by name, as Python, NumPy or JAX scalars; non-finite ones
             are written as ``"NaN"``, ``"Infinity"``, ``"-Infinity"``. Other JSON values
             are kept from TensorBoard.
 
@@ -164,10 +164,10 @@ def read_metrics(
     All that reads metrics reads them by this.
 
     Args:
-      path: The file, or the folder that holds it.
-      strict: Whether another line than the last must be a row too. False passes over
+      path: the file, or the folder that holds it.
+      strict: whether another line than the last must be a row too. False passes over
         what is none.
-      tail: Read no more than so many bytes, from the end; 0 reads all.
+      tail: read no more than so many bytes, from the end; 0 reads all.
 
     Returns:
       The rows in the order of writing. A line is a row once its newline is there.
@@ -237,8 +237,8 @@ def missing_rows(folder: PathLike, position: Position) -> str | None:
     """Says when a folder's metrics do not begin with the rows that were there before.
 
     Args:
-      folder: The run's folder.
-      position: What `MetricsWriter.position` was.
+      folder: the run's folder.
+      position: what `MetricsWriter.position` was.
     """
     path = Path(folder, FILE)
     text = b""

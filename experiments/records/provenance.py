@@ -44,8 +44,8 @@ def select(
     """The runs of the last sweep of a folder, in the sweep's order.
 
     Args:
-      runs: Every run of the folder.
-      sweep: What `sweep.json` holds, {} without the file.
+      runs: every run of the folder.
+      sweep: what `sweep.json` holds, {} without the file.
 
     Returns:
       The runs that belong to the sweep, how many were planned, and notes.
@@ -71,10 +71,10 @@ def trace(
     """Collects the provenance of a report.
 
     Args:
-      runs: From `select`.
-      planned: From `select`.
-      sweep: What `sweep.json` holds.
-      notes: From `select`.
+      runs: from `select`.
+      planned: from `select`.
+      sweep: what `sweep.json` holds.
+      notes: from `select`.
     """
     status = Counter(run.status for run in runs)
     results = [run.result for run in runs if run.result is not None]

@@ -66,7 +66,7 @@ def load_runs(workdir: str | os.PathLike[str]) -> list[Run]:
     """Reads every trial of a sweep, done or not, in the order of their ids.
 
     Args:
-      workdir: The sweep's folder, the one that holds `trials/`.
+      workdir: the sweep's folder, the one that holds `trials/`.
 
     Returns:
       A `Run` for each trial with a config. Metrics are read when asked for.
@@ -137,7 +137,7 @@ def table(runs: Iterable[Run]) -> dict[str, np.ndarray]:
     """The runs as columns, one row a run.
 
     Args:
-      runs: As `load_runs` gives them.
+      runs: as `load_runs` gives them.
 
     Returns:
       Columns ``id``, ``label``, ``seed`` and ``status``; from the results

@@ -174,8 +174,8 @@ def run_table(
     ``batch`` is in tokens (units a step), like everything else in the table.
 
     Args:
-      workdir: The sweep's folder.
-      metric: Which final metric becomes ``loss``.
+      workdir: the sweep's folder.
+      metric: which final metric becomes ``loss``.
 
     Returns:
       The columns of :mod:`gnomon.scaling.tables` that the sweep has.

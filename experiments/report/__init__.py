@@ -25,9 +25,9 @@ def write_report(
     """Writes `report.html` and `report.json` into a sweep's folder.
 
     Args:
-      workdir: The sweep's folder.
-      baseline: The label to compare with; "" takes what the config says.
-      metric: The final metric to compare; "" takes what the config says.
+      workdir: the sweep's folder.
+      baseline: the label to compare with; "" takes what the config says.
+      metric: the final metric to compare; "" takes what the config says.
 
     Returns:
       The report as plain text, its last line the page's path.

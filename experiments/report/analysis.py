@@ -60,10 +60,10 @@ def analyze(
     """Tunes every optimizer at every scale and compares it with the baseline.
 
     Args:
-      table: Columns as `gnomon.experiments.records.runs.table` gives them.
-      baseline: The label to compare with; "" takes the first in the table.
-      metric: The final metric to compare; smaller is better.
-      interpolate: Read tuned losses between the points of the grids.
+      table: columns as `gnomon.experiments.records.runs.table` gives them.
+      baseline: the label to compare with; "" takes the first in the table.
+      metric: the final metric to compare; smaller is better.
+      interpolate: read tuned losses between the points of the grids.
 
     Raises:
       UserError: No trial has the baseline's label, or none recorded the metric, or

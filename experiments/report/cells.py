@@ -29,9 +29,9 @@ def cells(table: Table, metric: str, interpolate: bool = False) -> list[Cell]:
     """Groups a run table into cells and tunes each.
 
     Args:
-      table: Columns as `gnomon.experiments.records.runs.table` gives them.
-      metric: Which final metric, smaller is better, such as ``validation_loss``.
-      interpolate: Read optima between the points of the grids.
+      table: columns as `gnomon.experiments.records.runs.table` gives them.
+      metric: which final metric, smaller is better, such as ``validation_loss``.
+      interpolate: read optima between the points of the grids.
 
     Returns:
       Cells sorted by optimizer (in order of first appearance), then by model size

@@ -63,10 +63,10 @@ def loss_curve(runs: Sequence[Run], metric: str, name: str = "") -> Curve | None
     """The curve of one setting over its seeds.
 
     Args:
-      runs: The setting's runs, a seed each.
-      metric: The validation metric, taken where every run has enough evaluations.
+      runs: the setting's runs, a seed each.
+      metric: the validation metric, taken where every run has enough evaluations.
         Otherwise the training loss stands in, smoothed over a tenth of the run.
-      name: Which metric to take, when the choice is made already.
+      name: which metric to take, when the choice is made already.
 
     Returns:
       The curve, or None where the runs recorded too little.

@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from gnomon.experiments.drawing.canvas import canvas, set_ticks, to_svg
+from gnomon.experiments.drawing.canvas import canvas, log_ticks, set_ticks, to_svg
 from gnomon.experiments.drawing.colors import COLORS
-from gnomon.experiments.drawing.ticks import flops, log_ticks
+from gnomon.experiments.drawing.ticks import flops
 from gnomon.experiments.report.look import WIDE, looks, words_of
 from gnomon.experiments.report.profiles import Profiles
 from gnomon.scaling.comparison.profiles import LIMIT, profile

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 
-from gnomon.experiments.drawing.canvas import canvas, set_ticks, to_svg
+from gnomon.experiments.drawing.canvas import canvas, log_ticks, set_ticks, to_svg
 from gnomon.experiments.drawing.colors import CARD, SOFT
-from gnomon.experiments.drawing.ticks import flops, log_ticks
+from gnomon.experiments.drawing.ticks import flops
 from gnomon.experiments.report.analysis import Analysis
 from gnomon.experiments.report.curves import Curve
 from gnomon.experiments.report.figure_speedups import height_of, rows_of
@@ -21,6 +21,10 @@ def loss_curves(
     analysis: Analysis, curves: Mapping[tuple[str, Scale], Curve | None]
 ) -> tuple[list[str], list[str]]:
     """Loss against step of the best setting: a panel for each scale.
+
+    Args:
+      analysis: what is compared.
+      curves: the losses by optimizer and scale; None where nothing is recorded.
 
     Returns:
       The panels, and the names of curves that are left out of them.

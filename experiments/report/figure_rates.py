@@ -6,12 +6,66 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 
-from gnomon.experiments.drawing.canvas import canvas, to_svg
+from gnomon.experiments.drawing.canvas import canvas, log_ticks, set_ticks, to_svg
 from gnomon.experiments.drawing.colors import CARD, WARN
+from gnomon.experiments.drawing.ticks import short
 from gnomon.experiments.report.analysis import Analysis
-from gnomon.experiments.report.axis import Axis
 from gnomon.experiments.report.look import PANEL, Look, looks, words_of
 from gnomon.scaling.comparison.cell import Cell
+from gnomon.scaling.comparison.knob import Knob
+
+
+class KnobAxis:
+    """Places the values of grids along a picture.
+
+    An infinite value lies to the right of all others, 0 (and what is below it) on a
+    logarithmic axis to the left, each a step of the grid away, and named by its tick.
+
+    Args:
+      knob: what is tuned.
+      values: of all settings in the picture, rising; none is NaN.
+    """
+
+    def __init__(self, knob: Knob, values: Sequence[float]):
+        self.knob = knob
+        self._log = not knob.fraction
+        inner = [v for v in values if math.isfinite(v) and (v > 0 or not self._log)]
+        self._inner = inner or [1.0]
+        self._values = values
+
+    def place(self, value: float) -> float:
+        """Where a value is drawn."""
+        low, high = self._inner[0], self._inner[-1]
+        if self._log:
+            return (
+                high * 2.0 if value == math.inf else value if value > 0 else low / 2.0
+            )
+        return value
+
+    def prepare(self, axes: Axes) -> None:
+        """Sets the scale and the limits."""
+        places = [self.place(value) for value in self._values] or self._inner
+        low, high = min(places), max(places)
+        if self._log:
+            axes.set_xscale("log")
+            axes.set_xlim(low / 1.35, high * 1.35)
+        else:
+            pad = 0.1 * (high - low) or 0.1
+            axes.set_xlim(low - pad, high + pad)
+
+    def label(self, axes: Axes) -> None:
+        """Sets the ticks and the name."""
+        axes.set_xlabel(self.knob.words)
+        low, high = self._inner[0], self._inner[-1]
+        ticks = self._inner
+        if self._log and low < high:
+            ticks = log_ticks(low / 1.1, high * 1.1)
+        names = [short(tick) for tick in ticks]
+        for value in self._values:
+            if value not in self._inner and self._log:
+                ticks = [*ticks, self.place(value)]
+                names.append("∞" if value == math.inf else short(value))
+        set_ticks(axes.xaxis, ticks, names)
 
 
 def learning_rates(analysis: Analysis) -> list[str]:
@@ -45,7 +99,7 @@ def _panel(
     scale = cells[0].scale
     with canvas(*PANEL) as (figure, axes):
         axes.set_title(scale.name, loc="left")
-        axis = Axis(cells[0].knob, _values(cells))
+        axis = KnobAxis(cells[0].knob, _values(cells))
         axis.prepare(axes)
         low, high = _loss_limits(cells)
         axes.set_ylim(low, high)
@@ -73,7 +127,7 @@ def _loss_limits(cells: Sequence[Cell]) -> tuple[float, float]:
 
 
 def _line(
-    axes: Axes, cell: Cell, look: Look, high: float, lane: float, axis: Axis
+    axes: Axes, cell: Cell, look: Look, high: float, lane: float, axis: KnobAxis
 ) -> None:
     envelope: dict[float, float] = {}
     for setting in cell.settings:

@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 
-from gnomon.experiments.drawing.canvas import canvas, set_ticks, to_svg
+from gnomon.experiments.drawing.canvas import canvas, log_ticks, set_ticks, to_svg
 from gnomon.experiments.drawing.colors import CARD, INK, SOFT
 from gnomon.experiments.report.analysis import Analysis
 from gnomon.experiments.report.factors import at_scale, overall
@@ -34,7 +35,7 @@ def speedups(analysis: Analysis) -> str:
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.set_yticks(range(len(rows)), [row[0] for row in rows])
         axes.tick_params(axis="y", length=0, labelcolor=INK)
-        ticks = _speedup_ticks(low, high)
+        ticks = log_ticks(low, high)
         set_ticks(axes.xaxis, ticks, [f"{t:g}×" for t in ticks])
         axes.set_xlabel(f"compute {analysis.baseline} needs / compute used")
         return to_svg(figure, "speedup", "Effective speedup at each scale")
@@ -90,29 +91,13 @@ def _speedup_row(
         words = "untuned" if "untuned" in reason else "no speedup"
         axes.text(1.02, y, words, transform=at, va="center", color=SOFT)
         return
-    shown = said[0].replace("x", "×")
     known = interval != NO_INTERVAL
-    weight = "bold" if total and known else "normal"
-    axes.text(
-        1.02,
-        y - 0.17 * known,
-        shown,
-        transform=at,
-        va="center",
-        color=INK,
-        fontweight=weight,
-    )
+    bold: Any = {"color": INK, "fontweight": "bold" if total and known else "normal"}
+    number = said[0].replace("x", "×")
+    axes.text(1.02, y - 0.17 * known, number, transform=at, va="center", **bold)
     if known:
-        axes.text(
-            1.02,
-            y + 0.2,
-            said[1],
-            transform=at,
-            va="center",
-            color=SOFT,
-            fontsize=10,
-        )
-    if interval != NO_INTERVAL:
+        small: Any = {"color": SOFT, "fontsize": 10}
+        axes.text(1.02, y + 0.2, said[1], transform=at, va="center", **small)
         inner = [max(limits[0], math.log(view[0])), min(limits[1], math.log(view[1]))]
         ends = [min(max(end, inner[0]), inner[1]) for end in interval]
         axes.plot(
@@ -136,17 +121,3 @@ def _speedup_row(
         markeredgecolor=look.color if beyond(log, reach) else CARD,
         zorder=4,
     )
-
-
-def _speedup_ticks(low: float, high: float) -> list[float]:
-    for candidates in (
-        (0.1, 0.2, 0.5, 1, 2, 5, 10),
-        (0.25, 0.5, 0.7, 1, 1.4, 2, 3, 4),
-        (0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.8),
-        (0.9, 0.95, 1, 1.05, 1.1),
-    ):
-        ticks = [float(c) for c in candidates if low <= c <= high]
-        if len(ticks) >= 3:
-            step = 1 + len(ticks) // 7
-            return ticks[ticks.index(1.0) % step :: step]
-    return [1.0]

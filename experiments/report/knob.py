@@ -26,8 +26,8 @@ def knob_of(table: Mapping[str, np.ndarray], rows: np.ndarray) -> Knob:
     """The field that some rows of a run table tune.
 
     Args:
-      table: As of `gnomon.experiments.records.runs.table`.
-      rows: Those of one optimizer at one scale.
+      table: as of `gnomon.experiments.records.runs.table`.
+      rows: those of one optimizer at one scale.
 
     Returns:
       The one that the config names in ``tuning.field``; else the learning rate, however

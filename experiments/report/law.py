@@ -54,9 +54,9 @@ def baseline_law(
     """Fits the law that the baseline's tuned runs follow.
 
     Args:
-      table: The run table the analysis was made from.
-      analysis: The numbers of the report.
-      config: The config of any of the trials.
+      table: the run table the analysis was made from.
+      analysis: the numbers of the report.
+      config: the config of any of the trials.
 
     Returns:
       The law; None where the runs are too few or too alike for one; or why none is

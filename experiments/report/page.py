@@ -42,12 +42,12 @@ def page(
     """Writes the page.
 
     Args:
-      analysis: The numbers.
-      provenance: Where they come from.
-      curves: Loss curves of the best settings by optimizer and scale; None where too
+      analysis: the numbers.
+      provenance: where they come from.
+      curves: loss curves of the best settings by optimizer and scale; None where too
         little was recorded for one.
-      law: The baseline's, where there is one.
-      found: Times to targets, for a sweep over several workloads.
+      law: the baseline's, where there is one.
+      found: times to targets, for a sweep over several workloads.
 
     Returns:
       The text of an HTML file that loads nothing from anywhere.

@@ -38,10 +38,10 @@ def profiles(analysis: Analysis, curves: Curves) -> Profiles | None:
     """Times to targets over the workloads of a sweep.
 
     Args:
-      analysis: The numbers of a report. Workloads are its scales with other data or
+      analysis: the numbers of a report. Workloads are its scales with other data or
         task; of the lengths of one model only that counts at which every optimizer
         ran.
-      curves: Of the best settings, from `curves.best_curves`.
+      curves: of the best settings, from `curves.best_curves`.
 
     Returns:
       The profiles, or None for a sweep of a single workload or a single optimizer.

@@ -24,10 +24,10 @@ def record(
     """Everything the report says, as plain data; what is unknown is None.
 
     Args:
-      analysis: The numbers.
-      provenance: Where they come from.
-      law: The baseline's, where there is one.
-      found: Times to targets, for a sweep over several workloads.
+      analysis: the numbers.
+      provenance: where they come from.
+      law: the baseline's, where there is one.
+      found: times to targets, for a sweep over several workloads.
 
     Returns:
       Sections ``verdicts`` (sentences), ``overall``, ``comparisons``, ``cells``

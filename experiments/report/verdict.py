@@ -19,10 +19,10 @@ def call(
     """What an interval allows one to say.
 
     Args:
-      interval: Of a number whose null value is 0.
-      seeds: Seeds behind it.
-      words: For an interval above 0 and below it.
-      p: The p-value after correction for the other comparisons, where there is one.
+      interval: of a number whose null value is 0.
+      seeds: seeds behind it.
+      words: for an interval above 0 and below it.
+      p: the p-value after correction for the other comparisons, where there is one.
 
     >>> call((0.1, 0.3), seeds=3)
     'faster at 95 %'

@@ -4,11 +4,10 @@ from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from gnomon.experiments.config.resolve import ConfigError
 from gnomon.experiments.config.trials import split
-from gnomon.experiments.data import Dataset
+from gnomon.experiments.data import Dataset, Examples
 from gnomon.experiments.trial.mesh import specs_of
 from gnomon.experiments.trial.preflight import check_fixed, check_metric
 from gnomon.experiments.trial.probes import due, settings_of
@@ -16,7 +15,7 @@ from gnomon.experiments.trial.program import make_program
 from gnomon.experiments.trial.step import TrainState
 
 
-def batch_shapes(examples: Mapping[str, np.ndarray], size: int) -> dict:
+def batch_shapes(examples: Mapping[str, Examples], size: int) -> dict:
     """The abstract batch of ``size`` examples."""
     return {
         name: jax.ShapeDtypeStruct((size, *array.shape[1:]), array.dtype)
@@ -43,8 +42,9 @@ def trace(config: Mapping, dataset: Dataset) -> TrainState:
     _enough("batch", config["batch"], dataset.train)
     evaluate = config["evaluate"]
     _enough("evaluate.batch", evaluate["batch"], dataset.validation)
+    _holds(config["model"], dataset.vocabulary)
     try:
-        program = make_program(static)
+        program = make_program(static, dataset.bytes_per_unit)
         seed = jax.ShapeDtypeStruct((), jnp.uint32)
         state = jax.eval_shape(program.init, seed, hypers, batch)
         specs_of(config, state.params)
@@ -71,9 +71,19 @@ def trace(config: Mapping, dataset: Dataset) -> TrainState:
     return state
 
 
-def _enough(field: str, size: int, examples: Mapping[str, np.ndarray]) -> None:
+def _enough(field: str, size: int, examples: Mapping[str, Examples]) -> None:
     available = len(next(iter(examples.values())))
     if size > available:
         raise ConfigError(
             f"config.{field}={size}: the data has only {available} such examples"
+        )
+
+
+def _holds(model: Mapping, vocabulary: int | None) -> None:
+    """Refuses a model with fewer tokens than the data: its lookup would clip them."""
+    vocab = model.get("vocab")
+    if vocabulary is not None and isinstance(vocab, int) and vocab < vocabulary:
+        raise ConfigError(
+            f"config.model.vocab={vocab}: the data has {vocabulary} tokens; give it as"
+            " many"
         )

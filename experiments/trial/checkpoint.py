@@ -68,9 +68,9 @@ class Checkpoints:
     by this process. A weakly typed leaf comes back strongly typed.
 
     Args:
-      directory: The folder; created by the first save.
-      keep: How many checkpoints stay; a fallback needs at least two.
-      identity: Whose checkpoints they are, in JSON's types, such as
+      directory: the folder; created by the first save.
+      keep: how many checkpoints stay; a fallback needs at least two.
+      identity: whose checkpoints they are, in JSON's types, such as
         ``{"trial": id, "run": id}``. Each field is written into the manifests and,
         unless it is None, compared by `restore`.
 
@@ -132,12 +132,12 @@ class Checkpoints:
         is raised here.
 
         Args:
-          step: The number of steps taken; larger than that of any checkpoint here.
+          step: the number of steps taken; larger than that of any checkpoint here.
           tree: A pytree of JAX arrays (typed PRNG keys included), NumPy arrays and
             Python bools, ints and floats.
-          meta: What else the run needs to go on, in JSON's types and NaN and
+          meta: what else the run needs to go on, in JSON's types and NaN and
             infinity. A tuple comes back as a list.
-          before: Called, in the background, before the checkpoint counts: to sync
+          before: called, in the background, before the checkpoint counts: to sync
             what `meta` says is on the disk.
 
         Raises:
@@ -181,10 +181,10 @@ class Checkpoints:
         Args:
           target: A pytree of the structure to restore: `ShapeDtypeStruct`s or arrays.
             A leaf with a sharding gets that sharding; a NumPy array stays NumPy.
-          refuse: Given a checkpoint's ``meta``, says why it is of no use, such as
+          refuse: given a checkpoint's ``meta``, says why it is of no use, such as
             that what belongs to it is lost; it is then passed over like a damaged
             one.
-          optional: Fields at the top of the tree that may differ from what was saved.
+          optional: fields at the top of the tree that may differ from what was saved.
             If they do, their leaves come back as they are in the target.
 
         Returns:

@@ -28,7 +28,7 @@ def flops_per_step(config: Mapping, dataset: Dataset) -> float:
         if "tokens" in batch:
             inputs = (inputs[0] - 1,)
         return 3.0 * config["batch"] * model.forward_flops(inputs, **kwargs)
-    program = make_program(split(config)[0])
+    program = make_program(split(config)[0], dataset.bytes_per_unit)
     state = trace(config, dataset)
     analysis = jax.jit(program.evaluate).lower(state, batch).cost_analysis()
     return 3.0 * float((analysis or {}).get("flops", 0.0))

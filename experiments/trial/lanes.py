@@ -126,7 +126,7 @@ def compile_lanes(
     """
     trials = padded(trials)
     config = trials[0].config
-    program = make_program(split(config)[0])
+    program = make_program(split(config)[0], dataset.bytes_per_unit)
     lanes, distinct = len(trials), len(seeds_of(trials)[1])
     batch = batch_shapes(dataset.train, config["batch"])
     hypers = hypers_of(trials)

@@ -23,6 +23,9 @@ def _is_key(leaf: Any) -> bool:
 def pack(tree: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Parts a tree into what describes it and its arrays, copied to the host.
 
+    Args:
+      tree: arrays, keys and plain numbers.
+
     Returns:
       The ``signature`` of the tree with a record of each of its ``leaves``, and the
       arrays by the names in those records.

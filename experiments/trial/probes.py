@@ -3,7 +3,9 @@
     config.dynamics = dict(free=True, cheap_every=50, full_every=500)
 
 - ``free``: at the steps that are logged, what follows from the step's own gradient and
-  update. The step is taken by a second compiled program that also returns them.
+  update, and what the optimizer says of its step, as ``diagnostics/<name>``, see
+  `gnomon.optimizers.diagnostics`. The step is taken by a second compiled program that
+  also returns them.
 - ``cheap_every``: every so many steps the gradient noise scale, spectral norms, the
   spectra of small layers' gradients, and activations, on the batch of the step.
 - ``full_every``: every so many steps the curvature of the loss, on that batch too.
@@ -25,9 +27,11 @@ import optax
 from gnomon import dynamics
 from gnomon.dynamics import curvature
 from gnomon.experiments.config.resolve import resolve
+from gnomon.optimizers import diagnostics
 
 SETTINGS: dict[str, Any] = dict(free=False, cheap_every=0, full_every=0, layers="")
 ADAM = (optax.adam, optax.adamw)  # divide by what `adam_denominator` computes
+TOLD = "diagnostics/"  # begins the keys of what an optimizer says
 GROUPS = 8  # the most groups that a batch is cut into for its noise
 
 
@@ -172,6 +176,15 @@ def free(
     }
 
 
+def told(opt_state: Any, seen: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    """What the optimizer says of a step: its state, and what was seen while it ran.
+
+    What is no single number, such as the step sizes of several layers, is left out.
+    """
+    found = {**diagnostics(opt_state), **seen}
+    return {TOLD + name: x for name, x in found.items() if jnp.ndim(x) == 0}
+
+
 def cheap(
     loss_fn: Callable[[Any, Any], jax.Array],
     params: Any,
@@ -274,4 +287,6 @@ def columns(
 ) -> dict[str, np.ndarray]:
     """A record of all lanes as columns of ``metrics.jsonl``."""
     layers = dynamics.layers_of(params, settings["layers"])
-    return dynamics.named(jax.device_get(record), layers.names)
+    found: dict[str, np.ndarray] = jax.device_get(dict(record))
+    own = {name: found.pop(name) for name in list(found) if name.startswith(TOLD)}
+    return own | dynamics.named(found, layers.names)

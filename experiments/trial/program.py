@@ -44,9 +44,14 @@ class Program(NamedTuple):
     probes: Mapping[str, Callable[[TrainState, Batch, Hypers], tuple]]
 
 
-def make_program(config: Mapping) -> Program:
-    """Builds the program of a static config (`config.trials.split`)."""
-    parts = parts_of(config)
+def make_program(config: Mapping, bytes_per_unit: float | None = None) -> Program:
+    """Builds the program of a static config (`config.trials.split`).
+
+    Args:
+      config: the config.
+      bytes_per_unit: that of its data set.
+    """
+    parts = parts_of(config, bytes_per_unit)
 
     def step(state, batch, hypers):
         return train_step(parts, state, batch, hypers)[0]

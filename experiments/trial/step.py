@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gnomon.experiments.config.resolve import resolve
+from gnomon.experiments.config.resolve import arguments, resolve
+from gnomon.experiments.trial.bits import per_byte
 from gnomon.experiments.trial.optimizer import Hypers, learning_rate, make_optimizer
 from gnomon.experiments.trial.preflight import check_task
 from gnomon.models import functional
@@ -54,11 +55,19 @@ class Parts(NamedTuple):
     task: Callable
 
 
-def parts_of(config: Mapping) -> Parts:
-    """Resolves the model and the task of a static config."""
-    spec = {key: value for key, value in config["model"].items() if key != "name"}
-    model = functional(resolve(config["model"]["name"]), **spec)
-    return Parts(config, model, resolve(config["task"]))
+def parts_of(config: Mapping, bytes_per_unit: float | None = None) -> Parts:
+    """Resolves the model and the task of a static config.
+
+    Args:
+      config: the config.
+      bytes_per_unit: as its data set says; with it the task gives bits a byte too.
+    """
+    spec = config["model"]
+    model = functional(resolve(spec["name"]), **arguments(spec))
+    task = resolve(config["task"])
+    if bytes_per_unit is not None:
+        task = per_byte(task, bytes_per_unit)
+    return Parts(config, model, task)
 
 
 def forward(

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from gnomon.experiments.trial import probes
 from gnomon.experiments.trial.optimizer import filled_in, learning_rate
 from gnomon.experiments.trial.step import Parts, train_loss, train_step
+from gnomon.optimizers import observed
 
 
 def tiers_of(parts: Parts) -> Mapping[str, Callable]:
@@ -38,8 +39,9 @@ def tiers_of(parts: Parts) -> Mapping[str, Callable]:
         return probes.keywords(filled_in(config, hypers, "optimizer"))
 
     def free(state, batch, hypers):
-        new_state, grads, outputs = train_step(parts, state, batch, hypers)
-        return new_state, probes.free(
+        with observed() as seen:
+            new_state, grads, outputs = train_step(parts, state, batch, hypers)
+        return new_state, probes.told(new_state.opt_state, seen) | probes.free(
             state.params,
             new_state.params,
             grads,

@@ -63,6 +63,11 @@ def beyond(cell: Cell) -> tuple[Setting, float] | None:
 def next_value(knob: Knob, last: float, before: float) -> float | None:
     """The value after ``last`` in a grid that came from ``before``.
 
+    Args:
+      knob: the field that is tuned.
+      last: the value at the grid's edge.
+      before: its neighbour inside.
+
     Returns:
       None where no such value is allowed.
 

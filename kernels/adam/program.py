@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gnomon.kernels.companding import Coded
 from gnomon.kernels.engine.program import Program, Sweep
 
 
@@ -12,8 +13,8 @@ class Moved(NamedTuple):
     """One leaf after a step."""
 
     w: jax.Array  # the parameter
-    m: jax.Array  # the first moment
-    v: jax.Array  # the second moment
+    m: jax.Array | Coded  # the first moment, perhaps in int8 codes
+    v: jax.Array | Coded  # the second moment, perhaps in uint8 codes
 
 
 class Scalars(NamedTuple):
@@ -86,8 +87,8 @@ def program(*, nesterov: bool, pulled: bool = False, projects: bool = False) -> 
       nesterov: look ahead by one step of momentum.
       pulled: whether every unit has a coefficient of ``w``, ``decay``, in place of the
         weight decay.
-      projects: whether every unit also has a ``factor`` on its inner product with
-        Adam's direction, to take off that coefficient.
+      projects: whether every unit also has a ``square`` to divide its inner product
+        with Adam's direction by, and take off that coefficient; 0 for nothing.
 
     Returns:
       The program, which sums only if it ``projects``.
@@ -103,10 +104,11 @@ def program(*, nesterov: bool, pulled: bool = False, projects: bool = False) -> 
         p, m, v = moved(blocks, s)
         decay = blocks["decay"] if pulled else s.weight_decay
         if projects:
-            factor = blocks["factor"]
+            square = blocks["square"]
             # A unit that is not projected has nothing to do with its inner product,
             # which need not be finite.
-            decay = decay - jnp.where(factor == 0, 0, factor * totals[0])
+            radial = totals[0] / jnp.where(square > 0, square, 1)
+            decay = decay - jnp.where(square > 0, radial, 0)
         w = blocks["w"]
         return {"w": w - s.learning_rate * (p + decay * w), "m": m, "v": v}
 

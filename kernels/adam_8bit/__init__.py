@@ -1,6 +1,6 @@
 """AdamW with its moments in eight bits between steps, one leaf in one pass."""
 
+from gnomon.kernels.adam.program import Moved
 from gnomon.kernels.adam_8bit.api import explain, step
-from gnomon.kernels.adam_8bit.reference import Moved
 
 __all__ = ("Moved", "explain", "step")

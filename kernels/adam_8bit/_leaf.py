@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
-from gnomon.kernels.adam.program import Scalars
-from gnomon.kernels.adam_8bit.reference import Moved
+from gnomon.kernels.adam.program import Moved, Scalars
 from gnomon.kernels.companding import Coded, folded, seeds
 from gnomon.kernels.engine.rounding import seeds_from
 from gnomon.kernels.engine.shards import entries, mesh_axes
+from gnomon.kernels.engine.sizes import Gpu, Tpu
 
 
 def cuts(
@@ -51,6 +51,7 @@ def step(
     nesterov: bool = False,
     stochastic: bool = True,
     block: int,
+    sizes: Tpu | Gpu,
     key: jax.Array | None = None,
     sharding: NamedSharding | None = None,
 ) -> Moved:
@@ -69,6 +70,7 @@ def step(
       nesterov: look ahead by one step of momentum.
       stochastic: round the moments at random.
       block: numbers that share one scale, a multiple of 128.
+      sizes: how much the kernel takes at a time.
       key: a key that rounds bfloat16 parameters stochastically.
       sharding: how the leaf lies on a mesh; it must have :func:`cuts`.
 
@@ -76,7 +78,7 @@ def step(
       The leaf after the step.
     """
     update = functools.partial(
-        update, nesterov=nesterov, stochastic=stochastic, block=block
+        update, nesterov=nesterov, stochastic=stochastic, block=block, sizes=sizes
     )
     # A TPU's scalar memory holds no unsigned words.
     seed = jax.lax.bitcast_convert_type(seeds(count), jnp.int32)

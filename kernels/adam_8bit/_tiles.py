@@ -8,10 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from gnomon.kernels.companding import folded
-from gnomon.kernels.engine.tpu.blocks import VMEM_BYTES, padded
+from gnomon.kernels.engine.sizes import Tpu
+from gnomon.kernels.engine.tpu.blocks import padded
 
-ROWS = 128  # whose scales fill one register
-BLOCKS = 8  # of a row, in one grid step; the rows of the smallest tile of scales
 # Arrays of float32 or of words, of one block of each row, that are alive at once.
 TEMPORARIES = 12
 
@@ -27,43 +26,50 @@ class Tiles(NamedTuple):
     split: bool  # whether each block has become a row
 
 
-def tiles(shape: Sequence[int], block: int) -> Tiles:
+def tiles(shape: Sequence[int], block: int, sizes: Tpu) -> Tiles:
     """How a leaf of some shape is cut."""
     lead, columns = folded(tuple(shape), block)
     rows, blocks = math.prod(lead), -(-columns // block)
     # A few long rows leave registers empty; their blocks can as well be rows.
-    split = rows < BLOCKS and columns % block == 0
+    split = rows < sizes.coded_blocks and columns % block == 0
     if split:
         rows, columns, blocks = rows * blocks, block, 1
-    width = columns if blocks <= BLOCKS else BLOCKS * block
-    return Tiles(rows, columns, blocks, min(rows, ROWS), width, split)
+    most = sizes.coded_blocks
+    width = columns if blocks <= most else most * block
+    return Tiles(rows, columns, blocks, min(rows, sizes.coded_rows), width, split)
 
 
-def vmem_bytes(shape: Sequence[int], *dtypes: jax.typing.DTypeLike, block: int) -> int:
+def vmem_bytes(
+    shape: Sequence[int], *dtypes: jax.typing.DTypeLike, block: int, sizes: Tpu
+) -> int:
     """VMEM that one grid step takes, if every number has a pull of its own.
 
     Args:
       shape: of the leaf.
       *dtypes: of the parameter, which is read and written, and of the gradient.
       block: numbers that share one scale.
+      sizes: how much it takes at a time.
     """
-    cut = tiles(shape, block)
+    cut = tiles(shape, block, sizes)
     parameter, *others = (jnp.dtype(dtype).itemsize for dtype in dtypes)
     # Two buffers of each: two arrays of codes in and out, and the pull.
     each = 2 * (2 * parameter + sum(others) + 4 + 4)
-    scales = 2 * 4 * 4 * math.prod(padded((BLOCKS, cut.height)))
+    scales = 2 * 4 * 4 * math.prod(padded((sizes.coded_blocks, cut.height)))
     rows, _ = padded((cut.height, 1))
     temporaries = 4 * TEMPORARIES * rows * min(-(-cut.width // 128) * 128, block)
     return math.prod(padded((cut.height, cut.width))) * each + scales + temporaries
 
 
 def too_wide(
-    shape: Sequence[int] | None, *dtypes: jax.typing.DTypeLike, block: int
+    shape: Sequence[int] | None,
+    *dtypes: jax.typing.DTypeLike,
+    block: int,
+    sizes: Tpu,
 ) -> str | None:
     """Why a TPU cannot hold the blocks of a grid step, or None."""
     if shape is None or not math.prod(shape):
         return None
-    needed = vmem_bytes(shape, *dtypes, block=block)
-    if needed <= VMEM_BYTES:
+    needed = vmem_bytes(shape, *dtypes, block=block, sizes=sizes)
+    if needed <= sizes.vmem:
         return None
-    return f"blocks of {block} take {needed >> 20} MiB of its {VMEM_BYTES >> 20} MiB"
+    return f"blocks of {block} take {needed >> 20} MiB of its {sizes.vmem >> 20} MiB"

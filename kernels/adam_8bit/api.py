@@ -1,5 +1,6 @@
 """Adam's step on one leaf with moments in eight bits, by whichever implementation."""
 
+import importlib
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -8,10 +9,9 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
-from gnomon.kernels.adam.program import scalars
+from gnomon.kernels.adam.program import Moved, scalars
 from gnomon.kernels.adam_8bit import _leaf, reference
 from gnomon.kernels.adam_8bit._tiles import too_wide
-from gnomon.kernels.adam_8bit.reference import Moved
 from gnomon.kernels.companding import BLOCK, Coded, folded
 from gnomon.kernels.engine.choice import (
     Choice,
@@ -21,6 +21,7 @@ from gnomon.kernels.engine.choice import (
     local_shape,
     too_large,
 )
+from gnomon.kernels.engine.sizes import Tpu, sized
 
 # As much of four arrays as the registers of a GPU's warp hold.
 LONGEST = 512
@@ -32,6 +33,7 @@ def refusal(
     block: int,
     shape: Sequence[int] | None = None,
     sharding: NamedSharding | None = None,
+    sizes: Tpu | None = None,
 ) -> str | None:
     """Why a kernel cannot update a leaf, or None.
 
@@ -41,6 +43,7 @@ def refusal(
       block: numbers that share one scale.
       shape: of the leaf, where it is known.
       sharding: how it lies on a mesh.
+      sizes: how much a TPU's kernel takes at a time, if not as usual.
 
     Returns:
       The reason.
@@ -54,7 +57,7 @@ def refusal(
         return "the last block is a single number"
     reason = too_large(kernel, math.prod(local or ())) or foreign_dtypes(*dtypes)
     if reason is None and kernel == "tpu":
-        reason = too_wide(local, *dtypes, block=block)
+        reason = too_wide(local, *dtypes, block=block, sizes=sizes or Tpu())
     if reason is not None or sharding is None or shape is None:
         return reason
     if _leaf.cuts(tuple(shape), sharding, block) is None:
@@ -102,10 +105,12 @@ def explain(
     """
     dtypes = (dtype, gradient_dtype or dtype)
     local = local_shape(shape, sharding)
+    leaf: Any = dict(block=block, shape=shape, sharding=sharding)
+    sizes = implementation if isinstance(implementation, Tpu) else None
     return choose(
         "adam_8bit",
         implementation,
-        lambda k: refusal(k, *dtypes, block=block, shape=shape, sharding=sharding),
+        lambda kernel: refusal(kernel, *dtypes, **leaf, sizes=sizes),
         platform=platform,
         fall_back=fall_back,
         empty=local is not None and math.prod(local) == 0,
@@ -209,10 +214,8 @@ def step(
     if chosen.implementation == "xla":
         return reference.step(w, g, m, v, s, steps, **kwargs)
     # Pallas takes as long to import as JAX itself; only those who use it pay.
-    if chosen.implementation == "gpu":
-        from gnomon.kernels.adam_8bit import gpu
-
-        return gpu.step(w, g, m, v, s, steps, **kwargs, sharding=sharding)
-    from gnomon.kernels.adam_8bit import tpu
-
-    return tpu.step(w, g, m, v, s, steps, **kwargs, sharding=sharding)
+    module = importlib.import_module(f"{__package__}.{chosen.implementation}")
+    kwargs |= dict(
+        sharding=sharding, sizes=sized(implementation, chosen.implementation)
+    )
+    return module.step(w, g, m, v, s, steps, **kwargs)

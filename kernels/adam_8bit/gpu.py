@@ -17,14 +17,13 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
-from gnomon.kernels.adam.program import Scalars, program
+from gnomon.kernels.adam.program import Moved, Scalars, program
 from gnomon.kernels.adam_8bit import _leaf
 from gnomon.kernels.adam_8bit._pieces import WARPS, pieces_of
 from gnomon.kernels.adam_8bit._pull import fold_pull
-from gnomon.kernels.adam_8bit.reference import Moved
 from gnomon.kernels.companding import Coded, compress, expand, folded, noise
-from gnomon.kernels.engine.gpu.rows import BLOCKS
 from gnomon.kernels.engine.rounding import random_bits, stochastic_round
+from gnomon.kernels.engine.sizes import Gpu
 
 # Of a program in a large leaf: more programs than a chip has room for, so that one
 # starts where another ends and none is left with most of the work.
@@ -43,6 +42,7 @@ def update(
     nesterov: bool,
     stochastic: bool,
     block: int,
+    sizes: Gpu,
 ) -> Moved:
     """Updates one leaf, or a shard of one, in place.
 
@@ -57,6 +57,7 @@ def update(
       nesterov: look ahead by one step of momentum.
       stochastic: round the moments at random.
       block: numbers that share one scale.
+      sizes: how much it takes at a time.
 
     Returns:
       The leaf after the step.
@@ -77,7 +78,7 @@ def update(
     whole, rest = divmod(columns, block)
     groups, left = divmod(rows, WARPS)
     items = max(groups * max(whole, 1), left * whole, left)
-    programs = min(items, max(BLOCKS, items // STEPS))
+    programs = min(items, max(sizes.blocks, items // STEPS))
 
     def body(scalars_ref, seed_ref, g_ref, *refs):
         *pull_ref, w_ref, m_ref, sm_ref, v_ref, sv_ref = refs

@@ -1,22 +1,14 @@
 """Adam's step on one leaf with its moments in eight bits: the definition."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from gnomon.kernels.adam.program import Scalars, program
+from gnomon.kernels.adam.program import Moved, Scalars, program
 from gnomon.kernels.companding import BLOCK, Coded, decode, dither, encode, noise
 from gnomon.kernels.engine import whole
 from gnomon.kernels.engine.rounding import store
-
-
-class Moved(NamedTuple):
-    """One leaf after a step."""
-
-    w: jax.Array  # the parameter
-    m: Coded  # the first moment, int8 codes
-    v: Coded  # the second moment, uint8 codes
 
 
 def step(

@@ -15,9 +15,8 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from gnomon.kernels.adam.program import Scalars, program
+from gnomon.kernels.adam.program import Moved, Scalars, program
 from gnomon.kernels.adam_8bit import _leaf, _tiles
-from gnomon.kernels.adam_8bit.reference import Moved
 from gnomon.kernels.companding import Coded, compress, expand, folded, noise, share
 from gnomon.kernels.engine.rounding import random_bits, stochastic_round
 
@@ -92,13 +91,13 @@ def _body(scalars_ref, seed_ref, *refs, nesterov, stochastic, block, columns):
         one_block(whole, rest)
 
 
-def _update(w, g, m, v, s, seed, pull, *, nesterov, stochastic, block):
+def _update(w, g, m, v, s, seed, pull, *, nesterov, stochastic, block, sizes):
     """One leaf, or a shard of one."""
     lead, _ = folded(w.shape, block)
-    rows, columns, blocks, height, width, split = _tiles.tiles(w.shape, block)
+    rows, columns, blocks, height, width, split = _tiles.tiles(w.shape, block, sizes)
     if pull is not None:
         pull = _fold_pull(pull, w.shape, len(lead), spread=split)
-    count = min(blocks, _tiles.BLOCKS)
+    count = min(blocks, sizes.coded_blocks)
     leaf = pl.BlockSpec((height, width), lambda i, j: (i, j))
     small = pl.BlockSpec(memory_space=pltpu.SMEM)
     scale = pl.BlockSpec((count, height), lambda i, j: (j, i))
@@ -118,7 +117,7 @@ def _update(w, g, m, v, s, seed, pull, *, nesterov, stochastic, block):
         one_row = along_rows if pull.shape[0] == 1 else along_columns
         arrays.append(pull)
         specs.append(leaf if pull.shape == (rows, columns) else one_row)
-    needed = _tiles.vmem_bytes(w.shape, w.dtype, g.dtype, block=block)
+    needed = _tiles.vmem_bytes(w.shape, w.dtype, g.dtype, block=block, sizes=sizes)
     results = pl.pallas_call(
         functools.partial(
             _body,

@@ -2,14 +2,16 @@
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
-from gnomon.kernels.adam import api as adam
 from gnomon.kernels.adam.program import Moved, program, scalars
+from gnomon.kernels.adamp import coded
 from gnomon.kernels.adamp.program import Units, pull
+from gnomon.kernels.companding import BLOCK, Coded
 from gnomon.kernels.engine.choice import Implementation, LeafOp
 from gnomon.kernels.engine.program import positive_axes
 from gnomon.parameters.trees import compute_dtype
@@ -21,8 +23,8 @@ explain = OPERATION.explain
 def step(
     w: jax.Array,
     g: jax.Array,
-    m: jax.Array,
-    v: jax.Array,
+    m: jax.Array | Coded,
+    v: jax.Array | Coded,
     *,
     learning_rate: jax.typing.ArrayLike,
     count: jax.typing.ArrayLike,
@@ -35,6 +37,9 @@ def step(
     reduce: Sequence[int] = (-1,),
     stack: Sequence[int] = (),
     nesterov: bool = False,
+    stochastic: bool = True,
+    block: int = BLOCK,
+    layers: int = 0,
     key: jax.Array | None = None,
     sharding: NamedSharding | None = None,
     implementation: Implementation | None = None,
@@ -60,11 +65,18 @@ def step(
     float32); where 128 does not divide a row its sums are XLA's, which read more in
     every step.
 
+    With moments in eight bits it is :func:`gnomon.kernels.adam_8bit.step`, of the same
+    leaves, with a coefficient of the parameter for every unit. The sums over units are
+    left to XLA, which needs one more pass over parameter, gradient and codes for the
+    inner products of units with their directions: on a TPU in those steps alone that
+    project, on a GPU in all, because XLA makes a selection of the condition there.
+
     Args:
       w: the parameter, of any shape; float32 or bfloat16.
       g: the gradient.
-      m: the first moment, float32 or bfloat16.
-      v: the second moment, float32.
+      m: the first moment, float32 or bfloat16, or int8 codes, see
+        :mod:`gnomon.kernels.companding`.
+      v: the second moment, float32, or uint8 codes; both are coded, or neither.
       learning_rate: step size, a scalar, traced or not (as all numbers here).
       count: steps taken, this one included, from 1.
       b1: decay of the first moment, default 0.9.
@@ -77,6 +89,10 @@ def step(
       reduce: axes inside one unit, default the last; with none this is Adam's step.
       stack: axes that run over layers, each tested on its own.
       nesterov: use :math:`\beta_1 m + (1 - \beta_1) g` in place of :math:`m`.
+      stochastic: round coded moments at random, the default, or to nearest.
+      block: numbers of a coded moment that share one scale, default 256.
+      layers: how many leading axes run over layers of which each has blocks and draws
+        of its own, default none.
       key: rounds bfloat16 parameters stochastically, see
         :func:`gnomon.kernels.adam.step`.
       sharding: how the four arrays lie on a mesh, for kernels; XLA needs no telling.
@@ -85,7 +101,7 @@ def step(
         an error. Default False.
 
     Returns:
-      The new parameter and moments, in the dtypes they came in.
+      The new parameter and moments, in the dtypes they came in, or coded as they came.
 
     Raises:
       ValueError: if ``implementation`` names a kernel that does not support the call.
@@ -101,47 +117,42 @@ def step(
       4.85
       5.00
     """
-    run = OPERATION.runner(
-        *(w, g, m, v),
-        sharding=sharding,
-        implementation=implementation,
-        fall_back=fall_back,
-    )
     units = Units(*(positive_axes(axes, w.ndim) for axes in (reduce, stack)))
-    if not units.reduce:
-        return adam.step(
-            w,
-            g,
-            m,
-            v,
-            learning_rate=learning_rate,
-            count=count,
-            b1=b1,
-            b2=b2,
-            eps=eps,
-            weight_decay=weight_decay,
-            nesterov=nesterov,
-            key=key,
-            sharding=sharding,
-            implementation=implementation,
-            fall_back=fall_back,
-        )
-    dtype = compute_dtype(w.dtype)
-    s = scalars(
-        dtype,
+    hypers: Any = dict(
         learning_rate=learning_rate,
+        count=count,
         b1=b1,
         b2=b2,
         eps=eps,
         weight_decay=weight_decay,
-        count=count,
     )
-    arrays = {"w": w, "g": g, "m": m, "v": v}
-    how = dict(reduce=units.reduce, stack=units.stack, sharding=sharding)
+    place: Any = dict(
+        sharding=sharding, implementation=implementation, fall_back=fall_back
+    )
+    if isinstance(m, Coded):
+        return coded.step(
+            (w, g, m, v),
+            layers,
+            units,
+            hypers | dict(delta=delta, wd_ratio=wd_ratio),
+            dict(nesterov=nesterov, stochastic=stochastic, block=block),
+            place | dict(key=key),
+        )
+    dtype = compute_dtype(w.dtype)
+    s = scalars(dtype, **hypers)
+    arrays: dict[str, Any] = {"w": w, "g": g, "m": m, "v": v}
+    axes = dict(reduce=units.reduce, stack=units.stack, sharding=sharding)
+    run = OPERATION.runner(
+        *arrays.values(),
+        **place,
+    )
+    if not units.reduce:
+        last = program(nesterov=nesterov)
+        return Moved(**run.step(last, arrays, {}, s, **axes, key=key))
     update = functools.partial(program, nesterov=nesterov, pulled=True)
-    whole = run.holds(update(projects=True), arrays, **how)
+    whole = run.holds(update(projects=True), arrays, **axes)
     per_unit = pull(
-        lambda sweeps: run.sums(sweeps, arrays, {}, s, **how),
+        lambda sweeps: run.sums(sweeps, arrays, {}, s, **axes),
         *(w.shape, s, units),
         delta=jnp.asarray(delta).astype(dtype),
         wd_ratio=jnp.asarray(wd_ratio).astype(dtype),
@@ -149,4 +160,4 @@ def step(
         whole=whole,
     )
     last = update(projects=whole)
-    return Moved(**run.step(last, arrays, per_unit, s, **how, key=key))
+    return Moved(**run.step(last, arrays, per_unit, s, **axes, key=key))

@@ -23,8 +23,8 @@ class Views(NamedTuple):
 
     by_unit: jax.Array  # every unit of the layer passed, one bool a layer
     by_layer: jax.Array  # they did not, but the layer as a whole did
-    unit_inverse: jax.Array  # 1 / (|w_i| + eps)**2, 0 for a zero unit
-    layer_inverse: jax.Array  # 1 / (|w| + eps)**2, 0 for a zero layer
+    unit_square: jax.Array  # (|w_i| + eps)**2, by unit
+    layer_square: jax.Array  # (|w| + eps)**2, by layer
 
 
 class Units(NamedTuple):
@@ -67,10 +67,10 @@ def views(
       shape: shape of the leaf.
       units: axes of the leaf, at least one of them in ``reduce``.
       delta: threshold.
-      eps: floor of the norms in the cosine, and added to ``|w|`` in the inverses.
+      eps: floor of the norms in the cosine, and added to ``|w|`` in the squares.
 
     Returns:
-      Which view passed, and what to scale its inner products by.
+      Which view passed, and what to divide its inner products by.
     """
     layer = units.layer(len(shape))
     # Kept apart, or XLA makes the sums of a layer one more pass over both arrays.
@@ -83,28 +83,27 @@ def views(
         cosine = dot / jnp.where(floors == 0, jnp.inf, floors)
         length = math.prod(shape[axis] for axis in axes)
         passed = jnp.abs(cosine) < delta / math.sqrt(length)
-        divisor = jnp.square(norm + eps)
-        inverse = jnp.where(divisor > 0, 1 / jnp.where(divisor > 0, divisor, 1), 0)
-        return jnp.all(passed, axis=layer, keepdims=True), inverse
+        return jnp.all(passed, axis=layer, keepdims=True), jnp.square(norm + eps)
 
-    by_unit, unit_inverse = view(sums, units.reduce)
+    by_unit, unit_square = view(sums, units.reduce)
     whole = [jnp.sum(x, axis=layer, keepdims=True) for x in sums]
-    by_layer, layer_inverse = view(whole, layer)
-    return Views(by_unit, by_layer & ~by_unit, unit_inverse, layer_inverse)
+    by_layer, layer_square = view(whole, layer)
+    return Views(by_unit, by_layer & ~by_unit, unit_square, layer_square)
 
 
-def radial(projects: jax.Array, inner: jax.Array, inverse: jax.Array) -> jax.Array:
+def radial(projects: jax.Array, inner: jax.Array, square: jax.Array) -> jax.Array:
     """What a projection takes off the coefficient of ``w``.
 
     Args:
       projects: which layers are projected.
       inner: ``<p, w>``, anything, NaN too, where nothing is projected.
-      inverse: from :class:`Views`; where it is zero there is nothing to take off.
+      square: from :class:`Views`; where it is zero there is nothing to take off.
 
     Returns:
       The coefficients, zero where nothing is projected.
     """
-    return jnp.where(projects & (inverse != 0), inner * inverse, 0)
+    divides = projects & (square > 0)
+    return jnp.where(divides, inner / jnp.where(divides, square, 1), 0)
 
 
 def pull(
@@ -132,7 +131,7 @@ def pull(
 
     Returns:
       ``decay``, the coefficient of ``w``, of the leaf's rank; if ``whole`` also
-      ``factor``, that on ``<p, w>`` to take off it.
+      ``square``, what to divide ``<p, w>`` by and take off it, 0 for nothing.
     """
     found = views(sums([SQUARES]), shape, units, delta, s.eps)
     projects = found.by_unit | found.by_layer
@@ -144,9 +143,9 @@ def pull(
     (inner,) = sums([spared])
     total = jnp.sum(inner, axis=units.layer(len(shape)), keepdims=True)
     decay = s.weight_decay * jnp.where(projects, wd_ratio, 1)
-    decay += jnp.zeros_like(found.unit_inverse)
-    decay -= radial(found.by_layer, total, found.layer_inverse)
+    decay += jnp.zeros_like(found.unit_square)
+    decay -= radial(found.by_layer, total, found.layer_square)
     if whole:
-        factor = jnp.where(found.by_unit, found.unit_inverse, 0)
-        return {"decay": decay, "factor": factor}
-    return {"decay": decay - radial(found.by_unit, inner, found.unit_inverse)}
+        square = jnp.where(found.by_unit, found.unit_square, 0)
+        return {"decay": decay, "square": square}
+    return {"decay": decay - radial(found.by_unit, inner, found.unit_square)}

@@ -14,7 +14,9 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
-Implementation = Literal["xla", "tpu", "gpu"]
+from gnomon.kernels.engine.sizes import Gpu, Tpu, sized
+
+Implementation = Literal["xla", "tpu", "gpu"] | Tpu | Gpu
 
 # Operation -> platforms where its kernel was measured faster than XLA, on hardware.
 # An entry belongs here only beside its row in benchmarks/results.
@@ -35,7 +37,7 @@ RUNNERS = {
 class Choice(NamedTuple):
     """The implementation of one call."""
 
-    implementation: Implementation
+    implementation: Literal["xla", "tpu", "gpu"]
     reason: str  # one clause, for people
 
 
@@ -52,7 +54,8 @@ def choose(
 
     Args:
       op: name of the operation, as in :data:`FASTER_THAN_XLA`.
-      implementation: what the caller asks for, or None to let the platform decide.
+      implementation: what the caller asks for, a :class:`Tpu` or :class:`Gpu` where
+        it has sizes of its own, or None to let the platform decide.
       refusal: given ``"tpu"`` or ``"gpu"``, why that kernel cannot take the call's
         shapes and dtypes, or None when it can.
       platform: ``"cpu"``, ``"gpu"`` or ``"tpu"``; default JAX's default backend.
@@ -75,6 +78,8 @@ def choose(
       >>> choose("adam", "tpu", lambda kernel: None)
       Choice(implementation='tpu', reason='asked for')
     """
+    if isinstance(implementation, Tpu | Gpu):
+        implementation = implementation.kernel
     if implementation == "xla":
         return Choice("xla", "asked for")
     if implementation in ("tpu", "gpu"):
@@ -111,7 +116,7 @@ def choose(
         return Choice(
             "xla", f"the {platform} kernel of {op} does not take it: {reason}"
         )
-    kernel: Implementation = "tpu" if platform == "tpu" else "gpu"
+    kernel: Literal["tpu", "gpu"] = "tpu" if platform == "tpu" else "gpu"
     return Choice(kernel, f"measured faster than XLA on {platform}")
 
 
@@ -163,12 +168,28 @@ class LeafOp(NamedTuple):
         if unknown := dtypes.keys() - self.dtypes.keys():
             raise TypeError(f"{self.name} has no {', '.join(sorted(unknown))}")
         others = (dtypes.get(name) or of or dtype for name, of in self.dtypes.items())
-        local = local_shape(shape, sharding)
+        return self.choose(
+            *(dtype, *others),
+            local=local_shape(shape, sharding),
+            implementation=implementation,
+            platform=platform,
+            fall_back=fall_back,
+        )
+
+    def choose(
+        self,
+        *dtypes: jax.typing.DTypeLike,
+        local: Sequence[int] | None,
+        implementation: Implementation | None,
+        platform: str | None = None,
+        fall_back: bool,
+    ) -> Choice:
+        """The choice for arrays of some dtypes and their shape on one device."""
         size = None if local is None else math.prod(local)
         return choose(
             self.name,
             implementation,
-            lambda kernel: refusal(kernel, dtype, *others, size=size or 0),
+            lambda kernel: refusal(kernel, *dtypes, size=size or 0),
             platform=platform,
             fall_back=fall_back,
             empty=size == 0,
@@ -181,7 +202,7 @@ class LeafOp(NamedTuple):
         sharding: NamedSharding | None,
         implementation: Implementation | None,
         fall_back: bool,
-    ) -> Any:
+    ) -> "Runner":
         """What runs the step's program on a leaf.
 
         Args:
@@ -192,21 +213,44 @@ class LeafOp(NamedTuple):
           fall_back: whether XLA takes what the named kernel does not.
 
         Returns:
-          The module ``whole``, ``tpu.runner`` or ``gpu.runner``.
+          The runner.
 
         Raises:
           ValueError: as the step.
         """
-        dtypes = {f"array {i}": x.dtype for i, x in enumerate(others)}
-        chosen = LeafOp(self.name, dtypes).explain(
-            w.dtype,
-            shape=w.shape,
-            sharding=sharding,
+        chosen = self.choose(
+            *(x.dtype for x in (w, *others)),
+            local=local_shape(w.shape, sharding),
             implementation=implementation,
             fall_back=fall_back,
         )
         # Pallas takes as long to import as JAX itself; only those who use it pay.
-        return importlib.import_module(RUNNERS[chosen.implementation])
+        module = importlib.import_module(RUNNERS[chosen.implementation])
+        return Runner(module, sized(implementation, chosen.implementation))
+
+
+class Runner(NamedTuple):
+    """A module that runs programs: ``whole``, ``tpu.runner`` or ``gpu.runner``."""
+
+    module: Any
+    sizes: Tpu | Gpu | None
+
+    @property
+    def power(self) -> Any:
+        """See :data:`gnomon.kernels.engine.program.Power`."""
+        return self.module.power
+
+    def step(self, *arguments: Any, **how: Any) -> Any:
+        """Runs a program, see :func:`gnomon.kernels.engine.whole.step`."""
+        return self.module.step(*arguments, **how, sizes=self.sizes)
+
+    def sums(self, *arguments: Any, **how: Any) -> Any:
+        """The sums of sweeps, see :func:`gnomon.kernels.engine.whole.sums`."""
+        return self.module.sums(*arguments, **how, sizes=self.sizes)
+
+    def holds(self, *arguments: Any, **how: Any) -> bool:
+        """Whether :meth:`step` finds all sums of a leaf on the chip."""
+        return self.module.holds(*arguments, **how, sizes=self.sizes)
 
 
 def local_shape(

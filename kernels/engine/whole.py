@@ -31,6 +31,7 @@ def step(
     stack: Sequence[int] = (),
     key: Array | None = None,
     sharding: NamedSharding | None = None,
+    sizes: None = None,
 ) -> dict[str, Array]:
     """Runs a program on one leaf.
 
@@ -43,6 +44,7 @@ def step(
       stack: the axes over layers; read by kernels alone.
       key: a key that rounds ``w`` stochastically if it is bfloat16.
       sharding: how the arrays lie on a mesh; read by kernels alone.
+      sizes: how much a kernel takes at a time; None.
 
     Returns:
       The arrays that the program writes, in the dtypes they came in.
@@ -81,6 +83,7 @@ def sums(
     reduce: Sequence[int],
     stack: Sequence[int] = (),
     sharding: NamedSharding | None = None,
+    sizes: None = None,
 ) -> Totals:
     """The sums of sweeps over the units of a leaf, see :func:`step`.
 
@@ -97,6 +100,7 @@ def holds(
     reduce: Sequence[int],
     stack: Sequence[int] = (),
     sharding: NamedSharding | None = None,
+    sizes: None = None,
 ) -> bool:
     """Whether the update reads what is summed no more: not of whole arrays."""
     return False

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from gnomon.kernels.engine.choice import Choice, Implementation, choose
-from gnomon.kernels.engine.fused import fused
+from gnomon.kernels.engine.fused import Kernel, fused
 from gnomon.kernels.engine.layout import fold, unfold
+from gnomon.kernels.engine.sizes import sized
 from gnomon.kernels.weight_norm import reference
 from gnomon.kernels.weight_norm._geometry import folded, normalize_axes, refusal
 
@@ -76,7 +77,10 @@ def weight_norm(
     seen = folded(choice.implementation, v.shape, axes)
     per_unit = [1 if i in axes else size for i, size in enumerate(v.shape)]
     w = fused(
-        f"gnomon.kernels.weight_norm.{choice.implementation}",
+        Kernel(
+            f"gnomon.kernels.weight_norm.{choice.implementation}",
+            sized(implementation, choice.implementation),
+        ),
         jnp.asarray(eps, jnp.float32),
         fold(v, seen),
         fold(g.astype(jnp.float32).reshape(per_unit), seen),

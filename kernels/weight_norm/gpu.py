@@ -13,8 +13,9 @@ from jax import Array, lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
-from gnomon.kernels.engine.gpu.rows import BLOCKS, THREADS
+from gnomon.kernels.engine.gpu.rows import THREADS
 from gnomon.kernels.engine.rows import inverse_root
+from gnomon.kernels.engine.sizes import Gpu
 from gnomon.kernels.weight_norm import _unit
 from gnomon.kernels.weight_norm._geometry import STRIP, TILE_ROWS
 
@@ -23,30 +24,36 @@ from gnomon.kernels.weight_norm._geometry import STRIP, TILE_ROWS
 SHARED_BYTES = 2**16
 
 
-def forward(v: Array, g: Array, eps: Array, *, interpret: Any = None) -> Array:
+def forward(
+    v: Array, g: Array, eps: Array, *, sizes: Gpu, interpret: Any = None
+) -> Array:
     """Gives the units of `v` the lengths `g`.
 
     `v` is [stack, m, n] and `g` [stack, m, 1], by rows, or [stack, 1, n], by columns.
     """
     if _by_row(v, g):
-        (w,) = _map_rows(_unit.forward, [v], g, eps, scales=0, interpret=interpret)
+        (w,) = _map_rows(
+            _unit.forward, [v], g, eps, scales=0, sizes=sizes, interpret=interpret
+        )
     else:
         (w,) = _map_columns(
-            _forward_columns, [v], g, eps, scales=0, interpret=interpret
+            _forward_columns, [v], g, eps, scales=0, sizes=sizes, interpret=interpret
         )
     return w.reshape(v.shape)
 
 
 def backward(
-    v: Array, g: Array, dw: Array, eps: Array, *, interpret: Any = None
+    v: Array, g: Array, dw: Array, eps: Array, *, sizes: Gpu, interpret: Any = None
 ) -> tuple[Array, Array]:
     """Cotangents of `v`, in its dtype, and of `g`, in float32."""
     arguments = ([v, dw], g, eps)
     if _by_row(v, g):
-        dv, dg = _map_rows(_unit.backward, *arguments, scales=1, interpret=interpret)
+        dv, dg = _map_rows(
+            _unit.backward, *arguments, scales=1, sizes=sizes, interpret=interpret
+        )
     else:
         dv, dg = _map_columns(
-            _backward_columns, *arguments, scales=1, interpret=interpret
+            _backward_columns, *arguments, scales=1, sizes=sizes, interpret=interpret
         )
     return dv.reshape(v.shape), dg.reshape(g.shape)
 
@@ -62,12 +69,13 @@ def _map_rows(
     eps: Array,
     *,
     scales: int,
+    sizes: Gpu,
     interpret: Any,
 ) -> Sequence[Array]:
     """Calls `body` on one row after the other: a row out, then `scales` numbers."""
     n = weights[0].shape[2]
     m = weights[0].size // n
-    blocks = min(m, BLOCKS)
+    blocks = min(m, sizes.blocks)
     vector = next(v for v in (8, 4, 2, 1) if n % (THREADS * v) == 0)
     layout = plgpu.Layout.WG_STRIDED((n,), vec_size=vector)
     read: Any = plgpu.load  # jax 0.10 declares it with one more argument
@@ -133,6 +141,7 @@ def _map_columns(
     eps: Array,
     *,
     scales: int,
+    sizes: Gpu,
     interpret: Any,
 ) -> Sequence[Array]:
     """Calls `body` on sums over strips of columns, then what it gives on every tile."""

@@ -11,24 +11,31 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from gnomon.kernels.engine.layout import Layout
+from gnomon.kernels.engine.sizes import Tpu
 from gnomon.kernels.engine.tpu.blocks import cut, padded, turns_units
 from gnomon.kernels.weight_norm import _unit
 
 
-def forward(v: Array, g: Array, eps: Array, *, interpret: Any = False) -> Array:
+def forward(
+    v: Array, g: Array, eps: Array, *, sizes: Tpu, interpret: Any = False
+) -> Array:
     """Gives the units of `v` the lengths `g`.
 
     `v` is [stack, m, n] and `g` [stack, m, 1], by rows, or [stack, 1, n], by columns.
     """
-    (w,) = _map_units(_unit.forward, [v], g, eps, scales=0, interpret=interpret)
+    (w,) = _map_units(
+        _unit.forward, [v], g, eps, scales=0, sizes=sizes, interpret=interpret
+    )
     return w
 
 
 def backward(
-    v: Array, g: Array, dw: Array, eps: Array, *, interpret: Any = False
+    v: Array, g: Array, dw: Array, eps: Array, *, sizes: Tpu, interpret: Any = False
 ) -> tuple[Array, Array]:
     """Cotangents of `v`, in its dtype, and of `g`, in float32."""
-    dv, dg = _map_units(_unit.backward, [v, dw], g, eps, scales=1, interpret=interpret)
+    dv, dg = _map_units(
+        _unit.backward, [v, dw], g, eps, scales=1, sizes=sizes, interpret=interpret
+    )
     return dv, dg
 
 
@@ -39,6 +46,7 @@ def _map_units(
     eps: Array,
     *,
     scales: int,
+    sizes: Tpu,
     interpret: Any,
 ) -> list[Array]:
     """Calls `body` on blocks of whole units: a weight out, then `scales` like `g`."""
@@ -46,7 +54,7 @@ def _map_units(
     stack, m, n = weights[0].shape
     axis = 1 if g.shape[1:] == (1, n) else 2
     where = Layout((0, 1, 2), (stack, m, n), axis)
-    block_m, block_n = cut(where, axis)
+    block_m, block_n = cut(where, sizes.block, axis)
     turned = turns_units(where, (block_m, block_n))
     grid = (stack, pl.cdiv(m, block_m), pl.cdiv(n, block_n))
     blocks = pl.BlockSpec((None, block_m, block_n), lambda layer, i, j: (layer, i, j))

@@ -9,7 +9,7 @@ def batch_axes(x: Array) -> tuple[int, ...]:
     return tuple(range(x.ndim - 1))
 
 
-def follow(running: nnx.BatchStat, batch: Array, momentum: float) -> None:
+def follow(running: nnx.BatchStat[Array], batch: Array, momentum: float) -> None:
     r"""Moves a running statistic toward the batch's.
 
     .. math:: r \leftarrow \beta r + (1 - \beta) s

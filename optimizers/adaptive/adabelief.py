@@ -11,6 +11,12 @@ from gnomon.optimizers.mechanisms.leafwise import WIDE, leafwise
 from gnomon.parameters.checks import ScalarOrSchedule
 from gnomon.parameters.trees import safe_divide
 
+__all__ = ["ScaleByBeliefState", "adabelief", "scale_by_belief"]
+
+RECOMMENDED = {
+    "adabelief": dict(learning_rate=3e-3, b1=0.9, b2=0.99, eps=1e-16, weight_decay=0.01)
+}
+
 
 class ScaleByBeliefState(NamedTuple):
     """State of :func:`scale_by_belief`."""

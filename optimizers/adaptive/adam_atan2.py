@@ -11,6 +11,14 @@ from gnomon.optimizers.mechanisms.leafwise import WIDE, leafwise
 from gnomon.parameters.checks import ScalarOrSchedule
 from gnomon.parameters.trees import safe_divide
 
+__all__ = ["ScaleByAdamAtan2State", "adam_atan2", "scale_by_adam_atan2"]
+
+RECOMMENDED = {
+    "adam_atan2": dict(
+        learning_rate=3e-3, b1=0.9, b2=0.99, a=1.0, b=1.0, weight_decay=0.01
+    )
+}
+
 
 class ScaleByAdamAtan2State(NamedTuple):
     """State of :func:`scale_by_adam_atan2`."""

@@ -1,31 +1,15 @@
 """AdamW and AdamP whose moments take two bytes a parameter, with fused kernels."""
 
-from typing import Any
-
 import jax
-import jax.numpy as jnp
 import optax
-from jax.sharding import NamedSharding, PartitionSpec
 
 from gnomon import kernels
-from gnomon.kernels import adamp as adamp_kernel
-from gnomon.kernels import adamp_8bit as adamp_8bit_kernel
 from gnomon.kernels.adam_8bit import explain
-from gnomon.kernels.companding import BLOCK, Coded
-from gnomon.optimizers.mechanisms.fused import (
-    FusedTransformation,
-    kept,
-    leaf_keys,
-    leaf_shardings,
-)
-from gnomon.optimizers.mechanisms.quantized import (
-    QuantizeMomentsState,
-    quantize_moments,
-)
-from gnomon.optimizers.norms.adamp import ScaleByAdamPState, adamp
-from gnomon.parameters.checks import ScalarOrSchedule, at_step, require_params
-from gnomon.parameters.trees import broadcast_mask, map_leaves
-from gnomon.parameters.units import Rules, resolve_axes
+from gnomon.kernels.companding import BLOCK
+from gnomon.optimizers.mechanisms.quantized import quantize_moments
+from gnomon.optimizers.norms.adamp import adamp
+from gnomon.parameters.checks import ScalarOrSchedule
+from gnomon.parameters.units import Rules
 
 __all__ = ["adamp_8bit", "adamw_8bit"]
 
@@ -62,12 +46,8 @@ def adamp_8bit(
     block: int = BLOCK,
     stochastic: bool = True,
     implementation: kernels.Implementation | None = None,
-) -> FusedTransformation:
-    """``quantize_moments(adamp(...))`` with a fused step.
-
-    In its ``apply``, see :func:`gnomon.optimizers.apply_fused`, one kernel reads a
-    leaf's codes, moves its parameter and writes the new codes. Before it XLA finds the
-    sums of the test and of the projection, which may decode a leaf into memory.
+) -> optax.GradientTransformationExtraArgs:
+    """``quantize_moments(adamp(...))``, in one call.
 
     Args:
       learning_rate: step size, a scalar or a schedule.
@@ -105,7 +85,7 @@ def adamp_8bit(
       0.9 int8
     """
     explain(block=block, implementation=implementation)  # refuses what cannot run
-    unfused = quantize_moments(
+    return quantize_moments(
         adamp(
             learning_rate,
             b1=b1,
@@ -118,94 +98,13 @@ def adamp_8bit(
             nesterov=nesterov,
             rules=rules,
             stacked=stacked,
+            implementation=implementation,
         ),
         min_size=min_size,
         block=block,
         stochastic=stochastic,
         stacked=stacked,
     )
-
-    def apply_fn(
-        grads, state, params, *, shardings=None, rounding_key=None, **extra_args
-    ):
-        del extra_args
-        require_params(params, "adamp_8bit")
-        scaling, descent = state.inner
-        scales, none = state.scales
-        count = optax.safe_increment(scaling.count)
-        rate = at_step("learning_rate", learning_rate, descent.count)
-        decay = at_step("weight_decay", weight_decay, scaling.count)
-
-        def rule(
-            grad, mu, nu, mu_scale, nu_scale, param, axes, layers, decays, key, sharding
-        ):
-            kwargs: dict[str, Any] = dict(
-                learning_rate=rate,
-                count=count,
-                b1=b1,
-                b2=b2,
-                eps=eps,
-                weight_decay=decay if decays else 0.0,
-                delta=delta,
-                wd_ratio=wd_ratio,
-                reduce=axes.reduce,
-                stack=axes.stack,
-                nesterov=nesterov,
-                key=key,
-                sharding=sharding,
-                implementation=implementation,
-                fall_back=True,
-            )
-            if mu.dtype != "int8":
-                moved = adamp_kernel.step(param, grad, mu, nu, **kwargs)
-                return *moved, mu_scale, nu_scale
-            arrays = param, grad, Coded(mu, mu_scale), Coded(nu, nu_scale)
-            how = kwargs | dict(stochastic=stochastic, block=block)
-            w, m, v = _by_layer(arrays, len(layers.stack), how)
-            return w, m.codes, v.codes, m.scales, v.scales
-
-        moved, mu, nu, mu_scales, nu_scales = map_leaves(
-            rule,
-            grads,
-            (scaling.mu, scaling.nu, scales.mu, scales.nu),
-            params,
-            resolve_axes(params, rules, stacked),
-            resolve_axes(params, stacked=stacked),  # a rule cannot move these
-            broadcast_mask(weight_decay_mask, params, stacked),
-            leaf_keys(rounding_key, params),
-            leaf_shardings(shardings, params),
-        )
-        descent = descent._replace(count=optax.safe_increment(descent.count))
-        return kept(moved, params), QuantizeMomentsState(
-            optax.safe_increment(state.count),
-            (ScaleByAdamPState(count, mu, nu), descent),
-            (scales._replace(mu=mu_scales, nu=nu_scales), none),
-        )
-
-    return FusedTransformation(unfused, apply_fn)
-
-
-def _by_layer(arrays: Any, depth: int, how: dict[str, Any]) -> Any:
-    """The step of every layer of a stack: its blocks and its draws are its own."""
-    if not depth:
-        return adamp_8bit_kernel.step(*arrays, **how)
-    sharding = how["sharding"]
-    inside = how | dict(
-        reduce=tuple(axis - 1 for axis in how["reduce"]),
-        stack=tuple(axis - 1 for axis in how["stack"] if axis),
-    )
-    if sharding is not None:
-        rest = PartitionSpec(*sharding.spec[1:])
-        inside["sharding"] = NamedSharding(sharding.mesh, rest)
-
-    def layer(numbered):
-        index, parts = numbered
-        key = how["key"]
-        if key is not None:
-            key = jax.random.fold_in(key, index)
-        return _by_layer(parts, depth - 1, inside | dict(key=key))
-
-    return jax.lax.map(layer, (jnp.arange(arrays[0].shape[0]), arrays))
 
 
 def adamw_8bit(
@@ -222,7 +121,7 @@ def adamw_8bit(
     block: int = BLOCK,
     stochastic: bool = True,
     implementation: kernels.Implementation | None = None,
-) -> FusedTransformation:
+) -> optax.GradientTransformationExtraArgs:
     """AdamW with its moments in eight bits and a fused step.
 
     It is :func:`adamp_8bit` where no leaf has units, so that nothing is projected.

@@ -12,6 +12,10 @@ from gnomon.optimizers.mechanisms.leafwise import leafwise
 from gnomon.parameters.checks import ScalarOrSchedule, at_step, require_within
 from gnomon.parameters.trees import compute_dtype, safe_divide
 
+__all__ = ["ScaleByGravityState", "gravity", "scale_by_gravity"]
+
+RECOMMENDED = {"gravity": dict(learning_rate=0.1, alpha=0.01, beta=0.9)}
+
 
 class ScaleByGravityState(NamedTuple):
     """State of :func:`scale_by_gravity`."""

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from gnomon.optimizers.mechanisms.composition import norm_control
+from gnomon.optimizers.mechanisms.diagnostics import mean_of, note, tells
 from gnomon.optimizers.mechanisms.fused import (
     FusedTransformation,
     add_updates,
@@ -165,6 +166,7 @@ def leaf_constraint(
     )
 
 
+@tells(reference=lambda state: mean_of(state.reference))
 class ConstrainState(NamedTuple):
     """State of :func:`constrain`."""
 
@@ -311,11 +313,13 @@ def constrain(
 
     def update_fn(updates, state, params=None, **extra_args):
         updates, state, begun, fires = inner_step(updates, state, params, extra_args)
+        free = projected(updates, params, state.reference, begun)
         updates = when(
             fires,
             lambda u: _constrained(u, params, constraint, state.reference),
-            projected(updates, params, state.reference, begun),
+            free,
         )
+        note("constrained", lambda: _moved(free, updates, constraint.selects(params)))
         return updates, state
 
     unfused = transformation(constraint.name, init_fn, update_fn)
@@ -365,6 +369,20 @@ def blank_reference(constraint: Constraint, params: optax.Params) -> Any:
         return () if constraint.capture is None else jnp.zeros([])
     shapes = jax.eval_shape(constraint.capture, params)
     return jax.tree.map(jnp.zeros_like, shapes)
+
+
+def _moved(free: Any, updates: Any, selected: Any) -> tuple[jax.Array, int]:
+    """How many numbers of the selected leaves the set moved, and of how many."""
+    counts = [(jnp.zeros([]), 0)]
+
+    def count(u, v, chosen):
+        if chosen:
+            counts.append((jnp.sum(u != v), u.size))
+        return (u,)
+
+    map_leaves(count, free, (), updates, selected)
+    parts, sizes = zip(*counts, strict=True)
+    return sum(part.astype(jnp.float32) for part in parts), sum(sizes)
 
 
 def _constrained(

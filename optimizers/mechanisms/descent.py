@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from gnomon.kernels import Implementation
+from gnomon.kernels.companding import Coded
 from gnomon.optimizers.mechanisms.fused import (
     FusedTransformation,
     kept,
@@ -132,6 +133,8 @@ def descending(
     kernel: Callable[..., tuple],
     explain: Callable[..., Any],
     implementation: Implementation | None,
+    *,
+    takes_codes: bool = False,
 ) -> FusedTransformation:
     """A direction and the step against it, in one kernel where one is taken.
 
@@ -143,6 +146,8 @@ def descending(
         implementation=, fall_back=)`` is the new leaf and the new slots.
       explain: the kernel's own; it takes the dtypes of the leaf and of the first slot.
       implementation: ``"xla"``, ``"tpu"``, ``"gpu"``, or None to pick.
+      takes_codes: whether the kernel takes slots in eight bits, and with them
+        ``block=``, ``stochastic=`` and ``layers=``. Default False.
 
     Returns:
       The optimizer, with the fused entry point of
@@ -165,20 +170,27 @@ def descending(
 
         return jax.tree.map(taken, params, state[0][1])
 
-    def apply_fn(grads, state, params, *, shardings, rounding_key, **extra_args):
-        del extra_args
+    def apply_fn(
+        grads, state, params, *, shardings, rounding_key, coding=None, layers=None, **_
+    ):
         scaling, descent = state
         rate = at_step("learning_rate", learning_rate, descent.count)
         count = optax.safe_increment(scaling.count)
 
         def on_leaf(h, *arrays_and_place):
-            *arrays, sharding, key = arrays_and_place
+            *arrays, sharding, key, depth = arrays_and_place
             place = dict(sharding=sharding, key=key)
+            if any(isinstance(x, Coded) for x in arrays):
+                place |= coding | dict(layers=depth)
             return kernel(h, *arrays, learning_rate=rate, count=count, **place, **how)
 
-        trees = leaf_shardings(shardings, params), leaf_keys(rounding_key, params)
-        moved, scaling = direction.on_leaves(on_leaf, grads, scaling, params, *trees)
+        depths = jax.tree.map(lambda _: 0, params) if layers is None else layers
+        places = leaf_shardings(shardings, params), leaf_keys(rounding_key, params)
+        moved, scaling = direction.on_leaves(
+            *(on_leaf, grads, scaling, params, *places, depths)
+        )
         descent = descent._replace(count=optax.safe_increment(descent.count))
         return kept(moved, params), (scaling, descent)
 
-    return with_kernel(name, unfused, implementations, apply_fn)
+    coded = apply_fn if takes_codes else None
+    return with_kernel(name, unfused, implementations, apply_fn, coded)

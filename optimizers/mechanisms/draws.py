@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 
+from gnomon.parameters.paths import path_string
 from gnomon.parameters.stacks import Stacks
 
 
@@ -36,9 +37,13 @@ def draw(
        [1. 1.]]
     """
     layers = Stacks(params, stacked)
-    leaves, treedef = jax.tree.flatten(layers.unstack(params))
-    keys = jax.random.split(key, max(len(leaves), 1))
+    flat, treedef = jax.tree_util.tree_flatten_with_path(layers.unstack(params))
+    # By name, because lists and dictionaries have the layer 10 in different places.
+    names = [tuple(path_string(path).split("/")) for path, _ in flat]
+    keys = jax.random.split(key, max(len(flat), 1))
+    own = dict(zip(sorted(names), keys, strict=False))
     drawn = [
-        sample(own, w.shape, w.dtype) for own, w in zip(keys, leaves, strict=False)
+        sample(own[name], leaf.shape, leaf.dtype)
+        for name, (_, leaf) in zip(names, flat, strict=True)
     ]
     return layers.restack(jax.tree.unflatten(treedef, drawn))

@@ -31,19 +31,26 @@ class FusedTransformation(optax.GradientTransformationExtraArgs):
     Attributes:
       apply: ``apply(grads, state, params, **extra) -> (new params, new state)``, with
         the values and the state that ``update`` and ``optax.apply_updates`` give.
+      apply_coded: the same on a state with
+        :class:`gnomon.kernels.companding.Coded` for moments, or None; it reads
+        ``coding`` too, keyword arguments of its kernel, and ``layers``, how many
+        leading axes of each leaf run over layers that are coded each on its own.
     """
 
     apply: ApplyFn
+    apply_coded: ApplyFn | None
 
     def __new__(
         cls,
         optimizer: optax.GradientTransformation,
         apply: ApplyFn,
+        apply_coded: ApplyFn | None = None,
     ):
         """Joins ``apply`` to an optimizer."""
         extended = optax.with_extra_args_support(optimizer)
         self = super().__new__(cls, extended.init, extended.update)
         self.apply = apply
+        self.apply_coded = apply_coded
         return self
 
 
@@ -52,6 +59,7 @@ def with_kernel(
     optimizer: optax.GradientTransformation,
     implementations: Callable[[optax.OptState, optax.Params], Any],
     apply: ApplyFn,
+    apply_coded: ApplyFn | None = None,
 ) -> FusedTransformation:
     """Joins a kernel's ``apply`` to an optimizer that XLA computes.
 
@@ -65,6 +73,7 @@ def with_kernel(
         taken for each leaf, ``"xla"`` or the name of a kernel.
       apply: as in :class:`FusedTransformation`, given ``shardings`` and
         ``rounding_key`` too.
+      apply_coded: as in :class:`FusedTransformation`, default None.
 
     Returns:
       The optimizer with ``apply``, which raises a ``ValueError`` without ``params``.
@@ -80,7 +89,7 @@ def with_kernel(
         how = dict(shardings=shardings, rounding_key=rounding_key)
         return apply(grads, state, params, **how, **extra_args)
 
-    return FusedTransformation(optimizer, apply_fn)
+    return FusedTransformation(optimizer, apply_fn, apply_coded)
 
 
 def apply_fused(

@@ -14,6 +14,8 @@ from gnomon.parameters.checks import at_step, require_params, require_within
 from gnomon.parameters.trees import broadcast_mask, compute_dtype, map_leaves
 from gnomon.parameters.units import Rules, resolve_axes
 
+__all__ = ["Leafwise", "leafwise"]
+
 # A slot's dtype: float32 or wider. At b2 = 0.999 an average in bfloat16 would never
 # decay: the relative change of a step, 0.001, is below its rounding.
 WIDE = "wide"
@@ -73,8 +75,8 @@ def leafwise(
       name: the name of the transform, for messages.
       rule: the rule.
       state: makes the state of the count and one tree a slot: a NamedTuple.
-      slots: the dtype of each slot: None is that of the parameter, ``WIDE`` float32 or
-        wider.
+      slots: the dtype of each slot: None is that of the parameter, ``WIDE``, which is
+        ``"wide"``, float32 or wider.
       hyperparameters: scalars, traced or not, or schedules, by name, under the interval
         they have to lie in, as in :func:`gnomon.parameters.checks.require_within`. One
         that is called ``weight_decay`` is masked, and is refused inside of a transform

@@ -10,6 +10,8 @@ import jax
 import numpy as np
 import optax
 
+from gnomon.optimizers.mechanisms.diagnostics import observed
+
 # One matrix in which no row, column or number is like another, named as a kernel of a
 # first layer; and a direction that is neither along it nor orthogonal to it.
 _WEIGHT = np.array([[0.5, -0.75], [1.25, 0.25]], np.float32)
@@ -59,6 +61,7 @@ def _try(transform: optax.GradientTransformation) -> int:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
         stack.enter_context(jax.ensure_compile_time_eval())
+        stack.enter_context(observed())  # these steps are nobody else's
         stack.enter_context(jax.numpy_dtype_promotion("standard"))
         stack.enter_context(jax.numpy_rank_promotion("allow"))
         # Whatever the transform objects to, it is not for the probe to say.

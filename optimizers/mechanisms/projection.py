@@ -10,15 +10,15 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
+from gnomon.kernels.adamp.program import Units, radial, views
+from gnomon.optimizers.mechanisms.diagnostics import note
 from gnomon.optimizers.mechanisms.inner import ascending
 from gnomon.optimizers.mechanisms.layered import layered
 from gnomon.optimizers.mechanisms.leafwise import leafwise
 from gnomon.optimizers.mechanisms.transform import transformation
 from gnomon.parameters.checks import ScalarOrSchedule, require_params
-from gnomon.parameters.trees import safe_divide
 from gnomon.parameters.units import Axes, Rules
 
 __all__ = ["ProjectRadialState", "project_radial"]
@@ -65,34 +65,21 @@ def radial_part(
     if not axes.reduce or not param.size:
         return Radial(jnp.zeros([], dtype), jnp.ones([], dtype))
     delta, wd_ratio, eps = (jnp.asarray(x, dtype) for x in (delta, wd_ratio, eps))
-    layer = axes.layer(param.ndim).reduce
-    units = [
+    *squares, inner = (
         jnp.sum(x, axis=axes.reduce, keepdims=True)
         for x in (grad * param, grad * grad, param * param, direction * param)
-    ]
+    )
     # The sums of the layer view add up those of the units; without the barrier XLA
     # merges the two reductions into one more pass over the arrays.
-    units = jax.lax.optimization_barrier(units)
-    layers = [jnp.sum(x, axis=layer, keepdims=True) for x in units]
-
-    def view(sums, reduced):
-        dot, grad_square, param_square, projection = sums
-        grad_norm, param_norm = jnp.sqrt(grad_square), jnp.sqrt(param_square)
-        floors = jnp.maximum(grad_norm, eps) * jnp.maximum(param_norm, eps)
-        cosine = safe_divide(dot, floors)
-        length = np.prod([param.shape[axis] for axis in reduced])
-        passed = jnp.abs(cosine) < delta / np.sqrt(length)
-        # A zero unit has no radial part; its denominator may be zero when eps is.
-        square = jnp.square(param_norm + eps)
-        scale = jnp.where(square > 0, projection / jnp.where(square > 0, square, 1), 0)
-        return jnp.all(passed, axis=layer, keepdims=True), scale
-
-    by_unit, unit_scale = view(units, axes.reduce)
-    by_layer, layer_scale = view(layers, layer)
-    zero, one = jnp.zeros([], dtype), jnp.ones([], dtype)
+    squares, inner = jax.lax.optimization_barrier((squares, inner))
+    found = views(squares, param.shape, Units(axes.reduce, axes.stack), delta, eps)
+    total = jnp.sum(inner, axis=axes.layer(param.ndim).reduce, keepdims=True)
+    passed = found.by_unit | found.by_layer  # a layer's units all together
+    note("projected", lambda: (passed.mean() * inner.size, inner.size))
     return Radial(
-        jnp.where(by_unit, unit_scale, jnp.where(by_layer, layer_scale, zero)),
-        jnp.where(by_unit | by_layer, wd_ratio, one),
+        radial(found.by_unit, inner, found.unit_square)
+        + radial(found.by_layer, total, found.layer_square),
+        jnp.where(passed, wd_ratio, jnp.ones([], dtype)),
     )
 
 

@@ -10,12 +10,14 @@ import jax.numpy as jnp
 import optax
 
 from gnomon.kernels.companding import BLOCK, Coded, decode, dither, encode, noise
+from gnomon.optimizers.mechanisms.fused import FusedTransformation
 from gnomon.optimizers.mechanisms.inner import complete
 from gnomon.optimizers.mechanisms.layered import layered
 from gnomon.optimizers.mechanisms.transform import transformation
-from gnomon.parameters.checks import require_within
+from gnomon.parameters.checks import require_params, require_within
 from gnomon.parameters.paths import path_string
-from gnomon.parameters.stacks import stack_of
+from gnomon.parameters.stacks import declare, stack_of
+from gnomon.parameters.units import resolve_axes
 
 __all__ = ["QuantizeMomentsState", "quantize_moments"]
 
@@ -78,10 +80,16 @@ def quantize_moments(
         its own blocks and draws, and counts its own numbers.
 
     Returns:
-      The optimizer. Updates have the dtype of the gradients.
+      The optimizer. Updates have the dtype of the gradients. Around an optimizer whose
+      kernel takes codes, such as :func:`gnomon.optimizers.adamp`, it has the fused
+      entry point of :func:`gnomon.optimizers.apply_fused`, which reads ``shardings``
+      and ``rounding_key``: one kernel reads a leaf's codes, moves its parameter and
+      writes the new codes. Before it XLA finds the sums of a test and a projection,
+      which may decode a leaf into memory.
 
     Raises:
-      ValueError: if the state of ``inner`` has no field of these names.
+      ValueError: if the state of ``inner`` has no field of these names, or its moments
+        are in eight bits already.
       TypeError: if ``inner`` is no transform.
 
     Example:
@@ -137,6 +145,12 @@ def quantize_moments(
 
     def init_fn(params):
         moments = optimizer.init(params)
+        nodes = jax.tree.leaves(moments, is_leaf=_is_quantized)
+        if any(map(_is_quantized, nodes)):
+            raise ValueError(
+                "quantize_moments(quantize_moments(...)): the moments of the inner "
+                "optimizer are in eight bits already."
+            )
 
         def is_coded(path, x):
             floating = jnp.issubdtype(x.dtype, jnp.floating)
@@ -171,7 +185,49 @@ def quantize_moments(
         out = jax.tree.map(lambda u, g: u.astype(g.dtype), out, updates)
         return out, pack(optax.safe_increment(state.count), moments, coded)
 
-    return transformation("quantize_moments", init_fn, update_fn)
+    unfused = transformation("quantize_moments", init_fn, update_fn)
+    apply_coded = getattr(inner, "apply_coded", None)
+    usual = set(SIGNED) <= set(signed) and set(UNSIGNED) <= set(unsigned)
+    if apply_coded is None or not usual:
+        return unfused
+
+    def apply_fn(
+        grads, state, params, *, shardings=None, rounding_key=None, **extra_args
+    ):
+        require_params(params, "quantize_moments")
+        moments = jax.tree_util.tree_map_with_path(
+            lambda path, x, scales: (
+                Coded(x, scales) if x.dtype == code_dtype(path) else x
+            ),
+            state.inner,
+            state.scales,
+        )
+        with declare(stacked):
+            axes = resolve_axes(params)  # no rule of the inner optimizer moves these
+            params, moments = apply_coded(
+                *(grads, moments, params),
+                shardings=shardings,
+                rounding_key=rounding_key,
+                coding=dict(block=block, stochastic=stochastic),
+                layers=jax.tree.map(lambda _, of: len(of.stack), params, axes),
+                **extra_args,
+            )
+        codes, scales = (
+            jax.tree.map(
+                lambda x, old, i=i: x[i] if isinstance(x, Coded) else old,
+                *(moments, olds),
+                is_leaf=lambda x: isinstance(x, Coded),
+            )
+            for i, olds in enumerate((moments, state.scales))
+        )
+        count = optax.safe_increment(state.count)
+        return params, QuantizeMomentsState(count, codes, scales)
+
+    return FusedTransformation(unfused, apply_fn)
+
+
+def _is_quantized(node: Any) -> bool:
+    return isinstance(node, QuantizeMomentsState)
 
 
 # Compiled as one where a step is not: one by one their operations would take longer.

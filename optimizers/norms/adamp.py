@@ -224,5 +224,6 @@ def adamp(
         )
 
     return descending(
-        "adamp", direction, learning_rate, kernel, explain, implementation
+        *("adamp", direction, learning_rate, kernel, explain, implementation),
+        takes_codes=True,
     )

@@ -10,6 +10,7 @@ from gnomon.kernels import Implementation
 from gnomon.kernels import fixed_norm as kernel
 from gnomon.optimizers.mechanisms.composition import norm_control
 from gnomon.optimizers.mechanisms.constrain import blank_reference, when
+from gnomon.optimizers.mechanisms.diagnostics import mean_of, tells
 from gnomon.optimizers.mechanisms.fused import (
     FusedTransformation,
     kept,
@@ -44,6 +45,7 @@ RECOMMENDED = {
 }
 
 
+@tells(radius=lambda state: mean_of(state.radius))
 class HyperballState(NamedTuple):
     """State of :func:`hyperball`."""
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from gnomon.optimizers.mechanisms.diagnostics import tells
 from gnomon.optimizers.mechanisms.transform import transformation
 from gnomon.optimizers.polyak.step_size import (
     excess,
@@ -27,6 +28,7 @@ __all__ = ["AligState", "alig"]
 RECOMMENDED = {"alig": dict(max_learning_rate=0.1, momentum=0.9)}
 
 
+@tells("step_size")
 class AligState(NamedTuple):
     """State of :func:`alig`."""
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from gnomon.optimizers.mechanisms.diagnostics import tells
 from gnomon.optimizers.mechanisms.transform import transformation
 from gnomon.optimizers.polyak.step_size import (
     against,
@@ -33,6 +34,7 @@ RECOMMENDED = {
 }
 
 
+@tells("step_size")
 class AlrMagState(NamedTuple):
     """State of :func:`alr_mag` and :func:`alr_smag`."""
 
@@ -42,6 +44,7 @@ class AlrMagState(NamedTuple):
     trace: optax.Updates  # the decayed sum of gradients, in accumulator_dtype
 
 
+@tells("step_size")
 class AlrHbState(NamedTuple):
     """State of :func:`alr_hb` and :func:`alr_shb`."""
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from gnomon.optimizers.mechanisms.diagnostics import tells
 from gnomon.optimizers.mechanisms.transform import transformation
 from gnomon.optimizers.polyak.step_size import (
     inner_product,
@@ -37,6 +38,7 @@ RECOMMENDED = {
 }
 
 
+@tells("step_size", "f_min")
 class MomoState(NamedTuple):
     """State of :func:`momo` and :func:`momo_adam`."""
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from gnomon.optimizers.mechanisms.diagnostics import tells
 from gnomon.optimizers.mechanisms.transform import transformation
 from gnomon.optimizers.polyak.step_size import (
     excess,
@@ -31,6 +32,7 @@ RECOMMENDED = {"momsps": dict(variant="smooth", momentum=0.9, c=0.4, n_batches=2
 Variant = Literal["max", "smooth"]
 
 
+@tells("step_size")
 class MomSpsState(NamedTuple):
     """State of :func:`momsps`."""
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from gnomon.optimizers.mechanisms.diagnostics import tells
 from gnomon.optimizers.mechanisms.inner import ascending
 from gnomon.optimizers.mechanisms.layered import layered
 from gnomon.optimizers.mechanisms.transform import transformation
@@ -35,6 +36,7 @@ RECOMMENDED = {
 }
 
 
+@tells("step_size")
 class SaniaState(NamedTuple):
     """State of :func:`sania`."""
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from gnomon.optimizers.mechanisms.diagnostics import tells
 from gnomon.optimizers.mechanisms.transform import transformation
 from gnomon.optimizers.polyak.step_size import (
     against,
@@ -34,6 +35,7 @@ RECOMMENDED = {
 Variant = Literal["constant", "smooth", "plus"]
 
 
+@tells("step_size")
 class SpsState(NamedTuple):
     """State of :func:`sps`."""
 

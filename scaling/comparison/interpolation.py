@@ -25,12 +25,14 @@ Where that neighbor ends its line only one curvature is known. It is held to
 this binds when the best point's other neighbor is worse by more than :math:`4.2 p`.
 """
 
+from typing import Any
+
 import numpy as np
 
 HELD = (3 + 5**0.5) / 2  # kappa: the curvature, in p / a^2, that gains p / 4
 
 
-def neighbors(rates: np.ndarray, others: list) -> np.ndarray:
+def neighbors(rates: np.ndarray, others: list[Any]) -> np.ndarray:
     """Which settings lie next to each along the learning rate.
 
     Args:
@@ -96,7 +98,7 @@ def lowest(
 
     def curvature(point: np.ndarray) -> np.ndarray:
         d, r = seen(point)
-        return (r / d - p / a) / (d - a)
+        return np.asarray((r / d - p / a) / (d - a))
 
     ends = beyond < 0
     limit = curvature(np.where(ends, far, beyond))

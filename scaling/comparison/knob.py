@@ -56,7 +56,8 @@ class Knob:
         """
         values = np.asarray(values, np.float64)
         with np.errstate(divide="ignore", invalid="ignore"):
-            return -np.log1p(-values) if self.fraction else np.log(values)
+            at = -np.log1p(-values) if self.fraction else np.log(values)
+        return np.asarray(at)
 
     def value(self, coordinate: float) -> float:
         """The value at a coordinate."""

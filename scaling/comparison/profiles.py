@@ -66,7 +66,8 @@ def profile(times: np.ndarray, factors: np.ndarray) -> np.ndarray:
       ``[optimizers, factors]``. A workload that nobody finished counts for nobody.
     """
     ratios = _ratios(times)
-    return np.mean(ratios[:, :, None] <= factors * (1 + 1e-12), axis=1)
+    within = ratios[:, :, None] <= factors * (1 + 1e-12)
+    return np.asarray(within.mean(axis=1))
 
 
 def scores(times: np.ndarray, limit: float = LIMIT) -> np.ndarray:
@@ -76,7 +77,8 @@ def scores(times: np.ndarray, limit: float = LIMIT) -> np.ndarray:
       >>> scores(np.array([[10., 20.], [20., np.inf]]))
       array([1.        , 0.33333333])
     """
-    return np.mean((limit - np.minimum(_ratios(times), limit)) / (limit - 1), axis=1)
+    areas = (limit - np.minimum(_ratios(times), limit)) / (limit - 1)
+    return np.asarray(areas.mean(axis=1))
 
 
 def _ratios(times: np.ndarray) -> np.ndarray:

@@ -37,8 +37,8 @@ def seed_weights(
     shares and is therefore on the safe side.
 
     Args:
-      seed_sets: The seeds of each cell; duplicates are welcome.
-      draws: Number of draws.
+      seed_sets: the seeds of each cell; duplicates are welcome.
+      draws: number of draws.
 
     Returns:
       For each distinct set of n seeds, ``[draws, n]`` weights with rows summing to 1.
@@ -74,10 +74,10 @@ def interval(estimate: float, draws: np.ndarray, n: int) -> tuple[float, float]:
     """Widened percentile interval around an estimate.
 
     Args:
-      estimate: The estimate, on a scale where its noise is roughly additive.
-      draws: Its bootstrap draws. A draw that is not finite counts as both
+      estimate: the estimate, on a scale where its noise is roughly additive.
+      draws: its bootstrap draws. A draw that is not finite counts as both
         infinitely low and infinitely high.
-      n: Seeds behind it. One seed has no interval.
+      n: seeds behind it. One seed has no interval.
 
     Returns:
       The two ends, infinite where the draws cannot bound the number.

@@ -131,9 +131,9 @@ def compare(
     """Compares a cell with the baseline.
 
     Args:
-      cell: An optimizer at a scale.
-      baseline: The baseline's cells at all scales, tuned or not.
-      weights: From `seed_weights`, for the seeds of all these cells.
+      cell: an optimizer at a scale.
+      baseline: the baseline's cells at all scales, tuned or not.
+      weights: from `seed_weights`, for the seeds of all these cells.
 
     Returns:
       The comparison; without a number, and with a reason, where the cell or the

@@ -121,8 +121,8 @@ def summarize(label: str, comparisons: Sequence[Comparison]) -> Summary:
     """The mean log speedup of one optimizer, and its trend with model size.
 
     Args:
-      label: The optimizer.
-      comparisons: Its comparisons, from `compare` with the same weights.
+      label: the optimizer.
+      comparisons: its comparisons, from `compare` with the same weights.
 
     Returns:
       The summary. A scale known only as a bound enters the mean at the bound, which

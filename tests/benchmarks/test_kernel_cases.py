@@ -5,17 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gnomon.kernels import cases
 from gnomon.kernels.adamp.program import SQUARES, Units, views
 from gnomon.kernels.companding import Coded, encode
 from gnomon.kernels.engine import whole
 from gnomon.kernels.shapes import Activations, Leaf
 
 LEAF = Leaf("rows", (64, 256), "float32", 1)
-
-
-@pytest.fixture
-def cases(module):
-    return module("_kernel_cases")
 
 
 @pytest.fixture
@@ -29,7 +25,7 @@ def only(found, op):
 
 
 @pytest.mark.parametrize(("axis", "dtype"), [(0, "float32"), (1, "bfloat16")])
-def test_gradients_project_what_their_case_says(cases, numerics, axis, dtype):
+def test_gradients_project_what_their_case_says(numerics, axis, dtype):
     """And still do so after as many calls as a benchmark makes in a row."""
     leaf = Leaf("leaf", (64, 256), dtype, axis)
     found = cases.projecting_cases([leaf], tuple(cases.turns(axis)))
@@ -62,7 +58,7 @@ def test_gradients_project_what_their_case_says(cases, numerics, axis, dtype):
         ("weight_norm", 8 * 16384 + 4 * 64),
     ],
 )
-def test_bytes_needed_are_those_of_one_reading_and_one_writing(cases, op, expected):
+def test_bytes_needed_are_those_of_one_reading_and_one_writing(op, expected):
     found = (
         *cases.leaf_cases([LEAF]),
         *cases.projecting_cases([LEAF]),
@@ -71,7 +67,7 @@ def test_bytes_needed_are_those_of_one_reading_and_one_writing(cases, op, expect
     assert only(found, op).bytes_needed == expected
 
 
-def test_norms_need_their_rows_and_vectors(cases):
+def test_norms_need_their_rows_and_vectors():
     found = list(cases.norm_cases([Activations("rows", (32, 128), "bfloat16")]))
     array, vector = 2 * 32 * 128, 4 * 128
     assert only(found, "rms_norm").bytes_needed == 2 * array + vector
@@ -101,7 +97,7 @@ def test_one_code_is_the_most_that_rounding_may_cost(numerics):
         assert numerics.code_distance(moved, exact) > numerics.CODES
 
 
-def test_a_projection_left_out_is_a_wrong_result(cases, numerics):
+def test_a_projection_left_out_is_a_wrong_result(numerics):
     """The comparison is no sharper than its data let it be."""
     leaf = Leaf("rows", (64, 256), "bfloat16", 1)
     names = ("nothing", "layer")

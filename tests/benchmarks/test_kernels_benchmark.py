@@ -6,6 +6,7 @@ import jax
 import pytest
 from jax.experimental.pallas import tpu as pltpu
 
+from gnomon.kernels import cases
 from gnomon.kernels.shapes import Leaf
 
 OPTIONS = dict(repeats=2, calls=2, seed=0)
@@ -48,7 +49,7 @@ def standard():
 def test_a_kernel_is_timed_beside_xla(module, standard):
     """Here by the interpreter; what matters is which rows come of it."""
     leaf = Leaf("rows", (8, 256), "float32", 1)
-    case = next(module("_kernel_cases").leaf_cases([leaf]))
+    case = next(cases.leaf_cases([leaf]))
     with pltpu.force_tpu_interpret_mode():
         xla, kernel = module("_kernel_rows").measure(case, "tpu", **OPTIONS)
     assert (case.op, xla["by"], kernel["by"]) == ("adam", "xla", "tpu")
@@ -59,7 +60,7 @@ def test_a_kernel_is_timed_beside_xla(module, standard):
 
 def test_a_kernel_that_breaks_is_a_row_and_so_is_one_that_refuses(module):
     """On a CPU no kernel runs that is not interpreted."""
-    table, cases = module("_kernel_rows"), module("_kernel_cases")
+    table = module("_kernel_rows")
     found = cases.leaf_cases([Leaf("rows", (4, 256), "float32", 1)])
     (case,) = (case for case in found if case.op == "variance")
     xla, broken = table.measure(case, "tpu", **OPTIONS)

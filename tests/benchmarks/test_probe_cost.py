@@ -10,8 +10,9 @@ COLUMNS = "tier period step_ms tier_ms call share goal keys"
 
 def test_quick_form_prints_the_table_and_writes_the_record(script, tmp_path):
     printed = script("probe_cost", "--quick", f"--out={tmp_path}/cost.json")
-    header, *lines = printed.splitlines()
+    header, rule, *lines = printed.splitlines()
     assert header.split() == COLUMNS.split()
+    assert set(rule) == {"-", " "}
     assert [line.split()[:2] for line in lines] == [["free", "20"], ["cheap", "50"]]
 
     record = json.loads((tmp_path / "cost.json").read_text())

@@ -14,8 +14,9 @@ COLUMNS = (
 def test_quick_form_prints_the_table_and_writes_the_record(script, tmp_path):
     out = f"--out={tmp_path}/cost.json"
     printed = script("update_cost", "--quick", "--methods=fadam,sgdp", out)
-    header, *lines = printed.splitlines()
+    header, rule, *lines = printed.splitlines()
     assert header.split() == COLUMNS.split()
+    assert set(rule) == {"-", " "}
     cases = [(m, "6,000", n) for n in "13" for m in ("fadam", "sgdp")]
     assert [tuple(line.split()[:3]) for line in lines] == cases
 

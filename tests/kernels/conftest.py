@@ -54,17 +54,12 @@ def cuda_text() -> Callable[..., str]:
 
 @pytest.fixture
 def simulated(monkeypatch):
-    """Simulates a GPU, with NaN in what was never written, and few blocks.
+    """Simulates a GPU, with NaN in what was never written.
 
     Gives a list to which every call is added.
     """
     from jax.experimental.pallas import mosaic_gpu as plgpu
 
-    monkeypatch.setattr("gnomon.kernels.engine.gpu.update.BLOCKS", 2)
-    monkeypatch.setattr("gnomon.kernels.engine.gpu.sums.BLOCKS", 2)
-    monkeypatch.setattr("gnomon.kernels.engine.gpu.sums.FEWEST", 4)
-    monkeypatch.setattr("gnomon.kernels.weight_norm.gpu.BLOCKS", 2)
-    monkeypatch.setattr("gnomon.kernels.adam_8bit.gpu.BLOCKS", 2)
     simulator = plgpu.InterpretGPUParams(uninitialized_memory="nan")
     kernel = plgpu.kernel
     calls = []

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from gnomon.kernels import adam, adam_8bit, shapes
-from gnomon.kernels.adam_8bit import _leaf, _tiles
+from gnomon.kernels import Tpu, adam, adam_8bit
+from gnomon.kernels.adam_8bit import _leaf
 from gnomon.kernels.companding import BLOCK, decode, encode
 
 HYPERS = dict(learning_rate=0.1, count=3, b1=0.9, b2=0.99, eps=1e-8, weight_decay=0.1)
@@ -50,14 +50,13 @@ CASES = {
 
 
 @pytest.mark.parametrize(("shape", "dtype"), CASES.values(), ids=CASES)
-def test_the_kernel_is_its_definition(shape, dtype, interpreted, monkeypatch):
+def test_the_kernel_is_its_definition(shape, dtype, interpreted):
     """To the code, with the same draws; what lies past an edge is NaN or anything."""
-    monkeypatch.setattr(_tiles, "ROWS", 16)
-    monkeypatch.setattr(_tiles, "BLOCKS", 2)
+    kernel = Tpu(coded_rows=16, coded_blocks=2)
     arrays = leaf(shape, dtype)
     step = functools.partial(adam_8bit.step, **HYPERS, key=jax.random.key(0))
     want = jax.jit(step)(*arrays)
-    got = jax.jit(functools.partial(step, implementation="tpu"))(*arrays)
+    got = jax.jit(functools.partial(step, implementation=kernel))(*arrays)
     assert dtype == "float32" or np.mean(got.w != want.w) < 0.01
     rtol = 1e-6 if dtype == "float32" else 2**-7
     np.testing.assert_allclose(
@@ -88,16 +87,6 @@ def test_the_parameter_may_be_pulled_by_its_units(interpreted):
     for got, pull in zip(moved, pulls, strict=True):
         wanted = np.asarray(still) - rate * np.asarray(pull) * np.asarray(arrays[0])
         np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize("entry", shapes.LEAVES, ids=lambda entry: entry.name)
-def test_lowers_for_tpu_in_place(entry, tpu_text):
-    """One kernel, with five outputs over five inputs."""
-    step = functools.partial(adam_8bit.step, **HYPERS, implementation="tpu")
-    arrays = jax.eval_shape(lambda: leaf(entry.shape, entry.dtype))
-    text = tpu_text(step, *arrays)
-    assert text.count("@tpu_custom_call") == 1
-    assert text.count("#stablehlo.output_operand_alias") == 5
 
 
 def test_sharded_leaves_lower_for_tpu_where_they_lie(tpu_text):

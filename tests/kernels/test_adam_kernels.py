@@ -11,7 +11,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from gnomon.kernels import adam, adamp, shapes
+from gnomon.kernels import Tpu, adam, adamp, shapes
 from gnomon.kernels.adam.program import program
 from gnomon.kernels.engine.layout import (
     LANES,
@@ -95,10 +95,8 @@ DTYPES = {
 }
 
 
-@pytest.fixture
-def small_blocks(monkeypatch):
-    """Blocks of one tile, so that small leaves take several."""
-    monkeypatch.setattr(blocks, "BLOCK", SUBLANES * LANES)
+# Blocks of one tile, so that small leaves take several.
+SMALL = Tpu(block=SUBLANES * LANES)
 
 
 @pytest.mark.parametrize(
@@ -111,12 +109,10 @@ def small_blocks(monkeypatch):
     ],
     ids=["rows", "columns", "folded", "vector"],
 )
-def test_ragged_blocks_are_updated_whole(
-    shape, dtype, interpreted, small_blocks, assert_close
-):
+def test_ragged_blocks_are_updated_whole(shape, dtype, interpreted, assert_close):
     """Edges that blocks do not divide, of a matrix stored by columns too."""
     arrays = leaf(shape, DTYPES[dtype])
-    step = functools.partial(adam.step, **HYPERS, implementation="tpu")
+    step = functools.partial(adam.step, **HYPERS, implementation=SMALL)
     got = jax.jit(step)(*arrays)
     for a, b in zip(got, oracle(*arrays), strict=True):
         assert_close(a, b, ROUNDING[a.dtype.name])
@@ -124,8 +120,8 @@ def test_ragged_blocks_are_updated_whole(
 
 
 @pytest.mark.parametrize("axes", [(0,), (1,), (0, 1)], ids=["columns", "rows", "layer"])
-def test_adamp_kernel_on_any_shape(axes, interpreted, small_blocks, x64, assert_close):
-    kwargs = dict(**HYPERS, reduce=axes, implementation="tpu")
+def test_adamp_kernel_on_any_shape(axes, interpreted, x64, assert_close):
+    kwargs = dict(**HYPERS, reduce=axes, implementation=SMALL)
     step = jax.jit(functools.partial(adamp.step, **kwargs))
 
     # Each example compiles. In a unit of one number the part across it is rounding.
@@ -144,22 +140,20 @@ def test_adamp_kernel_on_any_shape(axes, interpreted, small_blocks, x64, assert_
     check()
 
 
-def holds_units(arrays, axis):
+def holds_units(arrays, axis, sizes):
     projecting = program(nesterov=False, pulled=True, projects=True)
     named = dict(zip("wgmv", arrays, strict=True))
-    return runner.holds(projecting, named, reduce=(axis,))
+    return runner.holds(projecting, named, reduce=(axis,), sizes=sizes)
 
 
 @pytest.mark.parametrize("whole", [True, False])
-def test_adamp_kernel_projects(
-    whole, interpreted, small_blocks, monkeypatch, x64, assert_close
-):
+def test_adamp_kernel_projects(whole, interpreted, x64, assert_close):
     """Also where a unit does not fit, so that a pass before finds its inner product."""
-    if not whole:
-        monkeypatch.setattr(blocks, "VMEM_BYTES", 0)
+    kernel = SMALL if whole else Tpu(block=SUBLANES * LANES, vmem=0)
     dtypes, shape = ("float64",) * 4, (40, 150)
-    assert holds_units([jax.ShapeDtypeStruct(shape, x) for x in dtypes], 0) == whole
-    kwargs = dict(**HYPERS, reduce=(0,), implementation="tpu")
+    arrays = [jax.ShapeDtypeStruct(shape, x) for x in dtypes]
+    assert holds_units(arrays, 0, kernel) == whole
+    kwargs = dict(**HYPERS, reduce=(0,), implementation=kernel)
     step = jax.jit(functools.partial(adamp.step, **kwargs))
     for outcome in ("none", "unit", "layer"):
         arrays = leaf(shape, dtypes, outcome, (0,))
@@ -171,18 +165,6 @@ def structs(entry):
     w = entry.struct
     first, second = (jax.ShapeDtypeStruct(w.shape, d) for d in (w.dtype, "float32"))
     return w, w, first, second
-
-
-@pytest.mark.parametrize("entry", shapes.LEAVES, ids=lambda entry: entry.name)
-@pytest.mark.parametrize("op", [adam, adamp], ids=["adam", "adamp"])
-def test_lowers_for_tpu_in_place(op, entry, tpu_text):
-    """One kernel, three outputs over three inputs; bfloat16 rounds stochastically."""
-    kwargs = dict(HYPERS, implementation="tpu", key=jax.random.key(0))
-    if op is adamp:
-        kwargs["reduce"] = () if entry.unit_axis is None else (entry.unit_axis,)
-    text = tpu_text(functools.partial(op.step, **kwargs), *structs(entry))
-    assert text.count("@tpu_custom_call") == 1
-    assert text.count("#stablehlo.output_operand_alias") == 3
 
 
 def test_lanes_of_hyperparameters_lower_for_tpu(tpu_text):
@@ -199,7 +181,7 @@ def test_lanes_of_hyperparameters_lower_for_tpu(tpu_text):
 
 @pytest.mark.parametrize("entry", shapes.LEAVES, ids=lambda entry: entry.name)
 def test_blocks_fit_the_chip(entry):
-    block = blocks.cut(runner.folded(entry.shape, ()))
+    block = blocks.cut(runner.folded(entry.shape, ()), Tpu().block)
     arrays = dict(zip("wgmv", structs(entry), strict=True))
     assert blocks.block_bytes(block, arrays, ("w", "m", "v")) <= 16 * 2**20
 
@@ -210,7 +192,7 @@ def test_which_leaves_need_no_third_pass():
         entry.name
         for entry in shapes.LEAVES
         if entry.unit_axis is not None
-        and not holds_units(structs(entry), entry.unit_axis)
+        and not holds_units(structs(entry), entry.unit_axis, Tpu())
     }
     assert spread == {"1.3b/mlp_out"}
 

@@ -9,11 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gnomon.kernels import adam, adam_8bit
+from gnomon.kernels import Tpu, adam, adam_8bit
 from gnomon.kernels.companding import encode
 from gnomon.kernels.engine.rounding import random_bits, seeds_from, stochastic_round
 from gnomon.kernels.engine.shards import on_shards
-from gnomon.kernels.engine.tpu import blocks
 
 WORDS = random_bits(
     *seeds_from(jax.random.key(0)).astype(jnp.uint32),
@@ -85,9 +84,9 @@ def test_small_steps_are_not_lost():
 
 
 @pytest.mark.parametrize("shape", [(140, 30), (130, 2, 9)], ids=["matrix", "folded"])
-def test_a_kernel_draws_what_the_definition_draws(shape, interpreted, monkeypatch):
+def test_a_kernel_draws_what_the_definition_draws(shape, interpreted):
     """By a number's place in the leaf, also where a TPU stores the leaf by columns."""
-    monkeypatch.setattr(blocks, "BLOCK", 16 * 128)
+    kernel = Tpu(block=16 * 128)
     keys = jax.random.split(jax.random.key(1), 2)
     w, g = (jax.random.normal(key, shape, jnp.bfloat16) for key in keys)
     zero = jnp.zeros(shape)
@@ -104,7 +103,7 @@ def test_a_kernel_draws_what_the_definition_draws(shape, interpreted, monkeypatc
         )(w, g, zero, zero)
 
     np.testing.assert_array_equal(
-        np.asarray(step("tpu").w, np.float32), np.asarray(step("xla").w, np.float32)
+        np.asarray(step(kernel).w, np.float32), np.asarray(step("xla").w, np.float32)
     )
 
 

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from gnomon.kernels import (
+    Gpu,
     adam,
     adam_8bit,
     adamp,
-    adamp_8bit,
     fadam,
     fixed_norm,
     layer_norm,
@@ -98,9 +98,7 @@ def call(case, implementation):
         ),
         "variance": lambda w, u: variance.step(w, u, target=0.5, **stack, **how),
         "adam_8bit": functools.partial(coded, adam_8bit.step, **HYPERS, **how),
-        "adamp_8bit": functools.partial(
-            coded, adamp_8bit.step, **HYPERS, **units, **how
-        ),
+        "adamp_8bit": functools.partial(coded, adamp.step, **HYPERS, **units, **how),
         "rms_norm": norm(rms_norm.rms_norm),
         "layer_norm": norm(layer_norm.layer_norm),
         "weight_norm": by_length,
@@ -123,7 +121,7 @@ def explained(case, implementation):
         "fixed_norm": fixed_norm,
         "variance": variance,
         "adam_8bit": adam_8bit,
-        "adamp_8bit": adamp_8bit,
+        "adamp_8bit": adam_8bit,
     }[case.op]
     if "8bit" in case.op:
         how |= dict(block=BLOCK)
@@ -333,4 +331,4 @@ if jax.__version_info__[:2] >= GPU_NEEDS_JAX:
 
     @pytest.mark.parametrize("case", GPU_CASES, ids=lambda case: case.name)
     def test_gpu_kernels_agree_with_xla(case, simulated):
-        check(case, "gpu", 12, simulated)
+        check(case, Gpu(blocks=2, fewest=4), 12, simulated)

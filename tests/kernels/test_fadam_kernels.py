@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from gnomon.kernels import fadam, shapes
-from gnomon.kernels.engine.tpu import blocks
+from gnomon.kernels import Tpu, fadam
 
 HYPERS = dict(
     learning_rate=0.1, count=3, b1=0.9, b2=0.99, eps=0.1, weight_decay=0.2, clip=0.7
@@ -25,10 +24,8 @@ DTYPES = {
 ROUNDING = {"float32": 2e-6, "bfloat16": 2**-8, "float64": 1e-12}
 
 
-@pytest.fixture
-def small_blocks(monkeypatch):
-    """Blocks of one tile, so that small layers take several."""
-    monkeypatch.setattr(blocks, "BLOCK", 16 * 128)
+# Blocks of one tile, so that small layers take several.
+SMALL = Tpu(block=16 * 128)
 
 
 def leaf(shape, dtypes=("float64",) * 4, seed=0):
@@ -70,10 +67,10 @@ VARIANTS = {
 }
 
 
-@pytest.mark.parametrize("implementation", ["xla", "tpu"])
+@pytest.mark.parametrize("implementation", ["xla", SMALL], ids=["xla", "tpu"])
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
 def test_every_variant_is_its_formula(
-    variant, implementation, x64, interpreted, small_blocks, assert_close
+    variant, implementation, x64, interpreted, assert_close
 ):
     """Three walks over six ragged blocks; two layers that are not to be mixed."""
     arrays = leaf((2, 37, 150))
@@ -87,12 +84,10 @@ def test_every_variant_is_its_formula(
 
 
 @pytest.mark.parametrize("budget", [0, 2**25], ids=["read_again", "kept_on_chip"])
-def test_any_shape_and_dtype(
-    budget, interpreted, small_blocks, monkeypatch, assert_close
-):
+def test_any_shape_and_dtype(budget, interpreted, assert_close):
     """What a ragged block reads past the edge is NaN, and every number has moved."""
-    monkeypatch.setattr(blocks, "VMEM_BYTES", budget)
-    step = jax.jit(functools.partial(fadam.step, **HYPERS, implementation="tpu"))
+    kernel = Tpu(block=16 * 128, vmem=budget)
+    step = jax.jit(functools.partial(fadam.step, **HYPERS, implementation=kernel))
 
     # Each example compiles.
     @settings(max_examples=2, deadline=None, derandomize=True, phases=[Phase.generate])
@@ -142,18 +137,6 @@ def test_sharded_equals_unsharded(spec, stack, x64, interpreted, assert_close):
     assert got.w.sharding.is_equivalent_to(sharding, got.w.ndim)
     for a, b in zip(got, oracle(*arrays, stack=stack), strict=True):
         assert_close(a, b, 1e-12)
-
-
-@pytest.mark.parametrize("entry", shapes.LEAVES, ids=lambda entry: entry.name)
-def test_lowers_for_tpu_in_place(entry, tpu_text):
-    """One kernel with all sums in it, three outputs over three inputs."""
-    w = entry.struct
-    m, root = (jax.ShapeDtypeStruct(w.shape, d) for d in (w.dtype, "float32"))
-    step = functools.partial(fadam.step, **HYPERS, implementation="tpu")
-    text = tpu_text(functools.partial(step, key=jax.random.key(0)), w, w, m, root)
-    assert text.count("@tpu_custom_call") == 1
-    assert text.count("#stablehlo.output_operand_alias") == 3
-    assert "stablehlo.reduce" not in text
 
 
 def test_lanes_of_hyperparameters_lower_for_tpu(tpu_text):

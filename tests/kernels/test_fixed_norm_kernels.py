@@ -11,17 +11,14 @@ from hypothesis import strategies as st
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from gnomon.kernels import fixed_norm, shapes
-from gnomon.kernels.engine.tpu import blocks
+from gnomon.kernels import Tpu, fixed_norm
 
 # Rounding of a computation in a dtype, with room for a different order of sums.
 ROUNDING = {"float32": 2e-6, "bfloat16": 2**-8, "float64": 1e-12}
 
 
-@pytest.fixture
-def small_blocks(monkeypatch):
-    """Blocks of one tile, so that small leaves take several."""
-    monkeypatch.setattr(blocks, "BLOCK", 16 * 128)
+# Blocks of one tile, so that small leaves take several.
+SMALL = Tpu(block=16 * 128)
 
 
 def leaf(shape, axes, dtype="float64", seed=0):
@@ -54,10 +51,10 @@ STEPS = {
 }
 
 
-@pytest.mark.parametrize("implementation", ["xla", "tpu"])
+@pytest.mark.parametrize("implementation", ["xla", SMALL], ids=["xla", "tpu"])
 @pytest.mark.parametrize("kwargs", STEPS.values(), ids=STEPS)
 def test_every_step_is_its_formula(
-    kwargs, implementation, x64, interpreted, small_blocks, assert_close
+    kwargs, implementation, x64, interpreted, assert_close
 ):
     """Layers of several ragged blocks, one of which has norm zero and is free."""
     w, u, norm = leaf((2, 20, 150), (1, 2))
@@ -68,7 +65,7 @@ def test_every_step_is_its_formula(
     assert_close(jax.jit(step)(w, u, norm), oracle(w, u, norm, (1, 2), **kwargs), 1e-12)
 
 
-def test_any_shape_and_dtype(interpreted, small_blocks, assert_close):
+def test_any_shape_and_dtype(interpreted, assert_close):
     """By layer, column and row; what a ragged block reads past the edge is NaN."""
 
     # Each example compiles.
@@ -82,7 +79,7 @@ def test_any_shape_and_dtype(interpreted, small_blocks, assert_close):
     )
     def check(rows, columns, axes, dtype, seed):
         arrays = leaf((rows, columns), axes, dtype, seed)
-        step = functools.partial(fixed_norm.step, reduce=axes, implementation="tpu")
+        step = functools.partial(fixed_norm.step, reduce=axes, implementation=SMALL)
         moved = jax.jit(step)(*arrays)
         assert moved.dtype == dtype
         assert_close(moved, oracle(*arrays, axes), ROUNDING[dtype])
@@ -90,36 +87,33 @@ def test_any_shape_and_dtype(interpreted, small_blocks, assert_close):
     check()
 
 
-def test_rows_in_blocks_of_128(interpreted, monkeypatch, x64, assert_close):
+def test_rows_in_blocks_of_128(interpreted, x64, assert_close):
     """Their norms lie side by side, those of a block in one tile, and the last cut."""
-    monkeypatch.setattr(blocks, "BLOCK", 128 * 128)
     arrays = leaf((300, 128), (1,))
-    step = functools.partial(fixed_norm.step, reduce=(1,), implementation="tpu")
+    kernel = Tpu(block=128 * 128)
+    step = functools.partial(fixed_norm.step, reduce=(1,), implementation=kernel)
     assert_close(jax.jit(step)(*arrays), oracle(*arrays, (1,)), 1e-12)
 
 
-def test_units_that_no_block_holds(x64, interpreted, monkeypatch, assert_close):
+def test_units_that_no_block_holds(x64, interpreted, assert_close):
     """XLA sums them first and the kernel moves them."""
-    monkeypatch.setattr(blocks, "VMEM_BYTES", 0)
     arrays = leaf((40, 30), (0,))
     step = functools.partial(
-        fixed_norm.step, angle=0.1, reduce=(0,), implementation="tpu"
+        fixed_norm.step, angle=0.1, reduce=(0,), implementation=Tpu(vmem=0)
     )
     assert_close(jax.jit(step)(*arrays), oracle(*arrays, (0,), angle=0.1), 1e-12)
 
 
 @pytest.mark.parametrize("vmem", [2**25, 0], ids=["held", "summed before"])
-def test_layers_that_are_nearly_annihilated(
-    vmem, x64, interpreted, small_blocks, monkeypatch, assert_close
-):
+def test_layers_that_are_nearly_annihilated(vmem, x64, interpreted, assert_close):
     """One of two layers, of several blocks each, is left a thousandth of its norm."""
-    monkeypatch.setattr(blocks, "VMEM_BYTES", vmem)
+    kernel = Tpu(block=16 * 128, vmem=vmem)
     w, u, norm = leaf((2, 20, 150), (1, 2))
     u = u.at[1].set(-w[1])
     norm = norm.at[1].set(jnp.linalg.norm(w[1]))
     kwargs = dict(angle=0.999)
     step = functools.partial(
-        fixed_norm.step, stack=(0,), implementation="tpu", **kwargs
+        fixed_norm.step, stack=(0,), implementation=kernel, **kwargs
     )
     moved = jax.jit(step)(w, u, norm)
     assert_close(moved, oracle(w, u, norm, (1, 2), **kwargs), 1e-12)
@@ -156,28 +150,6 @@ def test_sharded_equals_unsharded(axes, x64, interpreted, assert_close):
     )
     assert got.sharding.is_equivalent_to(sharding, 2)
     assert_close(got, oracle(w, u, norm, axes, tangent=True), 1e-12)
-
-
-@pytest.mark.parametrize("entry", shapes.LEAVES, ids=lambda entry: entry.name)
-def test_lowers_for_tpu_in_place(entry, tpu_text):
-    """By layer and, where there are units, by unit: one kernel each.
-
-    Layers that the chip does not hold are summed before it.
-    """
-    w = entry.struct
-    large = 2 * w.size * w.dtype.itemsize > 40 * 2**20
-    everything = tuple(range(len(w.shape)))
-    units = () if entry.unit_axis is None else ((entry.unit_axis,),)
-    for axes in (everything, *units):
-        step = functools.partial(
-            fixed_norm.step, angle=0.1, reduce=axes, implementation="tpu"
-        )
-        per_unit = [1 if a in axes else n for a, n in enumerate(w.shape)]
-        norm = jax.ShapeDtypeStruct(per_unit, "float32")
-        text = tpu_text(functools.partial(step, key=jax.random.key(0)), w, w, norm)
-        assert text.count("@tpu_custom_call") == 1
-        assert text.count("#stablehlo.output_operand_alias") == 1
-        assert ("stablehlo.reduce" in text) == (large and axes == everything)
 
 
 def test_it_says_what_it_would_do():

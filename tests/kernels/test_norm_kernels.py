@@ -13,10 +13,10 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from jax.experimental.pallas import tpu as pltpu
 
+from gnomon.kernels import Gpu, Tpu
 from gnomon.kernels.layer_norm import layer_norm
-from gnomon.kernels.layer_norm import reference as layer_reference
+from gnomon.kernels.normalization import reference
 from gnomon.kernels.rms_norm import explain, rms_norm
-from gnomon.kernels.rms_norm import reference as rms_reference
 from gnomon.kernels.shapes import ACTIVATIONS, LEAVES
 from gnomon.kernels.weight_norm import reference as weight_reference
 from gnomon.kernels.weight_norm import weight_norm
@@ -32,8 +32,8 @@ class Op(NamedTuple):
 
 
 OPS = {
-    "rms_norm": Op("rms_norm", rms_reference.rms_norm, lambda m, n: [(n,)]),
-    "layer_norm": Op("layer_norm", layer_reference.layer_norm, lambda m, n: [(n,)] * 2),
+    "rms_norm": Op("normalization", reference.normalize, lambda m, n: [(n,)]),
+    "layer_norm": Op("normalization", reference.normalize, lambda m, n: [(n,)] * 2),
     "weight_norm_rows": Op(
         "weight_norm",
         lambda v, g, eps: weight_reference.weight_norm(v, g, 2, eps),
@@ -49,14 +49,8 @@ OPS = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def small_blocks():
-    """Blocks of one tile, so that small arrays take several steps."""
-    patch = pytest.MonkeyPatch()
-    patch.setattr("gnomon.kernels.engine.tpu.rows.BLOCK", 16 * 128)
-    patch.setattr("gnomon.kernels.engine.tpu.blocks.BLOCK", 16 * 128)
-    yield
-    patch.undo()
+# Blocks of one tile, so that small arrays take several steps.
+SMALL = Tpu(block=16 * 128)
 
 
 def draw(op: Op, m: int, n: int, dtype: str, seed: int) -> tuple[list, np.ndarray]:
@@ -110,8 +104,8 @@ def test_tpu_kernels_match_float64(name, m, n, dtype, seed):
     kernel = importlib.import_module(f"gnomon.kernels.{op.folder}.tpu")
     arrays = [jnp.asarray(a) for a in (*inputs, cotangent)]
     # What this interpreter never wrote reads NaN, so a forgotten block cannot pass.
-    got = kernel.forward(*arrays[:-1], jnp.float32(eps), interpret=True)
-    cotangents = kernel.backward(*arrays, jnp.float32(eps), interpret=True)
+    got = kernel.forward(*arrays[:-1], jnp.float32(eps), sizes=SMALL, interpret=True)
+    cotangents = kernel.backward(*arrays, jnp.float32(eps), sizes=SMALL, interpret=True)
     rounding = 2.0**-8 if dtype == "bfloat16" else 2e-6
     assert got.dtype == arrays[0].dtype == cotangents[0].dtype
     assert error(got, want) < rounding
@@ -122,7 +116,7 @@ def test_tpu_kernels_match_float64(name, m, n, dtype, seed):
         assert error(sum_.ravel(), want_sum.ravel()) < 1e-5
 
 
-@pytest.mark.parametrize("implementation", ["xla", "tpu"])
+@pytest.mark.parametrize("implementation", ["xla", SMALL], ids=["xla", "tpu"])
 @pytest.mark.parametrize("op", ["rms_norm", "layer_norm", "weight_norm"])
 def test_zero_rows_give_zeros_and_finite_cotangents(op, implementation):
     """Even without eps the root of zero is never divided by."""
@@ -163,7 +157,7 @@ def test_gradients_of_the_api_are_those_of_the_reference():
     gradient = jax.jit(jax.grad(loss, arguments), static_argnums=5)
     want = gradient(x, scale, bias, v, g, "xla")
     with pltpu.force_tpu_interpret_mode():
-        got = gradient(x, scale, bias, v, g, "tpu")
+        got = gradient(x, scale, bias, v, g, SMALL)
     for ours, theirs, tolerance in zip(
         got, want, [0.02, 0.02, 0.02, 1e-5, 1e-5], strict=True
     ):
@@ -172,9 +166,8 @@ def test_gradients_of_the_api_are_those_of_the_reference():
         assert error(ours.ravel(), theirs.ravel()) < tolerance
 
 
-def test_rows_in_blocks_of_128_have_lengths_side_by_side(monkeypatch):
+def test_rows_in_blocks_of_128_have_lengths_side_by_side():
     """Three blocks, the last cut, and each row has its own length and cotangent."""
-    monkeypatch.setattr("gnomon.kernels.engine.tpu.blocks.BLOCK", 128 * 128)
     v, cotangent = jax.random.normal(jax.random.key(0), (2, 300, 128))
     g = jnp.linspace(1.0, 2.0, 300)
 
@@ -184,7 +177,7 @@ def test_rows_in_blocks_of_128_have_lengths_side_by_side(monkeypatch):
         return w, dv, dg
 
     with pltpu.force_tpu_interpret_mode():
-        got = both("tpu")
+        got = both(Tpu(block=128 * 128))
     for ours, theirs in zip(got, both("xla"), strict=True):
         assert error(ours, theirs) < 1e-5
 
@@ -195,9 +188,8 @@ def lowered_for_tpu(function, *inputs):
 
 
 @pytest.mark.parametrize("shape", ACTIVATIONS, ids=lambda shape: shape.name)
-def test_row_norms_lower_for_tpu(shape, monkeypatch):
+def test_row_norms_lower_for_tpu(shape):
     """The real Mosaic lowering accepts forward and backward of every table row."""
-    monkeypatch.setattr("gnomon.kernels.engine.tpu.rows.BLOCK", 2**17)
     vector = jax.ShapeDtypeStruct(shape.shape[1:], "float32")
     rms = functools.partial(rms_norm, implementation="tpu")
     layer = functools.partial(layer_norm, implementation="tpu")
@@ -212,9 +204,8 @@ WEIGHTS = [leaf for leaf in LEAVES if leaf.unit_axis is not None]
 
 
 @pytest.mark.parametrize("leaf", WEIGHTS, ids=lambda leaf: leaf.name)
-def test_weight_norm_lowers_for_tpu(leaf, monkeypatch):
+def test_weight_norm_lowers_for_tpu(leaf):
     """Units along either axis, from one number to a whole embedding."""
-    monkeypatch.setattr("gnomon.kernels.engine.tpu.blocks.BLOCK", 2**17)
     g = jax.ShapeDtypeStruct((leaf.shape[1 - leaf.unit_axis],), "float32")
     function = functools.partial(weight_norm, axis=leaf.unit_axis, implementation="tpu")
     text = lowered_for_tpu(function, leaf.struct, g)
@@ -262,11 +253,10 @@ if jax.__version_info__[:2] >= (0, 11):
             assert text.count("mosaic_gpu") >= 2
 
     @pytest.mark.parametrize("op", ["rms_norm", "layer_norm"])
-    def test_gpu_kernels_match_float64(op, monkeypatch):
+    def test_gpu_kernels_match_float64(op):
         """More rows than blocks, so that the blocks' sums have rows to add."""
         from jax.experimental.pallas import mosaic_gpu as plgpu
 
-        monkeypatch.setattr("gnomon.kernels.engine.gpu.rows.BLOCKS", 3)
         inputs, cotangent = draw(OPS[op], 7, 256, "float32", 0)
         with jax.enable_x64(True):
             exact = [jnp.asarray(a, jnp.float64) for a in (*inputs, cotangent)]
@@ -274,11 +264,12 @@ if jax.__version_info__[:2] >= (0, 11):
             want, want_cotangents = jax.jit(both_passes(definition))(
                 exact[-1], *exact[:-1]
             )
-        kernel = importlib.import_module(f"gnomon.kernels.{op}.gpu")
+        kernel = importlib.import_module("gnomon.kernels.normalization.gpu")
         arrays = [jnp.asarray(a) for a in (*inputs, cotangent)]
-        interpret, eps = plgpu.InterpretGPUParams(), jnp.float32(1e-6)
-        got = kernel.forward(*arrays[:-1], eps, interpret=interpret)
-        cotangents = kernel.backward(*arrays, eps, interpret=interpret)
+        how = dict(sizes=Gpu(blocks=3), interpret=plgpu.InterpretGPUParams())
+        eps = jnp.float32(1e-6)
+        got = kernel.forward(*arrays[:-1], eps, **how)
+        cotangents = kernel.backward(*arrays, eps, **how)
         assert error(got, want) < 2e-6
         assert error(cotangents[0], want_cotangents[0]) < 8e-6
         for sum_, want_sum in zip(cotangents[1:], want_cotangents[1:], strict=True):

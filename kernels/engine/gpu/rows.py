@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from jax import Array
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
+from gnomon.kernels.engine.sizes import Gpu
+
 THREADS = 128  # a warpgroup, which shares one row
-# Enough blocks that several wait for memory on each of an H100's 132 multiprocessors.
-BLOCKS = 132 * 8
 
 
 def map_rows(
@@ -21,6 +21,7 @@ def map_rows(
     *,
     outputs: int,
     sums: int = 0,
+    sizes: Gpu,
     interpret: Any = None,
 ) -> tuple[Array, ...]:
     """Calls `body` on one row after the other, in many blocks at a time.
@@ -28,7 +29,7 @@ def map_rows(
     As `tpu.rows.map_rows`, but that `body` sees one row [n] and the mean is a scalar.
     """
     m, n = rows[0].shape
-    blocks = min(m, BLOCKS)
+    blocks = min(m, sizes.blocks)
     # As many neighbours a thread as fill 16 bytes, of those that divide the row.
     vector = next(v for v in (8, 4, 2, 1) if n % (THREADS * v) == 0)
     layout = plgpu.Layout.WG_STRIDED((n,), vec_size=vector)

@@ -30,6 +30,7 @@ from gnomon.kernels.engine.program import (
 )
 from gnomon.kernels.engine.rounding import seeds_from
 from gnomon.kernels.engine.shards import on_shards, spreads
+from gnomon.kernels.engine.sizes import Gpu
 
 
 def step(
@@ -42,6 +43,7 @@ def step(
     stack: Sequence[int] = (),
     key: Array | None = None,
     sharding: NamedSharding | None = None,
+    sizes: Gpu,
 ) -> dict[str, Array]:
     """Runs a program on one leaf.
 
@@ -54,6 +56,7 @@ def step(
       stack: the axes over layers.
       key: a key that rounds ``w`` stochastically if it is bfloat16.
       sharding: how the arrays lie on a mesh.
+      sizes: how much the kernels take at a time.
 
     Returns:
       The arrays that the program writes, in the dtypes they came in.
@@ -88,7 +91,9 @@ def step(
             )
             return {name: unfold(x, where, shape) for name, x in moved.items()}
         elif not fits:
-            totals = folded_sums(program.sweeps, arrays, units, numbers, where)
+            totals = folded_sums(
+                *(program.sweeps, arrays, units, numbers, where, sizes)
+            )
         moved = update(
             program,
             arrays,
@@ -96,6 +101,7 @@ def step(
             totals,
             numbers,
             axis=where.axis,
+            sizes=sizes,
             seeds=seeds,
             index=index if where.moves_data else None,
         )
@@ -113,7 +119,12 @@ def step(
 
 
 def folded_sums(
-    sweeps: Sequence[Sweep], arrays: Blocks, units: Blocks, numbers: Any, where: Layout
+    sweeps: Sequence[Sweep],
+    arrays: Blocks,
+    units: Blocks,
+    numbers: Any,
+    where: Layout,
+    sizes: Gpu,
 ) -> Totals:
     """The sums of sweeps over a folded leaf, by a kernel for each.
 
@@ -124,10 +135,10 @@ def folded_sums(
     for sweep in sweeps:
         call = (sweep, arrays, units, totals, numbers, where.axis or 2)
         if sweep.known is None:
-            totals += tuple(unit_sums(*call))
+            totals += tuple(unit_sums(*call, sizes=sizes))
             continue
         values, holds = sweep.known(units, totals, numbers)
-        added = unit_sums(*call, needed=~jnp.all(holds))
+        added = unit_sums(*call, sizes=sizes, needed=~jnp.all(holds))
         totals += known_or(values, holds, added)
     return totals
 
@@ -141,6 +152,7 @@ def sums(
     reduce: Sequence[int],
     stack: Sequence[int] = (),
     sharding: NamedSharding | None = None,
+    sizes: Gpu,
 ) -> Totals:
     """The sums of sweeps over the units of a leaf, see :func:`step`."""
     shape = arrays["w"].shape
@@ -151,7 +163,7 @@ def sums(
     arrays, units = (
         {name: fold(x, where) for name, x in of.items()} for of in (arrays, units)
     )
-    totals = folded_sums(sweeps, arrays, units, numbers, where)
+    totals = folded_sums(sweeps, arrays, units, numbers, where, sizes)
     return tuple(unfold(x, where, per_unit) for x in totals)
 
 
@@ -162,6 +174,7 @@ def holds(
     reduce: Sequence[int],
     stack: Sequence[int] = (),
     sharding: NamedSharding | None = None,
+    sizes: Gpu,
 ) -> bool:
     """Whether :func:`step` finds all sums of a leaf on the chip, see there."""
     shape = arrays["w"].shape

@@ -11,11 +11,12 @@ from jax import Array, lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
-from gnomon.kernels.engine.gpu.rows import BLOCKS, THREADS
+from gnomon.kernels.engine.gpu.rows import THREADS
 from gnomon.kernels.engine.program import Blocks, Sweep, Totals
+from gnomon.kernels.engine.sizes import Gpu
 
-# Rows of a strip that are loaded together, and the fewest that one block adds up.
-TOGETHER, FEWEST = 2, 16
+# Rows of a strip that are loaded together.
+TOGETHER = 2
 # Numbers of a row that a block loads together.
 MAX_PART = 2**11
 
@@ -48,6 +49,7 @@ def unit_sums(
     numbers: Any,
     axis: int,
     *,
+    sizes: Gpu,
     needed: Array | None = None,
 ) -> list[Array]:
     """The sums of one sweep over units that are rows or columns.
@@ -60,6 +62,7 @@ def unit_sums(
       totals: sums of earlier sweeps, likewise.
       numbers: scalars of the step, a NamedTuple.
       axis: 1 where a unit is a column, 2 where it is a row.
+      sizes: how many blocks there are to be.
       needed: a bool without which nothing is read and the sums are zero.
 
     Returns:
@@ -79,14 +82,16 @@ def unit_sums(
 
     layers, rows, columns = inputs[0].shape
     m = layers * rows
-    if axis == 2 and m >= BLOCKS // 2:
+    if axis == 2 and m >= sizes.blocks // 2:
         shared = (terms, [x.reshape(m, columns) for x in inputs])
         sums = _sum_rows(
-            *shared, [x.reshape(m) for x in small], flag, scalars, sweep.sums
+            *shared, [x.reshape(m) for x in small], flag, scalars, sweep.sums, sizes
         )
         return [x.reshape(layers, rows, 1) for x in sums]
     if axis == 1:
-        sums = _sum_strips(terms, inputs, small, flag, scalars, sweep.sums, True)
+        sums = _sum_strips(
+            *(terms, inputs, small, flag, scalars, sweep.sums, sizes), True
+        )
         return [x.reshape(layers, 1, columns) for x in sums]
     # Too few rows to give every block one: strips of a row are columns to add up.
     width = THREADS * vector(columns)
@@ -94,14 +99,14 @@ def unit_sums(
         terms,
         [x.reshape(m, columns // width, width) for x in inputs],
         [x.reshape(m) for x in small],
-        *(flag, scalars, sweep.sums, False),
+        *(flag, scalars, sweep.sums, sizes, False),
     )
     return [x.reshape(layers, rows, 1) for x in sums]
 
 
-def _sum_rows(terms, arrays, small, flag, scalars, count):
+def _sum_rows(terms, arrays, small, flag, scalars, count, sizes):
     m, columns = arrays[0].shape
-    blocks = min(m, BLOCKS)
+    blocks = min(m, sizes.blocks)
     # The longest part that a row divides into.
     part = next(
         n for n in range(MAX_PART, 0, -THREADS) if columns % n == 0 and n <= columns
@@ -141,7 +146,7 @@ def _sum_rows(terms, arrays, small, flag, scalars, count):
     )(flag, scalars, *arrays, *small)
 
 
-def _sum_strips(terms, arrays, small, flag, scalars, count, by_column):
+def _sum_strips(terms, arrays, small, flag, scalars, count, sizes, by_column):
     """Sums for each column of a layer, or each layer, as ``small`` has them.
 
     Every block adds up its own rows of a strip of columns; there is no order among
@@ -152,7 +157,7 @@ def _sum_strips(terms, arrays, small, flag, scalars, count, by_column):
     neighbors = vector(columns, most=16 // arrays[0].dtype.itemsize)
     width = THREADS * neighbors
     strips = columns // width
-    blocks = max(1, min(BLOCKS // (layers * strips), rows // FEWEST))
+    blocks = max(1, min(sizes.blocks // (layers * strips), rows // sizes.fewest))
     chunk = -(-rows // blocks)
     blocks = -(-rows // chunk)
     layout = plgpu.Layout.WG_STRIDED((width,), vec_size=neighbors)

@@ -15,10 +15,11 @@ from jax import Array, lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
-from gnomon.kernels.engine.gpu.rows import BLOCKS, THREADS
+from gnomon.kernels.engine.gpu.rows import THREADS
 from gnomon.kernels.engine.gpu.sums import load, vector
 from gnomon.kernels.engine.program import Blocks, Program, Totals
 from gnomon.kernels.engine.rounding import random_bits, stochastic_round
+from gnomon.kernels.engine.sizes import Gpu
 
 # Numbers of one array that a thread holds: 16 bytes in bfloat16 and twice that in
 # float32, from each array before the first is used.
@@ -42,6 +43,7 @@ def update(
     numbers: Any,
     *,
     axis: int | None,
+    sizes: Gpu,
     seeds: Array | None = None,
     index: Callable[..., Array] | None = None,
 ) -> dict[str, Array]:
@@ -55,6 +57,7 @@ def update(
         that :func:`fits_registers` takes.
       numbers: scalars of the step, a NamedTuple.
       axis: 1 where a unit is a column, 2 where it is a row, None without units.
+      sizes: how many blocks there are to be.
       seeds: two int32 words for stochastic rounding of ``w``, or None.
       index: gives the index in the leaf of layers, rows and columns, for its seeds;
         None where arrays lie like the leaf.
@@ -76,7 +79,7 @@ def update(
     neighbors = vector(length, size, *([columns] if axis == 1 else []))
     blocks, rest = divmod(size, length)
     pieces, singles = divmod(rest, THREADS)
-    programs = max(min(blocks, BLOCKS), pieces + singles)
+    programs = max(min(blocks, sizes.blocks), pieces + singles)
     read_only = [name for name in arrays if name not in program.writes]
     small = [x.astype(jnp.float32) for x in (*units.values(), *(totals or ()))]
     scalars = jnp.stack([jnp.asarray(x).astype(jnp.float32) for x in numbers])

@@ -10,10 +10,6 @@ from jax import Array
 
 from gnomon.kernels.engine.layout import LANES, SUBLANES, Layout, tile
 
-# Numbers in a block.
-BLOCK = 2**17
-# VMEM that a kernel may ask for; the smallest current chip has 64 MiB.
-VMEM_BYTES = 48 * 2**20
 # Float32 temporaries of one block that are alive at once.
 TEMPORARIES = 8
 
@@ -26,10 +22,10 @@ def padded(block: Block) -> Block:
     return -(-rows // SUBLANES) * SUBLANES, -(-columns // LANES) * LANES
 
 
-def cut(where: Layout, axis: int | None = None) -> Block:
-    """A block of about `BLOCK` numbers, padding counted; see `layout.tile`."""
+def cut(where: Layout, numbers: int, axis: int | None = None) -> Block:
+    """A block of about so many numbers, padding counted; see `layout.tile`."""
     _, rows, columns = where.shape
-    high, wide = tile(*padded((rows, columns)), axis, BLOCK)
+    high, wide = tile(*padded((rows, columns)), axis, numbers)
     if where.axis == 2 and high > LANES:
         high -= high % LANES  # for `turns_units`
     return min(rows, high), min(columns, wide)

@@ -13,6 +13,7 @@ from jax.experimental.pallas import tpu as pltpu
 from gnomon.kernels.engine.layout import Layout, flat_index
 from gnomon.kernels.engine.program import Totals
 from gnomon.kernels.engine.rounding import random_bits, stochastic_round
+from gnomon.kernels.engine.sizes import Tpu
 from gnomon.kernels.engine.tpu.blocks import Block, turns_units
 from gnomon.parameters.trees import compute_dtype
 
@@ -31,6 +32,7 @@ class Call(NamedTuple):
     seeds: Array | None  # for stochastic rounding of w
     where: Layout
     shape: tuple[int, ...]  # of the leaf
+    sizes: Tpu
 
     @property
     def dtype(self) -> Any:
@@ -54,6 +56,11 @@ def join_units(
     call: Call, block: Block, place: Place
 ) -> tuple[Array, Any, Callable[[Array], list[Array]]]:
     """All that a call has one number a unit of.
+
+    Args:
+      call: the call.
+      block: shape of a block.
+      place: which block a step of the grid works on.
 
     Returns:
       One array, its `BlockSpec`, and what takes a block of it apart in a kernel.

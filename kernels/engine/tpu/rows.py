@@ -10,11 +10,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from gnomon.kernels.engine.layout import LANES, tile
-
-# Numbers in one block of rows. The backward pass of a norm holds three such blocks
-# twice, for the pipeline, and a few more in float32, in the 16 MiB that Mosaic gives a
-# kernel unless told otherwise.
-BLOCK = 2**17
+from gnomon.kernels.engine.sizes import Tpu
 
 
 def map_rows(
@@ -25,6 +21,7 @@ def map_rows(
     *,
     outputs: int,
     sums: int = 0,
+    sizes: Tpu,
     interpret: Any = False,
 ) -> tuple[Array, ...]:
     """Calls `body` on blocks of whole rows, on a TPU.
@@ -38,6 +35,7 @@ def map_rows(
       eps: a scalar.
       outputs: how many matrices like `rows[0]` come back.
       sums: how many float32 vectors [n] come back.
+      sizes: how much it takes at a time.
       interpret: as in `pallas_call`.
 
     Returns:
@@ -45,7 +43,7 @@ def map_rows(
     """
     m, n = rows[0].shape
     # Narrow rows are padded to whole lanes in VMEM.
-    block, _ = tile(m, -(-n // LANES) * LANES, 2, BLOCK)
+    block, _ = tile(m, -(-n // LANES) * LANES, 2, sizes.block)
 
     def kernel(eps_ref, *refs):
         count = len(rows) + len(vectors)

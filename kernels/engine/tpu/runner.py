@@ -32,7 +32,7 @@ from gnomon.kernels.engine.program import (
 )
 from gnomon.kernels.engine.rounding import seeds_from
 from gnomon.kernels.engine.shards import on_shards, spreads
-from gnomon.kernels.engine.tpu import blocks as sizes
+from gnomon.kernels.engine.sizes import Tpu
 from gnomon.kernels.engine.tpu.blocks import block_bytes, cut, padded
 from gnomon.kernels.engine.tpu.call import Call
 from gnomon.kernels.engine.tpu.update import update
@@ -55,6 +55,7 @@ def step(
     stack: Sequence[int] = (),
     key: Array | None = None,
     sharding: NamedSharding | None = None,
+    sizes: Tpu,
 ) -> dict[str, Array]:
     """Runs a program on one leaf.
 
@@ -67,6 +68,7 @@ def step(
       stack: the axes over layers.
       key: a key that rounds ``w`` stochastically if it is bfloat16.
       sharding: how the arrays lie on a mesh.
+      sizes: how much the kernels take at a time.
 
     Returns:
       The arrays that the program writes, in the dtypes they came in.
@@ -79,8 +81,8 @@ def step(
     known = None
     if program.sweeps and (
         spreads(sharding, w.ndim, reduce)
-        or not holds_units(arrays, program.writes, where)
-        or rereads(program, arrays, where)
+        or not holds_units(arrays, program.writes, where, sizes)
+        or rereads(program, arrays, where, sizes)
     ):
         dtype = compute_dtype(w.dtype)
         known = totals_of(program.sweeps, arrays, units, numbers, reduce, dtype)
@@ -96,15 +98,18 @@ def step(
             seeds,
             where,
             local,
+            sizes,
         )
         if known is not None or not program.sweeps:
-            moved = update(program, call, cut(where))
+            moved = update(program, call, cut(where, sizes.block))
         elif where.axis is not None:
-            moved = update(program, call, cut(where, where.axis), (where.axis - 1,))
-        elif in_one_block(where):
+            moved = update(
+                *(program, call, cut(where, sizes.block, where.axis)), (where.axis - 1,)
+            )
+        elif in_one_block(where, sizes):
             moved = update(program, call, where.shape[1:], (0, 1))
         else:
-            moved = walk(program, call, cut(where))
+            moved = walk(program, call, cut(where, sizes.block))
         return {name: unfold(x, where, local) for name, x in moved.items()}
 
     return on_shards(
@@ -127,6 +132,7 @@ def sums(
     reduce: Sequence[int],
     stack: Sequence[int] = (),
     sharding: NamedSharding | None = None,
+    sizes: Tpu,
 ) -> Totals:
     """The sums of sweeps over the units of a leaf, see :func:`step`.
 
@@ -143,6 +149,7 @@ def holds(
     reduce: Sequence[int],
     stack: Sequence[int] = (),
     sharding: NamedSharding | None = None,
+    sizes: Tpu,
 ) -> bool:
     """Whether :func:`step` finds all sums of a leaf on the chip, see there.
 
@@ -152,7 +159,7 @@ def holds(
     if spreads(sharding, len(shape), reduce):
         return False
     local = shape if sharding is None else sharding.shard_shape(shape)
-    return holds_units(arrays, program.writes, folded(local, reduce, stack))
+    return holds_units(arrays, program.writes, folded(local, reduce, stack), sizes)
 
 
 def folded(
@@ -179,7 +186,7 @@ def folded(
 
 
 def holds_units(
-    arrays: Mapping[str, Any], writes: Sequence[str], where: Layout
+    arrays: Mapping[str, Any], writes: Sequence[str], where: Layout, sizes: Tpu
 ) -> bool:
     """Whether a kernel that moves these arrays has the sums of a unit at hand.
 
@@ -187,22 +194,25 @@ def holds_units(
       arrays: what it reads, arrays or structs.
       writes: names of those that it writes.
       where: layout of the leaf on one device.
+      sizes: how much the kernel takes at a time.
 
     Returns:
       True where blocks hold units whole, and for layers, which are walked.
     """
     if where.axis is None:
         return True
-    block = cut(where, where.axis)
-    return block_bytes(block, arrays, writes) <= sizes.VMEM_BYTES
+    block = cut(where, sizes.block, where.axis)
+    return block_bytes(block, arrays, writes) <= sizes.vmem
 
 
-def in_one_block(where: Layout) -> bool:
+def in_one_block(where: Layout, sizes: Tpu) -> bool:
     """Whether a block holds a whole layer."""
-    return math.prod(padded(where.shape[1:])) <= sizes.BLOCK
+    return math.prod(padded(where.shape[1:])) <= sizes.block
 
 
-def rereads(program: Program, arrays: Mapping[str, Any], where: Layout) -> bool:
+def rereads(
+    program: Program, arrays: Mapping[str, Any], where: Layout, sizes: Tpu
+) -> bool:
     """Whether a walk reads a leaf again for sums that few steps need.
 
     What a walk reads is fixed before it starts; XLA's sums are made where needed.
@@ -211,12 +221,14 @@ def rereads(program: Program, arrays: Mapping[str, Any], where: Layout) -> bool:
       program: the step.
       arrays: what it reads, arrays or structs.
       where: layout of the leaf on one device.
+      sizes: how much the kernel takes at a time.
 
     Returns:
       True where it does; sums by XLA are then the fewer bytes.
     """
-    if where.axis is not None or in_one_block(where):
+    if where.axis is not None or in_one_block(where, sizes):
         return False
     if all(sweep.known is None for sweep in program.sweeps):
         return False
-    return not resident(program, arrays, where, cut(where))[2]
+    block = cut(where, sizes.block)
+    return not resident(program, arrays, where, block, sizes.vmem)[2]

@@ -17,14 +17,17 @@ from jax.experimental.pallas import tpu as pltpu
 
 from gnomon.kernels.engine.layout import Layout
 from gnomon.kernels.engine.program import Program
-from gnomon.kernels.engine.tpu import blocks as sizes
 from gnomon.kernels.engine.tpu.blocks import Block, block_bytes, padded, within
 from gnomon.kernels.engine.tpu.call import Call, launch, store
 from gnomon.kernels.engine.tpu.update import sum_over
 
 
 def resident(
-    program: Program, arrays: Mapping[str, Any], where: Layout, block: Block
+    program: Program,
+    arrays: Mapping[str, Any],
+    where: Layout,
+    block: Block,
+    vmem: int,
 ) -> tuple[list[str], int, bool]:
     """What a walk keeps in VMEM.
 
@@ -33,6 +36,7 @@ def resident(
       arrays: what it reads, arrays or structs.
       where: layout of the leaf on one device.
       block: rows and columns of a block.
+      vmem: bytes that it may take.
 
     Returns:
       The arrays that it reads more than once, the bytes that it needs to keep them and
@@ -46,7 +50,7 @@ def resident(
     kept = sum(jnp.dtype(arrays[name].dtype).itemsize for name in again)
     needed = block_bytes(block, arrays, program.writes)
     needed += blocks * math.prod(padded(block)) * kept
-    return again, needed, needed <= sizes.VMEM_BYTES
+    return again, needed, needed <= vmem
 
 
 def walk(program: Program, call: Call, block: Block) -> dict[str, Array]:
@@ -68,7 +72,9 @@ def walk(program: Program, call: Call, block: Block) -> dict[str, Array]:
         + [last]
         for name in call.arrays
     }
-    again, bytes_kept, keeps = resident(program, call.arrays, call.where, block)
+    again, bytes_kept, keeps = resident(
+        *(program, call.arrays, call.where, block, call.sizes.vmem)
+    )
     if keeps:
         walks = {name: of[:1] for name, of in walks.items()}
 

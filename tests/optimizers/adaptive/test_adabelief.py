@@ -5,7 +5,28 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from gnomon.optimizers.adaptive.adabelief import adabelief, scale_by_belief
+from gnomon.optimizers import adabelief, scale_by_belief
+from gnomon_contract import Row
+from gnomon_contract.layers import by_rank
+
+ROWS = (
+    Row(
+        "adabelief",
+        adabelief,
+        {
+            "learning_rate": 0.05,
+            "b1": 0.9,
+            "b2": 0.99,
+            "eps": 1e-16,
+            "weight_decay": 1e-5,
+        },
+    ),
+)
+LAYERS = {
+    "adabelief": lambda **s: adabelief(
+        0.1, weight_decay=0.1, weight_decay_mask=by_rank, **s
+    )
+}
 
 
 def test_equals_a_numpy_transcription(x64, oracle):

@@ -4,7 +4,30 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gnomon.optimizers.adaptive.adam_atan2 import adam_atan2, scale_by_adam_atan2
+from gnomon.optimizers import adam_atan2, scale_by_adam_atan2
+from gnomon_contract import Row
+from gnomon_contract.layers import by_rank
+
+ROWS = (
+    Row(
+        "adam_atan2",
+        adam_atan2,
+        {
+            "learning_rate": 0.05,
+            "b1": 0.9,
+            "b2": 0.99,
+            "a": 1.27,
+            "b": 1.0,
+            "weight_decay": 1e-5,
+        },
+        {"decay": "cautious"},
+    ),
+)
+LAYERS = {
+    "adam_atan2": lambda **s: adam_atan2(
+        0.1, weight_decay=0.1, weight_decay_mask=by_rank, decay="cautious", **s
+    )
+}
 
 
 def test_equals_a_numpy_transcription(x64, oracle):

@@ -4,7 +4,25 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from gnomon.optimizers.adaptive.gravity import gravity, scale_by_gravity
+from gnomon.optimizers import gravity, scale_by_gravity
+from gnomon_contract import Row
+from gnomon_contract.layers import by_rank
+
+ROWS = (
+    Row(
+        "gravity",
+        gravity,
+        # Without the first velocities, which the names of leaves decide.
+        {"learning_rate": 0.2, "alpha": 0.0, "beta": 0.9, "weight_decay": 1e-5},
+        # The large gradients of the start move almost nothing.
+        steps=2500,
+    ),
+)
+LAYERS = {
+    "gravity": lambda **s: gravity(
+        0.1, weight_decay=0.1, weight_decay_mask=by_rank, **s
+    )
+}
 
 
 def test_equals_a_numpy_transcription(x64, oracle):

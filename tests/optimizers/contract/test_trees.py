@@ -184,6 +184,7 @@ COMPLEX = {
     "scale_by_width",
     "bucket_leaves",
     "per_layer",
+    "descend",
 }
 
 
@@ -212,6 +213,8 @@ def test_complex_numbers_are_those_of_the_inner_optimizer(name):
     if name == "scale_by_width":
         link = optimizers.scale_by_width(lambda p: p, optimizers.mup_rule())
         outer = optax.chain(adam, link)
+    elif name == "descend":
+        outer = optax.chain(optax.scale_by_adam(), optimizers.descend(0.1))
     elif name in ("bucket_leaves", "per_layer"):
         outer = getattr(optimizers, name)(adam)
     else:

@@ -119,6 +119,12 @@ def test_an_inner_without_moments_is_refused():
         quantize_moments(optax.sgd(0.1)).init(PARAMS)
 
 
+def test_moments_that_are_coded_are_not_coded_again():
+    optimizer = quantize_moments(quantize_moments(adamp(0.1)))
+    with pytest.raises(ValueError, match="in eight bits already"):
+        optimizer.init(PARAMS)
+
+
 @pytest.mark.parametrize("spec", [("data",), (None, "data")], ids=["rows", "blocks"])
 def test_nothing_is_sent_between_devices(spec):
     mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))

@@ -1,4 +1,4 @@
-"""Each operation on real shapes: what the kernels' check and benchmark share."""
+"""Each operation on real shapes: one list for tests, benchmarks and compile checks."""
 
 import functools
 import math
@@ -8,17 +8,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gnomon.kernels.adam.api import step as adam_step
-from gnomon.kernels.adam_8bit.api import step as adam_8bit_step
-from gnomon.kernels.adamp.api import step as adamp_step
-from gnomon.kernels.adamp_8bit.api import step as adamp_8bit_step
+from gnomon.kernels.adam import step as adam_step
+from gnomon.kernels.adam_8bit import step as adam_8bit_step
+from gnomon.kernels.adamp import step as adamp_step
 from gnomon.kernels.companding import Coded, encode
-from gnomon.kernels.fadam.api import step as fadam_step
-from gnomon.kernels.fixed_norm.api import step as fixed_norm_step
+from gnomon.kernels.fadam import step as fadam_step
+from gnomon.kernels.fixed_norm import step as fixed_norm_step
 from gnomon.kernels.layer_norm import layer_norm
 from gnomon.kernels.rms_norm import rms_norm
 from gnomon.kernels.shapes import ACTIVATIONS, LEAVES, Activations, Leaf
-from gnomon.kernels.variance.api import step as variance_step
+from gnomon.kernels.variance import step as variance_step
 from gnomon.kernels.weight_norm import weight_norm
 
 # Large, so that a wrong direction shows in bfloat16 parameters too.
@@ -83,17 +82,18 @@ def backward(function: Callable[..., Any], *inputs: Any, implementation: str | N
     return jax.vjp(forward, *inputs[:-1])[1](inputs[-1])
 
 
-def _adam(w, g, m, v, *, implementation):
+def _adam(w, g, m, v, *, implementation, **how):
     return adam_step(
         *(w, g, m, v),
         learning_rate=LEARNING_RATE,
         count=100,
         weight_decay=WEIGHT_DECAY,
         implementation=implementation,
+        **how,
     )
 
 
-def _adamp(w, g, m, v, *, reduce, implementation, learning_rate=LEARNING_RATE):
+def _adamp(w, g, m, v, *, reduce, implementation, learning_rate=LEARNING_RATE, **how):
     return adamp_step(
         *(w, g, m, v),
         learning_rate=learning_rate,
@@ -101,60 +101,46 @@ def _adamp(w, g, m, v, *, reduce, implementation, learning_rate=LEARNING_RATE):
         weight_decay=WEIGHT_DECAY,
         reduce=reduce,
         implementation=implementation,
+        **how,
     )
 
 
-def _adam_8bit(w, g, m, m_scales, v, v_scales, *, implementation):
+def _adam_8bit(w, g, m, v, *, implementation, **how):
     return adam_8bit_step(
-        *(w, g, Coded(m, m_scales), Coded(v, v_scales)),
+        *(w, g, m, v),
         learning_rate=LEARNING_RATE,
         count=100,
         weight_decay=WEIGHT_DECAY,
         implementation=implementation,
+        **how,
     )
 
 
-def _adamp_8bit(
-    w,
-    g,
-    m,
-    m_scales,
-    v,
-    v_scales,
-    *,
-    reduce,
-    implementation,
-    learning_rate=LEARNING_RATE,
-):
-    return adamp_8bit_step(
-        *(w, g, Coded(m, m_scales), Coded(v, v_scales)),
-        learning_rate=learning_rate,
-        count=100,
-        weight_decay=WEIGHT_DECAY,
-        reduce=reduce,
-        implementation=implementation,
-    )
+def _on_codes(step, w, g, m, m_scales, v, v_scales, **how):
+    """A step on coded moments, given their arrays."""
+    return step(w, g, Coded(m, m_scales), Coded(v, v_scales), **how)
 
 
-def _fadam(w, g, m, root, *, implementation):
+def _fadam(w, g, m, root, *, implementation, **how):
     return fadam_step(
         *(w, g, m, root),
         learning_rate=LEARNING_RATE,
         count=100,
         weight_decay=WEIGHT_DECAY,
         implementation=implementation,
+        **how,
     )
 
 
-def _fixed_norm(w, u, norm, *, reduce, implementation):
+def _fixed_norm(w, u, norm, *, reduce, implementation, **how):
     moved = fixed_norm_step(
-        *(w, u, norm), angle=0.1, reduce=reduce, implementation=implementation
+        *(w, u, norm), angle=0.1, reduce=reduce, implementation=implementation, **how
     )
     return (moved,)
 
 
-def _variance(w, u, *, implementation):
-    return (variance_step(w, u, target=0.02, implementation=implementation),)
+def _variance(w, u, *, implementation, **how):
+    return (variance_step(w, u, target=0.02, implementation=implementation, **how),)
 
 
 def _last_positive(*arrays):
@@ -256,7 +242,7 @@ def projecting_cases(
         moment = jax.ShapeDtypeStruct(leaf.shape, "float32")
         state = (leaf.struct, leaf.struct, moment, moment)
         step = functools.partial(_adamp, reduce=(axis,))
-        coded = functools.partial(_adamp_8bit, reduce=(axis,))
+        coded = functools.partial(_on_codes, step)
         for name in projects:
             make = functools.partial(_turned, turn=turns(axis)[name])
             yield Case("adamp", leaf.name, step, state, make, (0, 2, 3), name)
@@ -271,11 +257,12 @@ def projecting_cases(
 
 def coded_cases(leaves: Sequence[Leaf] = LEAVES) -> Iterator[Case]:
     """Adam's step on moments in eight bits."""
+    step = functools.partial(_on_codes, _adam_8bit)
     for leaf in leaves:
         moment = jax.ShapeDtypeStruct(leaf.shape, "float32")
         state = (leaf.struct, leaf.struct, moment, moment)
         yield Case(
-            *("adam_8bit", leaf.name, _adam_8bit, state, _coded, (0, 2, 3, 4, 5)),
+            *("adam_8bit", leaf.name, step, state, _coded, (0, 2, 3, 4, 5)),
             plain=_adam,
         )
 

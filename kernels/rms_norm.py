@@ -1,16 +1,15 @@
-"""RMSNorm by XLA or by a kernel."""
+"""RMSNorm: normalization by the root mean square of a row."""
 
 import functools
-import math
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax import Array
 
-from gnomon.kernels.engine.choice import Choice, Implementation, choose
-from gnomon.kernels.engine.fused import fused
-from gnomon.kernels.engine.rows import check_vector, rows_refusal
-from gnomon.kernels.rms_norm import reference
+from gnomon.kernels.engine.choice import Implementation
+from gnomon.kernels.normalization import api
+
+explain = functools.partial(api.explain, "rms_norm")
 
 
 def rms_norm(
@@ -52,36 +51,5 @@ def rms_norm(
       Zhang & Sennrich, Root Mean Square Layer Normalization, 2019
       (https://arxiv.org/abs/1910.07467).
     """
-    check_vector("scale", scale, x)
-    choice = explain(x, implementation, fall_back=fall_back)
-    if choice.implementation == "xla":
-        return reference.rms_norm(x, scale, eps)
-    module = f"gnomon.kernels.rms_norm.{choice.implementation}"
-    rows = x.reshape(-1, x.shape[-1])
-    # Of any dtype: a kernel reads them in float32.
-    vectors = [v.astype(jnp.float32) for v in (scale,)]
-    y = fused(module, jnp.asarray(eps, jnp.float32), rows, *vectors)
-    return y.reshape(x.shape)
-
-
-def explain(
-    x: Array | jax.ShapeDtypeStruct,
-    implementation: Implementation | None = None,
-    *,
-    fall_back: bool = False,
-) -> Choice:
-    """What `rms_norm` runs for such an `x`, and why.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> explain(jnp.ones((8, 128)), "tpu")
-      Choice(implementation='tpu', reason='asked for')
-    """
-    refusal = functools.partial(rows_refusal, x=x)
-    return choose(
-        "rms_norm",
-        implementation,
-        refusal,
-        fall_back=fall_back,
-        empty=not math.prod(x.shape),
-    )
+    how: Any = dict(eps=eps, implementation=implementation, fall_back=fall_back)
+    return api.normalize("rms_norm", x, scale, **how)

@@ -1,16 +1,15 @@
-"""LayerNorm by XLA or by a kernel."""
+"""LayerNorm: normalization of mean and variance of a row."""
 
 import functools
-import math
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax import Array
 
-from gnomon.kernels.engine.choice import Choice, Implementation, choose
-from gnomon.kernels.engine.fused import fused
-from gnomon.kernels.engine.rows import check_vector, rows_refusal
-from gnomon.kernels.layer_norm import reference
+from gnomon.kernels.engine.choice import Implementation
+from gnomon.kernels.normalization import api
+
+explain = functools.partial(api.explain, "layer_norm")
 
 
 def layer_norm(
@@ -57,37 +56,5 @@ def layer_norm(
     References:
       Ba, Kiros & Hinton, Layer Normalization, 2016 (https://arxiv.org/abs/1607.06450).
     """
-    check_vector("scale", scale, x)
-    check_vector("bias", bias, x)
-    choice = explain(x, implementation, fall_back=fall_back)
-    if choice.implementation == "xla":
-        return reference.layer_norm(x, scale, bias, eps)
-    module = f"gnomon.kernels.layer_norm.{choice.implementation}"
-    rows = x.reshape(-1, x.shape[-1])
-    # Of any dtype: a kernel reads them in float32.
-    vectors = [v.astype(jnp.float32) for v in (scale, bias)]
-    y = fused(module, jnp.asarray(eps, jnp.float32), rows, *vectors)
-    return y.reshape(x.shape)
-
-
-def explain(
-    x: Array | jax.ShapeDtypeStruct,
-    implementation: Implementation | None = None,
-    *,
-    fall_back: bool = False,
-) -> Choice:
-    """What `layer_norm` runs for such an `x`, and why.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> explain(jnp.ones((8, 128)), "tpu")
-      Choice(implementation='tpu', reason='asked for')
-    """
-    refusal = functools.partial(rows_refusal, x=x)
-    return choose(
-        "layer_norm",
-        implementation,
-        refusal,
-        fall_back=fall_back,
-        empty=not math.prod(x.shape),
-    )
+    how: Any = dict(eps=eps, implementation=implementation, fall_back=fall_back)
+    return api.normalize("layer_norm", x, scale, bias, **how)

@@ -1,0 +1,157 @@
+"""What a method knows of its own step, as named scalars.
+
+Two ways lead here, for two kinds of numbers. What a state holds anyway it says itself:
+its class is decorated with :func:`tells`. What a step finds out and forgets, such as
+the share of units that AdamP projected, it hands to :func:`note`, which does nothing
+unless somebody listens; a field of the state for it would change the layout of
+checkpoints and be computed at every step, read or not.
+"""
+
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import get_opaque_trace_state
+
+from gnomon.parameters.paths import path_string
+
+__all__ = ["diagnostics", "observed"]
+
+State = TypeVar("State", bound=type)
+Tell = Callable[[Any], "jax.Array | None"]
+TELLS = "_diagnostics"
+
+
+def tells(*fields: str, **computed: Tell) -> Callable[[State], State]:
+    """Decorates the class of a state: what of it is a diagnostic.
+
+    Args:
+      *fields: fields that are one number.
+      **computed: functions of the state by the name of what they give; None where this
+        state has nothing of it.
+    """
+
+    def decorate(state: State) -> State:
+        of_fields = {name: lambda s, name=name: getattr(s, name) for name in fields}
+        setattr(state, TELLS, of_fields | computed)
+        return state
+
+    return decorate
+
+
+def diagnostics(state: Any) -> dict[str, jax.Array]:
+    """What the states of an optimizer say of its last step.
+
+    Chains, wrappers, masks and states of other packages are looked through.
+
+    Args:
+      state: the state of any optimizer, or any tree that holds one.
+
+    Returns:
+      Scalars by name; a name that several states have is preceded by their paths.
+
+    Example:
+      >>> import optax
+      >>> from gnomon.optimizers import sps
+      >>> optimizer = optax.chain(optax.clip(1.0), sps(c=0.5))
+      >>> w = jnp.array([1.0, 2.0])  # minimizes the square of it
+      >>> _, state = optimizer.update(2 * w, optimizer.init(w), w, value=5.0)
+      >>> for name, value in diagnostics(state).items():
+      ...     print(name, value)
+      step_size 5.0
+    """
+    found = list(_told(state, ()))
+    names = [name for _, name, _ in found]
+    return {
+        name if names.count(name) == 1 else f"{path_string(path)}/{name}": value
+        for path, name, value in found
+    }
+
+
+def _told(node: Any, path: tuple) -> Iterator[tuple[tuple, str, jax.Array]]:
+    for name, tell in getattr(type(node), TELLS, {}).items():
+        value = tell(node)
+        if value is not None:
+            yield path, name, value
+    inside = jax.tree_util.tree_leaves_with_path(
+        node, is_leaf=lambda x: x is not node and hasattr(type(x), TELLS)
+    )
+    for below, leaf in inside:
+        if leaf is not node and hasattr(type(leaf), TELLS):
+            yield from _told(leaf, path + below)
+
+
+def mean_of(tree: Any) -> jax.Array | None:
+    """The mean of all numbers of a tree; None of one that has none."""
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.size(leaf)]
+    if not leaves:
+        return None
+    total = sum(jnp.sum(leaf, dtype=jnp.float32) for leaf in leaves)
+    return jnp.asarray(total / sum(jnp.size(leaf) for leaf in leaves))
+
+
+_Listener = tuple[Any, dict[str, tuple[jax.Array, int]]]
+_LISTENER: contextvars.ContextVar[_Listener | None] = contextvars.ContextVar(
+    "listener", default=None
+)
+
+
+@contextlib.contextmanager
+def observed() -> Iterator[dict[str, jax.Array]]:
+    """Collects what the steps taken inside find out: shares, by name.
+
+    Of a step in a program that is compiled, the numbers belong to the same program:
+    they are returned from it as all else is.
+
+    Yields:
+      A dict, filled when the context is left:
+
+      * ``projected``: of the units that AdamP and SGDP test, the share whose radial
+        part was removed;
+      * ``constrained``: of the numbers in the leaves that a constraint selects, the
+        share that it moved: 0 before LAWN's switch and 1 after it, the leaves that
+        target variance rescaling rescaled, the units that were above their bound.
+
+      A fused kernel tells nothing.
+
+    Example:
+      >>> from gnomon.optimizers import adamp
+      >>> w = {"kernel": jnp.array([[3.0], [4.0]])}
+      >>> g = {"kernel": jnp.array([[4.0], [-3.0]])}  # at right angles to it
+      >>> optimizer = adamp(0.1)
+      >>> with observed() as seen:
+      ...     _ = optimizer.update(g, optimizer.init(w), w)
+      >>> print(seen["projected"])
+      1.0
+    """
+    found: dict[str, jax.Array] = {}
+    sums: dict[str, tuple[jax.Array, int]] = {}
+    token = _LISTENER.set((get_opaque_trace_state(), sums))
+    try:
+        yield found
+    finally:
+        _LISTENER.reset(token)
+    found |= {name: part / max(whole, 1) for name, (part, whole) in sums.items()}
+
+
+def note(name: str, share: Callable[[], tuple[jax.Array, int]]) -> None:
+    """Adds a share to what :func:`observed` collects.
+
+    Nothing is added inside of a loop or a branch of the program that is observed: the
+    number would not leave it.
+
+    Args:
+      name: what it is.
+      share: gives how many there are, and of how many; not called if nobody listens.
+    """
+    listener = _LISTENER.get()
+    if listener is None:
+        return
+    trace, sums = listener
+    if trace == get_opaque_trace_state():
+        part, whole = share()
+        before, total = sums.get(name, (jnp.zeros([], jnp.float32), 0))
+        sums[name] = before + part.astype(jnp.float32), total + whole
