@@ -250,12 +250,17 @@ def test_the_command_writes_the_page_beside_the_metrics(tmp_path, capsys):
 
 
 def test_a_sweep_is_asked_for_one_trial(tmp_path, capsys):
-    for trial in ("3f", "a0"):
-        planted(tmp_path / "trials" / trial)
+    nested = {"name": "lawn", "inner": {"name": "sgd", "learning_rate": 0.25}}
+    for trial, optimizer in (("3f", nested), ("a0", {"name": "sps"})):
+        folder = planted(tmp_path / "trials" / trial)
+        config = {"optimizer": optimizer, "model": {"name": "a.MLP"}, "seed": 7}
+        (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(SystemExit, match="2"):
         main(f"--workdir={tmp_path}")
-    error = capsys.readouterr().err
-    assert all(word in error for word in ("--trial=ID", "3f", "a0"))
+    error = " ".join(capsys.readouterr().err.split())
+    assert "--trial=ID" in error
+    assert "3f (lawn · MLP · learning rate 0.25 · seed 7)" in error
+    assert "a0 (sps · MLP · seed 7)" in error
     main(f"--workdir={tmp_path}", "--trial=a0", f"--output={tmp_path / 'p.html'}")
     assert (tmp_path / "p.html").exists()
     with pytest.raises(ValueError, match="no trial 'b'"):
