@@ -17,6 +17,9 @@ if importlib.metadata.version("jaxlib").startswith("0.10."):
 import jax
 import pytest
 
+# Shared by test files, so that its assertions show their values as theirs do.
+pytest.register_assert_rewrite("gnomon_contract")
+
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 
+from gnomon.experiments.console.table import table as lined_up
 from gnomon.experiments.trial.results import versions
 
 
@@ -110,12 +111,8 @@ def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> str:
         value = row.get(name)
         return "" if value is None else format(value, columns[name])
 
-    lines = [list(columns), *([cell(row, name) for name in columns] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(text.rjust(width) for text, width in zip(line, widths, strict=True))
-        for line in lines
-    )
+    lines = [[cell(row, name) for name in columns] for row in rows]
+    return lined_up([list(columns), *lines], words=0)
 
 
 def write(path: Path, record: Mapping[str, Any]) -> None:

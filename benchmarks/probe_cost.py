@@ -24,7 +24,7 @@ from gnomon.experiments.config import load, override
 from gnomon.experiments.config.trials import make_trial
 from gnomon.experiments.data import load as load_data
 from gnomon.experiments.records.metrics import MetricsWriter
-from gnomon.experiments.trial.group import compile_lanes, hypers_of
+from gnomon.experiments.trial.lanes import compile_lanes, hypers_of
 from gnomon.experiments.trial.probes import columns, settings_of
 
 RESULTS = Path(__file__).parent / "results" / "probe_cost.json"

@@ -159,15 +159,19 @@ def main() -> None:
                 worst = max(abs(found[t] - reference[t]) for t in found)
                 assert worst < 5e-3, f"{name} differs from sweep by {worst} nats"
                 print(f"{name}: {seconds[name][-1]:.1f} s", file=sys.stderr)
+    from gnomon.experiments.console.table import table
     from gnomon.experiments.trial.results import versions
 
     median = {name: statistics.median(times) for name, times in seconds.items()}
-    print(f"{'way':14}{'seconds':>10}{'trials/hour':>13}{'sweep is':>12}")
+    rows = [("way", "seconds", "trials/hour", "sweep is")]
     for name, time_ in median.items():
         ratio = statistics.median(
             t / s for t, s in zip(seconds[name], seconds["sweep"], strict=True)
         )
-        print(f"{name:14}{time_:10.1f}{3600 * trials / time_:13.0f}{ratio:11.2f}x")
+        rows.append(
+            (name, f"{time_:.1f}", f"{3600 * trials / time_:.0f}", f"{ratio:.2f}x")
+        )
+    print(table(rows, words=1))
     record = {
         "command": f"python benchmarks/{Path(__file__).name} "
         + " ".join(f"--{k}={v}" for k, v in settings.items()),

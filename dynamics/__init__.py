@@ -99,7 +99,6 @@ from gnomon.dynamics.singular import (
     Rank,
     as_matrix,
     gradient_ranks,
-    largest_singular_value,
     rank,
     spectral_norms,
     start_vectors,
@@ -112,6 +111,7 @@ from gnomon.dynamics.spectrum import (
     wasserstein_distance,
 )
 from gnomon.dynamics.trace import Trace, hutch_plus_plus_trace, hutchinson_trace
+from gnomon.parameters.spectral import largest_singular_value
 
 __all__ = [
     "ALL",

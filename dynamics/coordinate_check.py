@@ -162,17 +162,17 @@ def _run(subject: Subject, key: jax.Array, steps: int) -> dict[str, jax.Array]:
     first = subject.init(key)
     start = subject.activations(first)
 
-    def mean_square(x):
+    def mean_square(x: jax.Array) -> jax.Array:
         return jnp.mean(jnp.square(x.astype(compute_dtype(x.dtype))))
 
-    def measure(params):
+    def measure(params: Any) -> dict[str, jax.Array]:
         seen = subject.activations(params)
         return {
             name: jnp.stack([mean_square(x), mean_square(x - start[name])])
             for name, x in seen.items()
         }
 
-    def step(carry, _):
+    def step(carry: Any, _: None) -> Any:
         params, state = carry
         loss, grads = jax.value_and_grad(subject.loss)(params)
         updates, state = optimizer.update(
@@ -182,6 +182,7 @@ def _run(subject: Subject, key: jax.Array, steps: int) -> dict[str, jax.Array]:
         return (params, state), measure(params)
 
     _, later = jax.lax.scan(step, (first, optimizer.init(first)), length=steps)
-    return jax.tree.map(
+    course: dict[str, jax.Array] = jax.tree.map(
         lambda now, rest: jnp.concatenate([now[None], rest]), measure(first), later
     )
+    return course

@@ -49,7 +49,7 @@ class Rule(NamedTuple):
 # The methods whose formula is derived above, by their functions, which say more than
 # names of keywords: Lion, LAMB and FAdam take b2 as well, AdamP's decay is weaker where
 # it projects, Muon and SGDP have other steps. For what is not here nothing is said.
-RULES: Mapping[Callable, Rule] = {
+RULES: Mapping[Callable[..., Any], Rule] = {
     optax.adamw: Rule("b1", "weight_decay", adaptive=True, off=("nesterov", "mask")),
 }
 

@@ -115,7 +115,7 @@ def lanczos(
     angles = jax.tree.map(lambda x: 2 * math.pi * x, angles)
     rows = jax.tree.map(lambda x: jnp.zeros((count, *x.shape), x.dtype), start)
 
-    def step(carry, index):
+    def step(carry: Any, index: Array) -> Any:
         basis, vector, largest = carry
         basis = jax.tree.map(lambda q, v: q.at[index].set(v), basis, vector)
         product = widen(matvec(vector))

@@ -121,9 +121,10 @@ def loss_line(
       [2.0, 5.0]
     """
     origin, direction = widen(params), widen(direction)
-    return jax.lax.map(
+    losses: Array = jax.lax.map(
         lambda t: loss_fn(_move(origin, direction, t)), jnp.asarray(positions)
     )
+    return losses
 
 
 def loss_plane(
@@ -155,10 +156,11 @@ def loss_plane(
       [[0.0, 2.0], [10.0, 12.0]]
     """
     origin, first = widen(params), widen(first)
-    return jax.lax.map(
+    losses: Array = jax.lax.map(
         lambda s: loss_line(loss_fn, _move(origin, first, s), second, second_positions),
         jnp.asarray(first_positions),
     )
+    return losses
 
 
 def linear_barrier(loss_fn: Loss, start: Any, end: Any, *, points: int = 25) -> Barrier:

@@ -87,7 +87,7 @@ def layers_of(
     return Layers(names, groups, paths, stacked)
 
 
-def _name(path: str, pattern: re.Pattern | None) -> str | None:
+def _name(path: str, pattern: re.Pattern[str] | None) -> str | None:
     if pattern is None:
         # A bare leaf is its own layer.
         return path.rpartition("/")[0] or path or "params"

@@ -201,7 +201,7 @@ def weight_matching(
         better = rise > rounding
         return jnp.where(better, new, old), better
 
-    def sweep(carry):
+    def sweep(carry: Any) -> Any:
         permutations, _, count = carry
         changed = jnp.zeros((), bool)
         for name in sizes:
@@ -304,7 +304,9 @@ def _resolve(params: Any, spec: Spec) -> tuple[list[dict[int, str]], dict[str, i
     return axes, {name: found[name] for name in order if name in found}
 
 
-def _take(x: Array, names: Mapping[int, str], permutations: Mapping[str, Array]):
+def _take(
+    x: Array, names: Mapping[int, str], permutations: Mapping[str, Array]
+) -> Array:
     for axis, name in names.items():
         x = jnp.take(x, permutations[name], axis=axis)
     return x

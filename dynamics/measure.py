@@ -71,7 +71,7 @@ def measure(
     """
     inner = optax.with_extra_args_support(inner)
 
-    def init(params):
+    def init(params: Any) -> MeasureState:
         # Asked for the layout, as `optax.tree.map_params` does with a tree without
         # leaves: records are not shaped like parameters.
         if not jax.tree.leaves(params):
@@ -94,7 +94,9 @@ def measure(
             cosine_sums={name: jnp.zeros(2, row.dtype) for name in names},
         )
 
-    def update(updates, state, params=None, **extra_args):
+    def update(
+        updates: Any, state: MeasureState, params: Any = None, **extra_args: Any
+    ) -> tuple[Any, MeasureState]:
         require_params(params, "measure")
         grads = updates
         updates, inner_state = inner.update(grads, state.inner, params, **extra_args)
@@ -102,7 +104,7 @@ def measure(
         if rate is not None:
             rate = at_step("learning_rate", rate, state.step)
 
-        def look():
+        def look() -> Any:
             layout = layers_of(params, layers, stacked=stacked)
             record = layer_motion(
                 params, updates, grads, learning_rate=rate, layers=layout

@@ -134,7 +134,7 @@ def leaf_sums(
     layers = Stacks(params, stacked)
     weights, structure = jax.tree.flatten(layers.unstack(params))
 
-    def column(tree: Any) -> list:
+    def column(tree: Any) -> list[Any]:
         if tree is None:
             return [None] * len(weights)
         leaves = structure.flatten_up_to(layers.unstack(tree))

@@ -162,7 +162,9 @@ def noise_scale(groups: GroupGradients, size: jax.typing.ArrayLike) -> NoiseScal
     b = jnp.asarray(size, dtype)
     total = jnp.sum(groups.deviation, axis=-1)
 
-    def estimate(deviations: jax.Array, mean_squared: jax.Array, m: int):
+    def estimate(
+        deviations: jax.Array, mean_squared: jax.Array, m: int
+    ) -> tuple[jax.Array, jax.Array]:
         if m < 2:
             return jnp.full_like(deviations, jnp.nan), mean_squared
         noise = b * deviations / (m - 1)

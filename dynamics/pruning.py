@@ -91,9 +91,12 @@ def grand_scores(
         gradient = jax.grad(loss_fn)(wide, example)
         return jnp.sqrt(inner(gradient, gradient))
 
-    if microbatch is None:
-        return jax.vmap(norm)(examples)
-    return jax.lax.map(norm, examples, batch_size=microbatch)
+    norms: Array = (
+        jax.vmap(norm)(examples)
+        if microbatch is None
+        else jax.lax.map(norm, examples, batch_size=microbatch)
+    )
+    return norms
 
 
 def keep_mask(

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from gnomon.dynamics.layers import Layers
 from gnomon.parameters.matrices import as_matrices
+from gnomon.parameters.spectral import largest_singular_value
 from gnomon.parameters.stacks import unstack
 from gnomon.parameters.trees import compute_dtype
 from gnomon.parameters.units import Axes, unit_axes
@@ -60,7 +61,8 @@ def start_vectors(params: Any, layers: Layers) -> dict[str, jax.Array]:
     def draw(number: int, outputs: int, dtype: Any) -> jax.Array:
         # Random, so that it is not orthogonal to what is looked for.
         vector = jax.random.normal(jax.random.key(number), (outputs,), dtype)
-        return vector / jnp.linalg.norm(vector)
+        unit: jax.Array = vector / jnp.linalg.norm(vector)
+        return unit
 
     shapes = jax.eval_shape(lambda tree: _matrices(tree, layers), params)
     return {
@@ -68,39 +70,6 @@ def start_vectors(params: Any, layers: Layers) -> dict[str, jax.Array]:
         for number, (path, matrix) in enumerate(zip(layers.paths, shapes, strict=True))
         if matrix is not None
     }
-
-
-def largest_singular_value(
-    matrix: jax.Array, vector: jax.Array, iterations: int = 4
-) -> tuple[jax.Array, jax.Array]:
-    r"""The largest singular value, by power iteration from the last call's vector.
-
-    Weights move little from call to call, so a few iterations from where the last call
-    ended do the work of many from anywhere.
-
-    Args:
-      matrix: W, [inputs, outputs].
-      vector: a unit vector v [outputs].
-      iterations: products with :math:`W^\top W`.
-
-    Returns:
-      :math:`|W v|`, a lower bound of the largest singular value that converges to it,
-      and the vector for the next call. Zero and the old vector for a zero matrix.
-
-    Example:
-      >>> value, _ = largest_singular_value(
-      ...     jnp.diag(jnp.array([3.0, 1.0])), jnp.array([0.6, 0.8]), iterations=8)
-      >>> print(f"{value:.4f}")
-      3.0000
-    """
-
-    def turn(v: jax.Array, _: None) -> tuple[jax.Array, None]:
-        product = matrix.T @ (matrix @ v)
-        norm = jnp.linalg.norm(product)
-        return jnp.where(norm > 0, product / jnp.where(norm > 0, norm, 1), v), None
-
-    vector, _ = jax.lax.scan(turn, vector, length=iterations)
-    return jnp.linalg.norm(matrix @ vector), vector
 
 
 def spectral_norms(
@@ -131,9 +100,9 @@ def spectral_norms(
     return jnp.stack([largest(v) for v in _by_layer(found, layers)]), turned
 
 
-def _by_layer(found: dict[str, Any], layers: Layers) -> list[list]:
+def _by_layer(found: dict[str, Any], layers: Layers) -> list[list[Any]]:
     """What was found by path, listed for each layer and for the whole model."""
-    listed: list[list] = [[] for _ in layers.names]
+    listed: list[list[Any]] = [[] for _ in layers.names]
     for path, layer in zip(layers.paths, layers.groups, strict=True):
         if path in found and layer >= 0:
             listed[layer].append(found[path])

@@ -118,7 +118,8 @@ def hutch_plus_plus_trace(
     sketch_key, probe_key = jax.random.split(key)
 
     def apply(rows: Array) -> Array:
-        return jax.lax.map(flat, rows)
+        products: Array = jax.lax.map(flat, rows)
+        return products
 
     def signs(key: Array, count: int) -> Array:
         return jax.random.rademacher(key, (count, template.size), template.dtype)

@@ -18,10 +18,12 @@ from absl import flags
 from gnomon.experiments.console import command
 from gnomon.experiments.console.errors import UserError
 from gnomon.experiments.console.shown import is_name, markdown
+from gnomon.experiments.drawing.canvas import standalone
 from gnomon.experiments.records.files import write_text
 from gnomon.experiments.records.tables import Stored, read, store
-from gnomon.experiments.report import figures, verdict
+from gnomon.experiments.report import factors, verdict
 from gnomon.experiments.report.analysis import Analysis, analyze
+from gnomon.experiments.report.figure_speedups import speedups
 from gnomon.experiments.report.text import verdict_lines
 from gnomon.scaling.comparison.cell import why
 
@@ -51,7 +53,7 @@ def study(stored: Stored, page: bool) -> tuple[str, str]:
     facts = dict(stored.facts)
     parts = [f"## {markdown(stored.name)}"]
     parts.append(markdown(" ".join(verdict_lines(analysis)[:1])))
-    picture = figures.speedups(analysis)
+    picture = speedups(analysis)
     if picture:
         parts.append(f"![Effective speedup of each optimizer]({_link(stored, 'svg')})")
     parts.append(_table(analysis))
@@ -92,14 +94,11 @@ def _table(analysis: Analysis) -> str:
             rows.append((label, "-", "-", "-", "0", seeds, budget, said))
             continue
         said = verdict.call(summary.known, summary.seeds, p=summary.p)
-        number, spread = verdict.overall(summary)
+        number, spread = factors.overall(summary)
         beside = verdict.extrapolation(summary, analysis.baseline)
         trend = "-"
         if summary.slope == summary.slope:
-            trend = f"{verdict.times(summary.slope, reach=summary.reach)} "
-            trend += verdict.bracket(
-                summary.slope_interval, reach=summary.interval_reach
-            )
+            trend = " ".join(factors.slope(summary))
         rows.append(
             (
                 label,
@@ -142,7 +141,7 @@ def build(docs: Path) -> Path:
         stored = read(path)
         text, picture = study(stored, path.with_suffix(".html").exists())
         if picture:
-            write_text(path.with_suffix(".svg"), picture)
+            write_text(path.with_suffix(".svg"), standalone(picture))
         parts.append(text)
     write_text(docs / "leaderboard.md", "\n\n".join(parts) + "\n")
     return docs / "leaderboard.md"

@@ -32,12 +32,15 @@ from gnomon.experiments.records.files import clean, read_json, read_object, writ
 from gnomon.experiments.records.locks import lock
 from gnomon.experiments.records.runs import flatten
 from gnomon.experiments.trial import engine
+from gnomon.experiments.trial.abstract import trace
 from gnomon.experiments.trial.checkpoint import Checkpoints
-from gnomon.experiments.trial.group import compile_lanes, flops_per_step, trace
+from gnomon.experiments.trial.cost import flops_per_step
+from gnomon.experiments.trial.lanes import compile_lanes
 from gnomon.experiments.trial.mesh import device_mesh
 from gnomon.experiments.trial.overview import parameter_table
-from gnomon.experiments.trial.program import TrainState
 from gnomon.experiments.trial.results import units_per_step
+from gnomon.experiments.trial.resume import has_holes
+from gnomon.experiments.trial.step import TrainState
 
 
 def same_run(workdir: Path, trial: Trial) -> None:
@@ -186,7 +189,7 @@ def load_state(workdir: str | os.PathLike[str]) -> TrainState:
     if restored is None:
         raise FileNotFoundError(f"{workdir} holds no checkpoint that can be read")
     saved = restored[1]
-    if engine.has_holes(saved.probes):  # the config now asks for other probes
+    if has_holes(saved.probes):  # the config now asks for other probes
         saved = saved._replace(probes={})
     return jax.tree.map(lambda leaf: leaf[0], saved)
 

@@ -3,8 +3,9 @@
 from gnomon.models.factorization import Factorization
 from gnomon.models.flops import parameter_count
 from gnomon.models.functional import Functional, functional
-from gnomon.models.mean_only_norm import MeanOnlyBatchNorm
 from gnomon.models.mlp import MLP
+from gnomon.models.normalization import MeanOnlyBatchNorm
+from gnomon.models.parts import part
 from gnomon.models.resnet import ResNet
 from gnomon.models.shapes import parameter_shapes
 from gnomon.models.transformer import TransformerLM
@@ -19,4 +20,5 @@ __all__ = [
     "functional",
     "parameter_count",
     "parameter_shapes",
+    "part",
 ]

@@ -8,9 +8,9 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from gnomon.kernels import Implementation
-from gnomon.models.layers import fan_in, wide
-from gnomon.models.normalization import RMSNorm
+from gnomon.models.initialization import Kernel, Scheme
+from gnomon.models.parts import Norm
+from gnomon.parameters.trees import compute_dtype
 
 
 def rotate(x: Array, *, offset: int = 0, base: float = 10_000.0) -> Array:
@@ -43,7 +43,7 @@ def rotate(x: Array, *, offset: int = 0, base: float = 10_000.0) -> Array:
     # [1, ..., length, 1, D/2]; made in numpy's double precision, so that the angle of
     # a late position is exact before it is rounded.
     angles = (positions[:, None, None] * frequencies)[(None,) * (x.ndim - 3)]
-    dtype = wide(x.dtype)
+    dtype = compute_dtype(x.dtype)
     cos, sin = jnp.asarray(np.cos(angles), dtype), jnp.asarray(np.sin(angles), dtype)
     a, b = jnp.split(x.astype(dtype), 2, axis=-1)
     turned = jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
@@ -60,11 +60,13 @@ class Attention(nnx.Module):
     Args:
       width: features in and out.
       head_dim: D, the features of a head; `width // head_dim` heads.
-      qk_norm: whether Q and K are RMS-normalized over D before they are rotated.
-      residual_scale: variance of `out`'s initialization times its fan-in.
+      qk_norm: whether Q and K are normalized over D before they are rotated.
+      depth: number of blocks of the model; `out` starts with its variance divided by
+        twice as much.
+      norm: what normalizes Q and K.
+      init: the scheme of initialization.
       dtype: compute dtype of the products. Scores and softmax are float32.
       param_dtype: dtype of the kernels.
-      norm_implementation: what computes the norms of Q and K, see `RMSNorm`.
       rngs: source of the initial values.
     """
 
@@ -74,10 +76,11 @@ class Attention(nnx.Module):
         head_dim: int,
         *,
         qk_norm: bool,
-        residual_scale: float,
+        depth: int,
+        norm: Norm,
+        init: Scheme,
         dtype: Any,
         param_dtype: Any,
-        norm_implementation: Implementation | None = None,
         rngs: nnx.Rngs,
     ):
         options: dict[str, Any] = {
@@ -90,35 +93,29 @@ class Attention(nnx.Module):
 
         # Three kernels rather than one fused: each keeps its own norm and spectrum,
         # which is what the optimizers act on, and fusing them gained no time on CPU.
-        def project() -> nnx.LinearGeneral:
-            return nnx.LinearGeneral(width, split, kernel_init=fan_in(), **options)
+        def project(name: str) -> nnx.LinearGeneral:
+            kernel = init(Kernel(f"attention/{name}", "hidden", 1.0, depth))
+            return nnx.LinearGeneral(width, split, kernel_init=kernel, **options)
 
-        self.query, self.key, self.value = project(), project(), project()
+        self.query, self.key, self.value = map(project, ("query", "key", "value"))
+        out = init(Kernel("attention/out", "residual", 1 / (2 * depth), depth))
         self.out = nnx.LinearGeneral(
-            split,
-            width,
-            axis=(-2, -1),
-            kernel_init=fan_in(residual_scale),
-            **options,
+            split, width, axis=(-2, -1), kernel_init=out, **options
         )
         self.qk_norm = qk_norm
         if qk_norm:
-            norm: dict[str, Any] = {
-                "param_dtype": param_dtype,
-                "implementation": norm_implementation,
-                "rngs": rngs,
-            }
-            self.query_norm = RMSNorm(head_dim, **norm)
-            self.key_norm = RMSNorm(head_dim, **norm)
+            self.query_norm = norm(head_dim, param_dtype=param_dtype, rngs=rngs)
+            self.key_norm = norm(head_dim, param_dtype=param_dtype, rngs=rngs)
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Array, *, train: bool) -> Array:
         """Maps [batch, length, width] to the same shape."""
         query, key, value = self.query(x), self.key(x), self.value(x)
         if self.qk_norm:
-            query, key = self.query_norm(query), self.key_norm(key)
+            query = self.query_norm(query, train=train)
+            key = self.key_norm(key, train=train)
         query, key = rotate(query), rotate(key)
         scores = jnp.einsum(
-            "bqhd,bkhd->bhqk", query, key, preferred_element_type=wide(x.dtype)
+            "bqhd,bkhd->bhqk", query, key, preferred_element_type=compute_dtype(x.dtype)
         )
         length, head_dim = x.shape[1], query.shape[-1]
         visible = np.tri(length, dtype=bool)[None, None]

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from gnomon.models.layers import check_positive, normal, wide
+from gnomon.models.layers import check_positive, normal
+from gnomon.parameters.trees import compute_dtype
 
 
 class Factorization(nnx.Module):
@@ -79,7 +80,7 @@ class Factorization(nnx.Module):
         """
         row, column = inputs[:, 0], inputs[:, 1]
         u, v = self.rows(row), self.columns(column)
-        dtype = wide(u.dtype)
+        dtype = compute_dtype(u.dtype)
         common = jnp.sum(u.astype(dtype) * v.astype(dtype), axis=-1)
         biases = self.row_bias[...][row] + self.column_bias[...][column]
         return common + biases.astype(dtype) + self.mean[...].astype(dtype)

@@ -22,11 +22,6 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 }
 
 
-def wide(dtype: Any) -> Any:
-    """The dtype of sums over `dtype`: float64 for itself, float32 for the rest."""
-    return jnp.float64 if dtype == jnp.float64 else jnp.float32
-
-
 Initializer = Callable[[Array, Sequence[int], Any], Array]
 
 

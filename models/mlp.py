@@ -9,7 +9,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from gnomon.models.layers import ACTIVATIONS, check_choice, check_positive, fan_in, wide
+from gnomon.models.initialization import Kernel, Scheme, gaussian
+from gnomon.models.layers import ACTIVATIONS, check_choice, check_positive
+from gnomon.models.parts import Norm
+from gnomon.parameters.trees import compute_dtype
 
 
 class MLP(nnx.Module):
@@ -17,7 +20,7 @@ class MLP(nnx.Module):
 
     Hidden kernels are normal with variance 2 / fan-in (He), the head's with variance
     1 / fan-in, biases zero. Parameters lie at `hidden/<i>/{kernel,bias}` and
-    `head/{kernel,bias}`.
+    `head/{kernel,bias}`, those of norms, if any, at `norms/<i>`.
 
     Args:
       inputs: number of features of one example. Default 784.
@@ -25,6 +28,10 @@ class MLP(nnx.Module):
         `(256, 256)`.
       classes: number of outputs. Default 10.
       activation: "relu" (the default), "relu2" or "gelu".
+      norm: what normalizes before each activation, as of
+        `gnomon.models.normalization`. Default None, nothing.
+      init: what fills the kernels, a scheme of `gnomon.models.initialization`. Default
+        `gaussian`, the initialization above.
       dtype: compute dtype; the outputs are float32. Default float32.
       param_dtype: dtype of the parameters. Default float32.
       rngs: source of the initial values.
@@ -53,6 +60,8 @@ class MLP(nnx.Module):
         classes: int = 10,
         *,
         activation: str = "relu",
+        norm: Norm | None = None,
+        init: Scheme = gaussian,
         dtype: Any = jnp.float32,
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
@@ -66,13 +75,20 @@ class MLP(nnx.Module):
             "rngs": rngs,
         }
         sizes = (inputs, *widths)
-        self.hidden = nnx.List(
-            [
-                nnx.Linear(a, b, kernel_init=fan_in(2.0), **options)
-                for a, b in pairwise(sizes)
-            ]
+        depth = len(widths)
+
+        def affine(i: int) -> nnx.Linear:
+            kernel = init(Kernel(f"hidden/{i}", "hidden", 2.0, depth))
+            return nnx.Linear(sizes[i], sizes[i + 1], kernel_init=kernel, **options)
+
+        self.hidden = nnx.List([affine(i) for i in range(depth)])
+        self.norms = nnx.List(
+            [norm(size, param_dtype=param_dtype, rngs=rngs) for size in widths]
+            if norm is not None
+            else []
         )
-        self.head = nnx.Linear(sizes[-1], classes, kernel_init=fan_in(), **options)
+        head = init(Kernel("head", "head", 1.0, depth))
+        self.head = nnx.Linear(sizes[-1], classes, kernel_init=head, **options)
         self.activation = ACTIVATIONS[activation]
         self.inputs = inputs
 
@@ -82,7 +98,7 @@ class MLP(nnx.Module):
         Args:
           inputs: [batch, ...] floats; the trailing axes are flattened and must hold
             `inputs` features. Integer images are the caller's to scale.
-          train: ignored: the model behaves alike in training and evaluation.
+          train: for the norms, where they look at the batch.
 
         Returns:
           [batch, classes] float32 logits.
@@ -94,10 +110,13 @@ class MLP(nnx.Module):
                 f"features; build the model with inputs={features}"
             )
         x = inputs.reshape(inputs.shape[0], features)
-        for layer in self.hidden:
-            x = self.activation(layer(x))
+        for i, layer in enumerate(self.hidden):
+            x = layer(x)
+            if self.norms:
+                x = self.norms[i](x, train=train)
+            x = self.activation(x)
         x = self.head(x)
-        return x.astype(wide(x.dtype))
+        return x.astype(compute_dtype(x.dtype))
 
     @staticmethod
     def forward_flops(

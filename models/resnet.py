@@ -1,79 +1,19 @@
 """A small residual network for images, with batch normalization."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from gnomon.models.layers import check_positive, fan_in, wide
+from gnomon.models.initialization import Kernel, Scheme, gaussian
+from gnomon.models.layers import check_positive
 from gnomon.models.normalization import BatchNorm
-
-Padding = Literal["SAME", "even"]
-
-
-def _conv(
-    inputs: int,
-    outputs: int,
-    size: int,
-    stride: int,
-    padding: Padding = "SAME",
-    **options: Any,
-) -> Any:
-    return nnx.Conv(
-        inputs,
-        outputs,
-        (size, size),
-        strides=(stride, stride),
-        padding=size // 2 if padding == "even" else "SAME",
-        use_bias=False,
-        kernel_init=fan_in(2.0),
-        **options,
-    )
-
-
-class ResidualBlock(nnx.Module):
-    """Two 3x3 convolutions around a shortcut, each followed by batch norm.
-
-    The shortcut is the identity, or a strided 1x1 convolution with batch norm where
-    the shape changes.
-    """
-
-    def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        stride: int,
-        *,
-        padding: Padding = "SAME",
-        dtype: Any,
-        param_dtype: Any,
-        rngs: nnx.Rngs,
-    ):
-        conv: dict[str, Any] = {
-            "dtype": dtype,
-            "param_dtype": param_dtype,
-            "rngs": rngs,
-        }
-        norm: dict[str, Any] = {"param_dtype": param_dtype, "rngs": rngs}
-        self.conv1 = _conv(inputs, outputs, 3, stride, padding, **conv)
-        self.norm1 = BatchNorm(outputs, **norm)
-        self.conv2 = _conv(outputs, outputs, 3, 1, padding, **conv)
-        self.norm2 = BatchNorm(outputs, **norm)
-        self.project = inputs != outputs or stride != 1
-        if self.project:
-            self.shortcut = _conv(inputs, outputs, 1, stride, **conv)
-            self.shortcut_norm = BatchNorm(outputs, **norm)
-
-    def __call__(self, x: Array, *, train: bool) -> Array:
-        """Maps [batch, H, W, inputs] to [batch, H/stride, W/stride, outputs]."""
-        y = jax.nn.relu(self.norm1(self.conv1(x), train=train))
-        y = self.norm2(self.conv2(y), train=train)
-        if self.project:
-            x = self.shortcut_norm(self.shortcut(x), train=train)
-        return jax.nn.relu(x + y)
+from gnomon.models.parts import Norm
+from gnomon.models.residual import Padding, ResidualBlock, conv
+from gnomon.parameters.trees import compute_dtype
 
 
 class ResNet(nnx.Module):
@@ -91,7 +31,8 @@ class ResNet(nnx.Module):
     Parameters lie at `stem/kernel`, `stem_norm/{scale,bias}`,
     `blocks/<i>/{conv1,conv2,shortcut}/kernel`,
     `blocks/<i>/{norm1,norm2,shortcut_norm}/{scale,bias}` and `head/{kernel,bias}`;
-    the running statistics `{mean,var}` beside each `{scale,bias}`.
+    the running statistics `{mean,var}` beside each `{scale,bias}`. Where the stream
+    is not normalized, `final_norm` takes the place of `stem_norm`.
 
     Args:
       width: channels of the first stage. Default 16.
@@ -102,6 +43,12 @@ class ResNet(nnx.Module):
         of its border lies below and to the right, so that its windows are centered half
         a pixel off. `"even"`: one pixel on every side, as other frameworks pad, for
         comparisons with them. Sizes and parameters are the same. Default `"SAME"`.
+      norm: what normalizes, under the contract of `gnomon.models.normalization`: a
+        class or a `gnomon.models.part` of one. Default `BatchNorm`.
+      placement: where the norms of a block stand: `ResidualBlock`, the default, or
+        another class of `gnomon.models.residual`, or one that extends them.
+      init: what fills the kernels, a scheme of `gnomon.models.initialization`. Default
+        `gaussian`, the initialization above.
       dtype: compute dtype; statistics and outputs are float32. Default float32.
       param_dtype: dtype of the parameters. Default float32.
       rngs: source of the initial values.
@@ -138,6 +85,9 @@ class ResNet(nnx.Module):
         channels: int = 1,
         *,
         padding: Padding = "SAME",
+        norm: Norm = BatchNorm,
+        placement: type[ResidualBlock] = ResidualBlock,
+        init: Scheme = gaussian,
         dtype: Any = jnp.float32,
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
@@ -146,19 +96,24 @@ class ResNet(nnx.Module):
         check_positive(**{f"blocks[{i}]": count for i, count in enumerate(blocks)})
         if padding not in get_args(Padding):
             raise ValueError(f"padding={padding!r}: must be 'SAME' or 'even'")
-        options: dict[str, Any] = {
-            "dtype": dtype,
-            "param_dtype": param_dtype,
-            "rngs": rngs,
-        }
-        self.stem = _conv(channels, width, 3, 1, padding, **options)
-        self.stem_norm = BatchNorm(width, param_dtype=param_dtype, rngs=rngs)
         layout = _layout(width, blocks)
-        self.blocks = nnx.List(
-            [ResidualBlock(*shape, padding=padding, **options) for shape in layout]
-        )
+        depth = len(layout)
+        norms: dict[str, Any] = {"param_dtype": param_dtype, "rngs": rngs}
+        options: dict[str, Any] = {"dtype": dtype, **norms}
+        parts: dict[str, Any] = {"padding": padding, "init": init, **options}
+        stem = Kernel("stem", "hidden", 2.0, depth)
+        self.stem = conv(channels, width, stem, **parts)
         features = layout[-1][1] if layout else width
-        self.head = nnx.Linear(features, classes, kernel_init=fan_in(), **options)
+        self.normalized = placement.normalized
+        if self.normalized:
+            self.stem_norm = norm(width, **norms)
+        else:
+            self.final_norm = norm(features, **norms)
+        self.blocks = nnx.List(
+            [placement(*shape, depth=depth, norm=norm, **parts) for shape in layout]
+        )
+        head = init(Kernel("head", "head", 1.0, depth))
+        self.head = nnx.Linear(features, classes, kernel_init=head, **options)
 
     def __call__(self, inputs: Array, *, train: bool) -> Array:
         """Returns class scores.
@@ -171,11 +126,15 @@ class ResNet(nnx.Module):
         Returns:
           [batch, classes] float32 logits.
         """
-        x = jax.nn.relu(self.stem_norm(self.stem(inputs), train=train))
+        x = self.stem(inputs)
+        if self.normalized:
+            x = jax.nn.relu(self.stem_norm(x, train=train))
         for block in self.blocks:
             x = block(x, train=train)
-        pooled = jnp.mean(x, axis=(1, 2), dtype=wide(x.dtype)).astype(x.dtype)
-        return self.head(pooled).astype(wide(x.dtype))
+        if not self.normalized:
+            x = jax.nn.relu(self.final_norm(x, train=train))
+        pooled = jnp.mean(x, axis=(1, 2), dtype=compute_dtype(x.dtype)).astype(x.dtype)
+        return self.head(pooled).astype(compute_dtype(x.dtype))
 
     @staticmethod
     def forward_flops(

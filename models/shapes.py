@@ -24,4 +24,6 @@ def parameter_shapes(model: Callable[..., nnx.Module], **kwargs: Any) -> Params:
       >>> parameter_shapes(MLP, inputs=4, widths=(), classes=3)["head"]["kernel"]
       ShapeDtypeStruct(shape=(4, 3), dtype=float32)
     """
-    return jax.eval_shape(functional(model, **kwargs).init, jax.random.key(0))[0]
+    params: Params
+    params, _ = jax.eval_shape(functional(model, **kwargs).init, jax.random.key(0))
+    return params

@@ -1,5 +1,6 @@
 """A decoder-only transformer for next-token prediction."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -8,109 +9,20 @@ from flax import nnx
 from jax import Array
 
 from gnomon.kernels import Implementation
-from gnomon.models.attention import Attention
-from gnomon.models.layers import (
-    ACTIVATIONS,
-    check_choice,
-    check_positive,
-    fan_in,
-    normal,
-    wide,
-)
+from gnomon.models.blocks import Block
+from gnomon.models.initialization import Kernel, Scheme, gaussian
+from gnomon.models.layers import ACTIVATIONS, check_choice, check_positive
 from gnomon.models.normalization import RMSNorm
-
-
-class FeedForward(nnx.Module):
-    """`down(activation(up(x)))`, without biases.
-
-    Args:
-      width: features in and out.
-      hidden: features between.
-      activation: a key of `ACTIVATIONS`.
-      residual_scale: variance of `down`'s initialization times its fan-in.
-      dtype: compute dtype.
-      param_dtype: dtype of the kernels.
-      rngs: source of the initial values.
-    """
-
-    def __init__(
-        self,
-        width: int,
-        hidden: int,
-        *,
-        activation: str,
-        residual_scale: float,
-        dtype: Any,
-        param_dtype: Any,
-        rngs: nnx.Rngs,
-    ):
-        options: dict[str, Any] = {
-            "use_bias": False,
-            "dtype": dtype,
-            "param_dtype": param_dtype,
-            "rngs": rngs,
-        }
-        self.up = nnx.Linear(width, hidden, kernel_init=fan_in(), **options)
-        self.down = nnx.Linear(
-            hidden, width, kernel_init=fan_in(residual_scale), **options
-        )
-        self.activation = ACTIVATIONS[activation]
-
-    def __call__(self, x: Array) -> Array:
-        """Maps [..., width] to [..., width]."""
-        return self.down(self.activation(self.up(x)))
-
-
-class Block(nnx.Module):
-    """Pre-norm residual block: attention, then feed-forward."""
-
-    def __init__(
-        self,
-        width: int,
-        head_dim: int,
-        hidden: int,
-        *,
-        activation: str,
-        qk_norm: bool,
-        residual_scale: float,
-        dtype: Any,
-        param_dtype: Any,
-        norm_implementation: Implementation | None,
-        rngs: nnx.Rngs,
-    ):
-        options: dict[str, Any] = {
-            "residual_scale": residual_scale,
-            "dtype": dtype,
-            "param_dtype": param_dtype,
-            "rngs": rngs,
-        }
-        norm: dict[str, Any] = {
-            "param_dtype": param_dtype,
-            "implementation": norm_implementation,
-            "rngs": rngs,
-        }
-        self.attention_norm = RMSNorm(width, **norm)
-        self.attention = Attention(
-            width,
-            head_dim,
-            qk_norm=qk_norm,
-            norm_implementation=norm_implementation,
-            **options,
-        )
-        self.mlp_norm = RMSNorm(width, **norm)
-        self.mlp = FeedForward(width, hidden, activation=activation, **options)
-
-    def __call__(self, x: Array) -> Array:
-        """Maps [batch, length, width] to the same shape."""
-        x = x + self.attention(self.attention_norm(x))
-        return x + self.mlp(self.mlp_norm(x))
+from gnomon.models.parts import Norm, part
+from gnomon.models.placements import Placement, pre
+from gnomon.parameters.trees import compute_dtype
 
 
 class TransformerLM(nnx.Module):
     r"""Decoder-only transformer language model.
 
-    Pre-norm residual blocks of causal attention with rotary positions and a two-layer
-    feed-forward, no biases, RMS normalization throughout:
+    Residual blocks of causal attention with rotary positions and a two-layer
+    feed-forward, no biases; by default RMS-normalized before each branch:
 
     $$x \leftarrow x + \mathrm{Attention}(\mathrm{norm}(x)), \qquad
       x \leftarrow x + W_{down}\,\phi(W_{up}\,\mathrm{norm}(x))$$
@@ -139,14 +51,22 @@ class TransformerLM(nnx.Module):
       mlp_ratio: hidden features of the feed-forward over `width`. Default 4.
       activation: "relu2" (squared ReLU, the default), "relu" or "gelu".
       tied: whether the embedding is also the output layer. Default True.
-      qk_norm: whether queries and keys are RMS-normalized per head. Default False.
+      qk_norm: whether queries and keys are normalized per head. Default False.
       scan: whether the blocks run as one `jax.lax.scan` over stacked parameters: the
         compile time no longer grows with depth. Default False.
       dtype: compute dtype. Norms, softmax and logits stay in float32. Default
         float32.
       param_dtype: dtype of the parameters. Default float32.
-      norm_implementation: what computes the norms, "xla", "tpu", "gpu", or None, the
-        default, for what `gnomon.kernels.rms_norm.explain` says.
+      norm: what normalizes, under the contract of `gnomon.models.normalization`: a
+        class or a `gnomon.models.part` of one. Default `RMSNorm`.
+      norm_implementation: `implementation=` of the norms that have a kernel, "xla",
+        "tpu", "gpu", or None, the default, for what `gnomon.kernels.rms_norm.explain`
+        says.
+      placement: where the norms of a block stand: a function as in
+        `gnomon.models.placements`, or one for each of "attention" and "mlp". Default
+        `pre`. The final norm is there with each.
+      init: what fills the kernels, a scheme of `gnomon.models.initialization`. Default
+        `gaussian`, the initialization above.
       base_width: the width at which this model is standard, for the maximal update
         parameterization (muP): the embedding and the head start with variance
         1 / `base_width`, and logits are multiplied by `base_width` / `width`. With the
@@ -157,7 +77,7 @@ class TransformerLM(nnx.Module):
 
     Raises:
       ValueError: if `width` is not a multiple of `head_dim`, `head_dim` is odd, a
-        size is not positive, or the activation is unknown.
+        size is not positive, the activation is unknown, or `placement` is none.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -170,6 +90,15 @@ class TransformerLM(nnx.Module):
       >>> logits, _ = lm.apply(params, stats, tokens, train=True)
       >>> logits.shape, logits.dtype
       ((4, 16, 256), dtype('float32'))
+
+      Other parts:
+
+      >>> from gnomon.models import normalization, placements
+      >>> parts = dict(norm=normalization.LayerNorm, placement=placements.sandwich)
+      >>> lm = functional(TransformerLM, width=64, depth=2, **parts)
+      >>> sorted(lm.init(jax.random.key(0))[0]["blocks"]["0"])
+      ['attention', 'attention_norm', 'attention_out_norm', 'mlp', 'mlp_norm',
+       'mlp_out_norm']
 
     References:
       Vaswani et al., Attention Is All You Need, 2017
@@ -195,7 +124,10 @@ class TransformerLM(nnx.Module):
         scan: bool = False,
         dtype: Any = jnp.float32,
         param_dtype: Any = jnp.float32,
+        norm: Norm = RMSNorm,
         norm_implementation: Implementation | None = None,
+        placement: Placement | Mapping[str, Placement] = pre,
+        init: Scheme = gaussian,
         base_width: int | None = None,
         rngs: nnx.Rngs,
     ):
@@ -222,6 +154,9 @@ class TransformerLM(nnx.Module):
                 "features; choose an even head_dim"
             )
 
+        if norm_implementation is not None:
+            norm = part(norm, implementation=norm_implementation)
+
         def block(key: Array) -> Block:
             return Block(
                 width,
@@ -229,17 +164,19 @@ class TransformerLM(nnx.Module):
                 mlp_ratio * width,
                 activation=activation,
                 qk_norm=qk_norm,
-                residual_scale=1 / (2 * depth),
+                depth=depth,
+                norm=norm,
+                placement=placement,
+                init=init,
                 dtype=dtype,
                 param_dtype=param_dtype,
-                norm_implementation=norm_implementation,
                 rngs=nnx.Rngs(key),
             )
 
         self.embed = nnx.Embed(
             vocab,
             width,
-            embedding_init=normal(base_width**-0.5),
+            embedding_init=init(Kernel("embed", "embedding", 1 / base_width, depth)),
             dtype=dtype,
             param_dtype=param_dtype,
             rngs=rngs,
@@ -250,31 +187,27 @@ class TransformerLM(nnx.Module):
             if scan
             else nnx.List([block(key) for key in keys])
         )
-        self.final_norm = RMSNorm(
-            width,
-            param_dtype=param_dtype,
-            implementation=norm_implementation,
-            rngs=rngs,
-        )
+        self.final_norm = norm(width, param_dtype=param_dtype, rngs=rngs)
         if not tied:
             self.head = nnx.Linear(
                 width,
                 vocab,
                 use_bias=False,
-                kernel_init=fan_in(width / base_width),
+                kernel_init=init(Kernel("head", "head", width / base_width, depth)),
                 param_dtype=param_dtype,
                 rngs=rngs,
             )
         self.output_multiplier = base_width / width
         self.tied = tied
         self.scan = scan
+        self.depth = depth
 
     def __call__(self, inputs: Array, *, train: bool = False) -> Array:
         """Returns next-token logits.
 
         Args:
           inputs: [batch, length] integer tokens of any width, each below `vocab`.
-          train: ignored: the model behaves alike in training and evaluation.
+          train: for the norms, where they look at the batch.
 
         Returns:
           [batch, length, vocab] float32 logits; position t sees tokens 0..t alone.
@@ -282,13 +215,20 @@ class TransformerLM(nnx.Module):
         x = self.embed(inputs.astype(jnp.int32))
         if self.scan:
             graphdef, stacked = nnx.split(self.blocks.stacked)
-            x, _ = jax.lax.scan(
-                lambda x, layer: (nnx.merge(graphdef, layer)(x), None), x, stacked
-            )
+
+            def step(x: Array, layer: Any) -> tuple[Array, Any]:
+                index, state = layer
+                block = nnx.merge(graphdef, state)
+                x = block(x, index, train=train)
+                return x, nnx.state(block, nnx.BatchStat)
+
+            layers = (jnp.arange(1, self.depth + 1), stacked)
+            x, stats = jax.lax.scan(step, x, layers)
+            nnx.update(self.blocks.stacked, stats)
         else:
-            for block in self.blocks:
-                x = block(x)
-        x = self.final_norm(x)
+            for index, block in enumerate(self.blocks, 1):
+                x = block(x, index, train=train)
+        x = self.final_norm(x, train=train)
         # The products are in the compute dtype, their sums and the logits in float32.
         if self.tied:
             kernel, contraction = self.embed.embedding[...], "btd,vd->btv"
@@ -298,7 +238,7 @@ class TransformerLM(nnx.Module):
             contraction,
             x,
             kernel.astype(x.dtype),
-            preferred_element_type=wide(x.dtype),
+            preferred_element_type=compute_dtype(x.dtype),
         )
         if self.output_multiplier == 1:
             return logits

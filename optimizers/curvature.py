@@ -12,6 +12,8 @@ from gnomon.optimizers.polyak.step_size import inner_product
 from gnomon.parameters.checks import require_params, require_within
 from gnomon.parameters.trees import compute_dtype
 
+__all__ = ["scale_by_newton"]
+
 
 def hessian_product(
     name: str, extra_args: Mapping[str, Any]

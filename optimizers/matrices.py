@@ -18,6 +18,8 @@ from gnomon.parameters.paths import path_string
 from gnomon.parameters.roles import Role, roles, warn_of_guesses
 from gnomon.parameters.units import Axes, Rules, resolve_axes
 
+__all__ = ["hidden_matrices"]
+
 
 def hidden_matrices(
     params: optax.Params,

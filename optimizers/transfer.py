@@ -35,6 +35,8 @@ from gnomon.parameters.checks import (
 from gnomon.parameters.trees import broadcast_mask, compute_dtype, map_leaves
 from gnomon.parameters.units import Axes, Rules, resolve_axes
 
+__all__ = ["mup", "mup_initialization", "scale_by_width", "standard_parameterization"]
+
 
 def scale_by_width(
     base: Base,

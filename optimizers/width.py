@@ -18,6 +18,14 @@ from gnomon.parameters.paths import path_string
 from gnomon.parameters.trees import is_function
 from gnomon.parameters.units import Axes, Rules, resolve_axes, unit_axes
 
+__all__ = [
+    "Growth",
+    "learning_rate_factors",
+    "mup_rule",
+    "standard_rule",
+    "width_growth",
+]
+
 Role = Literal["fixed", "vector", "input", "hidden", "output"]
 Kind = Literal["adam", "sgd"]
 Alignment = Literal["full", "none"]

@@ -114,7 +114,7 @@ def roles(
         else f"the last of the dense layers that are counted, {guessed!r}"
     )
 
-    def with_guess(path, role: Role) -> Role:
+    def with_guess(path: tuple[Any, ...], role: Role) -> Role:
         if role.role != "hidden" or _module(path_string(path)) != guessed:
             return role
         return Role("head", reason, guess=True)
@@ -164,7 +164,7 @@ def _by_name(path: str, ndim: int, axes: Axes, stacked: str | None, sole: bool) 
     return Role("hidden", "layers are stacked in it") if axes.stack else _PLAIN
 
 
-def _is_inside(named: re.Match, axes: Axes, sole: bool) -> bool:
+def _is_inside(named: re.Match[str], axes: Axes, sole: bool) -> bool:
     """Whether a name stands within a layer that the model has several of."""
     before = named.string[: named.start()]
     return bool(axes.stack) or (not sole and _IN_A_LAYER.search(before) is not None)

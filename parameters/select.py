@@ -71,7 +71,7 @@ def select(
 
 def layer_number(
     path: str, shape: tuple[int, ...], pattern: str, stacked: str | None = None
-):
+) -> Any:
     """The one-based number of the layer that a leaf belongs to.
 
     Args:

@@ -59,7 +59,7 @@ class _Declared(NamedTuple):
         parts = self.split(path)
         return parts is not None and parts[1] in self.layers
 
-    def search(self, path: str) -> tuple[str, str, re.Match] | None:
+    def search(self, path: str) -> tuple[str, str, re.Match[str]] | None:
         parts = self.split(path)
         if parts is None or self.pattern is None:
             return None
@@ -302,7 +302,7 @@ class Stacks:
 
     def fits(self, tree: Any) -> bool:
         """Whether a tree has the structure that was looked at."""
-        return self._treedef == jax.tree.structure(tree)
+        return bool(self._treedef == jax.tree.structure(tree))
 
     def map(self, fn: Callable[[Any, int], Any], tree: Any) -> Any:
         """``fn(leaf, number of its stacked axes)``, of a tree or a prefix of one."""

@@ -32,7 +32,7 @@ def as_arrays(tree: Any) -> Any:
       Arrays; what is one already is returned itself.
     """
 
-    def convert(leaf):
+    def convert(leaf: Any) -> Any:
         if isinstance(leaf, jax.ShapeDtypeStruct):
             return leaf
         if isinstance(leaf, jax.Array) and not jax.typeof(leaf).weak_type:
@@ -53,7 +53,7 @@ def safe_divide(x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def map_leaves(
-    fn: Callable[..., tuple],
+    fn: Callable[..., tuple[Any, ...]],
     updates: optax.Updates,
     states: Sequence[Any],
     *others: Any,

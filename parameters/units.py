@@ -159,7 +159,7 @@ def resolve_axes(
     unused = {pattern for pattern, _ in rules} | ({stacked} if stacked else set())
     paths = []
 
-    def resolve(key_path, leaf):
+    def resolve(key_path: tuple[Any, ...], leaf: Any) -> Axes:
         path = path_string(key_path)
         paths.append(path)
         shape = np.shape(leaf) if np.isscalar(leaf) else leaf.shape
@@ -225,9 +225,9 @@ def _dot(x: jax.Array, y: jax.Array, axes: AxesLike) -> jax.Array:
 
 
 def _safe(fn: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
-    """``fn(x)`` where x > 0 and 0 elsewhere, with zero gradient there."""
-    positive = x > 0
-    return jnp.where(positive, fn(jnp.where(positive, x, 1)), 0)
+    """``fn(x)``, and 0 where x is 0, with zero gradient there; NaN stays NaN."""
+    zero = x == 0
+    return jnp.where(zero, 0, fn(jnp.where(zero, 1, x)))
 
 
 def unit_norm(x: jax.Array, axes: AxesLike) -> jax.Array:

@@ -6,6 +6,7 @@ from typing import Any
 
 import ml_collections
 
+from gnomon.experiments.config.rates import KEYWORD, peaks
 from gnomon.experiments.config.resolve import ConfigError, did_you_mean
 from gnomon.experiments.config.template import filled, plain
 
@@ -48,6 +49,14 @@ def _compatible(new: Any, old: Any) -> bool:
     return isinstance(new, type(old))
 
 
+def _home(field: str, config: Mapping) -> str:
+    """Where a field lies: the learning rate may be that of a nested component."""
+    optimizer = config.get("optimizer")
+    if field != f"optimizer.{KEYWORD}" or not isinstance(optimizer, Mapping):
+        return field
+    return field if KEYWORD in optimizer else next(iter(peaks(optimizer)), field)
+
+
 def override(config: Mapping, changes: Mapping[str, Any]) -> dict:
     """Returns ``config`` with dotted fields changed.
 
@@ -55,6 +64,8 @@ def override(config: Mapping, changes: Mapping[str, Any]) -> dict:
     a component new keywords may appear, since its own signature checks them. Any
     other field must exist already and keep its type. What one of gnomon's own sections
     leaves out (``evaluate``, ``report``, ``tuning`` and the like) has its default.
+    ``optimizer.learning_rate`` is the learning rate, however deep an optimizer has it
+    (`gnomon.experiments.config.rates`), so that one sweep fits them all.
 
     >>> override({"steps": 10, "model": {"name": "m", "width": 8}}, {"model.width": 16})
     {'steps': 10, 'model': {'name': 'm', 'width': 16}}
@@ -63,7 +74,7 @@ def override(config: Mapping, changes: Mapping[str, Any]) -> dict:
     # Whole components first, then single fields, whatever order they came in.
     for field in sorted(changes, key=lambda f: f.count(".")):
         value = filled({field: plain(changes[field])})[field]
-        *parents, last = field.split(".")
+        *parents, last = _home(field, result).split(".")
         node = result
         for depth, parent in enumerate(parents):
             if not isinstance(node.get(parent), dict):

@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from gnomon.experiments.config.rates import scheduled
 from gnomon.experiments.config.resolve import ConfigError, build
 from gnomon.experiments.console.errors import UserError
 
@@ -26,17 +27,17 @@ def check_components(config: Mapping) -> None:
 @functools.lru_cache(maxsize=1024)
 def _components(parts: str) -> None:
     optimizer, spec, steps = json.loads(parts)
-    provided = {}
-    peak = optimizer.get("learning_rate")
-    if peak is not None:
+
+    def schedule_of(peak):
         schedule = _built("schedule", spec, peak=peak, steps=steps)
         if not callable(schedule):
             raise ConfigError(
                 f"config.schedule.name={spec['name']!r}: returned a"
                 f" {type(schedule).__name__}, not a function of the step"
             )
-        provided = {"learning_rate": schedule}
-    built = _built("optimizer", optimizer, **provided)
+        return schedule
+
+    built = _built("optimizer", scheduled(optimizer, schedule_of))
     if not (callable(getattr(built, "init", None)) and hasattr(built, "update")):
         raise ConfigError(
             f"config.optimizer.name={optimizer['name']!r}: returned a"

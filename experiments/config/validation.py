@@ -7,6 +7,7 @@ from typing import Any
 from gnomon.experiments.config.components import check_components
 from gnomon.experiments.config.devices import check_mesh
 from gnomon.experiments.config.ranges import check_fields, check_leaves, check_optimizer
+from gnomon.experiments.config.rates import peaks
 from gnomon.experiments.config.resolve import ConfigError, check, did_you_mean
 from gnomon.experiments.config.template import OWN, defaults, plain
 
@@ -49,8 +50,9 @@ def validate(config: Mapping) -> None:
         ) from error
     check(config["model"], "model", provided={"rngs": "config.seed"})
     check(config["optimizer"], "optimizer")
-    peak = {"peak": "config.optimizer.learning_rate", "steps": "config.steps"}
-    check(config["schedule"], "schedule", provided=peak)
+    rate = next(iter(peaks(config["optimizer"])), "optimizer.learning_rate")
+    provided = {"peak": f"config.{rate}", "steps": "config.steps"}
+    check(config["schedule"], "schedule", provided=provided)
     check({"name": config["task"]}, "task", provided={"apply": "", "batch": ""})
     static = config["static"]
     if not isinstance(static, list | tuple):

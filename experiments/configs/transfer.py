@@ -51,9 +51,7 @@ def mup(config) -> dict:
         "model.base_width": BASE,
         "optimizer": dict(
             name="gnomon.optimizers.mup",
-            inner=dict(ref="optax.adam"),
-            inner_kwargs=ADAM,
-            learning_rate=GRID[3],
+            inner=dict(name="optax.adam", learning_rate=GRID[3], **ADAM),
             base=base,
             output_multiplier=True,
         ),

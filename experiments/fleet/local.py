@@ -13,7 +13,7 @@ from gnomon.experiments.console.shown import printable
 from gnomon.experiments.fleet.chunks import claim, finish, is_done, trial_folder
 from gnomon.experiments.fleet.preparation import Sweep, announcement
 from gnomon.experiments.trial import engine
-from gnomon.experiments.trial.group import flops_per_step
+from gnomon.experiments.trial.cost import flops_per_step
 
 POLL_SECONDS = 2.0
 

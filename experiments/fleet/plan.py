@@ -11,15 +11,15 @@ from gnomon.experiments.config.devices import size_of
 from gnomon.experiments.config.resolve import ConfigError
 from gnomon.experiments.config.trials import Trial, split
 from gnomon.experiments.console.progress import format_duration
+from gnomon.experiments.console.table import table
 from gnomon.experiments.data import Dataset
 from gnomon.experiments.records.runs import flatten
-from gnomon.experiments.trial.group import (
+from gnomon.experiments.trial.abstract import batch_shapes
+from gnomon.experiments.trial.cost import flops_per_step, memory_budget
+from gnomon.experiments.trial.lanes import (
     Lanes,
-    batch_shapes,
     compile_lanes,
-    flops_per_step,
     hypers_of,
-    memory_budget,
     padded,
     seeds_of,
 )
@@ -145,23 +145,26 @@ def plan_group(
 
 def plan_table(plans: Sequence[GroupPlan]) -> str:
     """The plan as a table with its totals."""
-    width = max([len(plan.name) for plan in plans] + [5])
-    head = (
-        f"{'group':{width}}  trials  lanes  parameters      FLOPs   memory"
-        "   estimated time"
+    total = GroupPlan(
+        name="all",
+        trials=sum(plan.trials for plan in plans),
+        lanes=0,
+        parameters=0,
+        flops=sum(plan.flops for plan in plans),
+        bytes=max(plan.bytes for plan in plans),
+        seconds=sum(plan.seconds for plan in plans),
     )
-    lines = [head, "-" * len(head)]
-    for plan in plans:
-        lines.append(
-            f"{plan.name:{width}}  {plan.trials:6d}  {plan.lanes:5d}"
-            f"  {plan.parameters:10,d}  {plan.flops:9.2e}"
-            f"  {plan.bytes / 2**20:4.0f} MiB  {format_duration(plan.seconds):>15}"
+    head = ["group", "trials", "lanes", "parameters", "FLOPs", "memory"]
+    rows = [
+        (
+            plan.name,
+            str(plan.trials),
+            str(plan.lanes or ""),
+            f"{plan.parameters:,}" if plan.parameters else "",
+            f"{plan.flops:.2e}",
+            f"{plan.bytes / 2**20:.0f} MiB",
+            format_duration(plan.seconds),
         )
-    lines.append("-" * len(head))
-    lines.append(
-        f"{'all':{width}}  {sum(p.trials for p in plans):6d}  {'':5}  {'':10}"
-        f"  {sum(p.flops for p in plans):9.2e}"
-        f"  {max(p.bytes for p in plans) / 2**20:4.0f} MiB"
-        f"  {format_duration(sum(p.seconds for p in plans)):>15}"
-    )
-    return "\n".join(lines)
+        for plan in [*plans, total]
+    ]
+    return table([[*head, "estimated time"], *rows], words=1, total=True)

@@ -17,7 +17,9 @@ from gnomon.experiments.fleet.plan import fit_lanes, group_names
 from gnomon.experiments.records.done import lost_rows, read_result
 from gnomon.experiments.records.files import clean, read_object, write_json
 from gnomon.experiments.records.locks import lock
-from gnomon.experiments.trial.group import Lanes, compile_lanes, flops_per_step, trace
+from gnomon.experiments.trial.abstract import trace
+from gnomon.experiments.trial.cost import flops_per_step
+from gnomon.experiments.trial.lanes import Lanes, compile_lanes
 from gnomon.experiments.trial.mesh import device_mesh
 
 

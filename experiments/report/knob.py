@@ -5,10 +5,11 @@ from collections.abc import Mapping
 import numpy as np
 
 from gnomon.experiments.config.ranges import OPTIMIZER
-from gnomon.scaling.comparison.knob import LEARNING_RATE, RATE, SECTION, Knob
+from gnomon.experiments.config.rates import rate_fields
+from gnomon.scaling.comparison.knob import SECTION, Knob
 
 # Taken first among several fields that a grid varies.
-FIRST = (RATE, "optimizer.max_learning_rate", "optimizer.momentum")
+FIRST = ("optimizer.max_learning_rate", "optimizer.momentum")
 
 
 def knob(field: str) -> Knob:
@@ -29,7 +30,8 @@ def knob_of(table: Mapping[str, np.ndarray], rows: np.ndarray) -> Knob:
       rows: Those of one optimizer at one scale.
 
     Returns:
-      The one that the config names in ``tuning.field``; else the learning rate; else,
+      The one that the config names in ``tuning.field``; else the learning rate, however
+      deep it lies (`gnomon.experiments.config.rates`); else,
       of the optimizer's numbers that differ between the rows, the first of `FIRST` or
       of the table; else a bound on the step, if there is one.
     """
@@ -44,8 +46,7 @@ def knob_of(table: Mapping[str, np.ndarray], rows: np.ndarray) -> Knob:
     ordered = sorted(
         numbers, key=lambda f: FIRST.index(f) if f in FIRST else len(FIRST)
     )
-    if numbers.get(RATE):
-        return LEARNING_RATE
+    rates = [field for field in rate_fields(table) if numbers.get(field)]
     varied = [field for field in ordered if len(numbers[field]) > 1]
-    bounds = [field for field in FIRST[1:2] if numbers.get(field)]
-    return knob(next(iter([*varied, *bounds]), ""))
+    bounds = [field for field in FIRST[:1] if numbers.get(field)]
+    return knob(next(iter([*rates, *varied, *bounds]), ""))

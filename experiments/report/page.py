@@ -4,14 +4,20 @@ import html
 import re
 from collections.abc import Mapping, Sequence
 
+from gnomon.experiments.drawing import sheet
 from gnomon.experiments.records.provenance import Provenance
-from gnomon.experiments.report import figures, verdict
+from gnomon.experiments.report import verdict
 from gnomon.experiments.report.analysis import Analysis
 from gnomon.experiments.report.curves import Curve, left_out
+from gnomon.experiments.report.figure_laws import law as law_figure
+from gnomon.experiments.report.figure_laws import performance_profiles
+from gnomon.experiments.report.figure_losses import loss_against_compute, loss_curves
+from gnomon.experiments.report.figure_rates import learning_rates
+from gnomon.experiments.report.figure_speedups import speedups
 from gnomon.experiments.report.law import Law, NoLaw
 from gnomon.experiments.report.law import sentence as law_sentence
+from gnomon.experiments.report.look import looks
 from gnomon.experiments.report.profiles import SHARE, Profiles
-from gnomon.experiments.report.style import looks
 from gnomon.experiments.report.styles import STYLES
 from gnomon.experiments.report.text import (
     Line,
@@ -70,12 +76,7 @@ def page(
             )
         )
     body += [_method(analysis), _provenance(provenance)]
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{_text(title)}</title>\n<style>{STYLES}</style>\n</head>\n<body>\n"
-        "<main>\n" + "\n".join(body) + "\n</main>\n</body>\n</html>\n"
-    )
+    return sheet.document(title, STYLES, "\n".join(body))
 
 
 def _text(words: str) -> str:
@@ -134,8 +135,7 @@ def _emphasized(line: Line) -> str:
 
 def _legend(analysis: Analysis) -> str:
     items = [
-        f'<span class=key><i style="background:{look.color}"></i>{_text(label)}</span>'
-        for label, look in looks(analysis.labels).items()
+        sheet.key(label, look.color) for label, look in looks(analysis.labels).items()
     ]
     return f"<div class=legend>{''.join(items)}</div>"
 
@@ -155,7 +155,7 @@ def _pictures(
 ) -> Sequence[str]:
     base = analysis.baseline
     pair = []
-    if svg := figures.speedups(analysis):
+    if svg := speedups(analysis):
         pair.append(
             _section(
                 "Effective speedup",
@@ -166,7 +166,7 @@ def _pictures(
                 _picture(analysis, svg),
             )
         )
-    if svg := figures.loss_against_compute(analysis):
+    if svg := loss_against_compute(analysis):
         pair.append(
             _section(
                 "Tuned loss against compute",
@@ -176,7 +176,7 @@ def _pictures(
             )
         )
     found = [f"<div class=pair>{''.join(pair)}</div>"] if pair else []
-    if svgs := figures.learning_rates(analysis):
+    if svgs := learning_rates(analysis):
         found.append(
             _section(
                 "Is every optimizer tuned?",
@@ -187,7 +187,7 @@ def _pictures(
                 _panels(analysis, svgs),
             )
         )
-    svgs, alone = figures.loss_curves(analysis, curves)
+    svgs, alone = loss_curves(analysis, curves)
     without = [*left_out(curves), *alone]
     missing = f" Not drawn: {'; '.join(without)}." if without else ""
     if svgs or missing:
@@ -203,7 +203,7 @@ def _pictures(
 
 
 def _profiles(analysis: Analysis, found: Profiles) -> str:
-    svg = figures.performance_profiles(found)
+    svg = performance_profiles(found)
     left_out = "".join(f" {note}" for note in found.notes)
     return _section(
         "Time to target",
@@ -222,7 +222,7 @@ def _law(analysis: Analysis, law: Law | NoLaw) -> str:
         return _section(f"The law of {analysis.baseline}", words, "")
     rows = [["part", "topic", "answer", "reservation"]]
     rows += [[item.part, item.topic, item.answer, item.concern] for item in law.items]
-    svg = figures.law(law.fit, analysis.baseline, analysis.metric)
+    svg = law_figure(law.fit, analysis.baseline, analysis.metric)
     return _section(
         f"The law of {analysis.baseline}",
         law_sentence(law, analysis.baseline),

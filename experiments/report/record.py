@@ -10,7 +10,6 @@ from gnomon.experiments.report.law import Law, NoLaw
 from gnomon.experiments.report.profiles import Profiles
 from gnomon.experiments.report.text import verdict_lines
 from gnomon.scaling.comparison.cell import Cell, Setting
-from gnomon.scaling.comparison.knob import LEARNING_RATE
 from gnomon.scaling.comparison.resampling import NO_INTERVAL
 from gnomon.scaling.comparison.speedup import Comparison, beyond
 from gnomon.scaling.comparison.summary import Summary
@@ -172,7 +171,7 @@ def _cell(cell: Cell) -> dict[str, Any]:
         "seeds": list(cell.seeds),
         "status": cell.status,
         "tuned": cell.tuned is not None,
-        "learning_rate": cell.lowest[0] if cell.knob == LEARNING_RATE else None,
+        "learning_rate": cell.lowest[0] if cell.knob.is_rate else None,
         "knob": cell.knob.field or None,
         "value": cell.lowest[0],
         "loss": cell.lowest[1],

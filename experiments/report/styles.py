@@ -1,29 +1,13 @@
-"""The page's style sheet: light and dark, from a phone to a wide screen."""
+"""The rules of a report's page beside those that all pages share."""
 
 STYLES = """
-:root {
-  color-scheme: light dark;
-  --paper: #f6f7f8; --ink: #1c2025; --soft: #59616b; --rule: #d9dde2;
-  --card: #ffffff; --warn: #fff3d6; --warn-ink: #6b4a00;
-}
+:root { --notice: #fff3d6; --notice-ink: #6b4a00; }
 @media (prefers-color-scheme: dark) {
-  :root {
-    --paper: #14171a; --ink: #e8eaed; --soft: #a3abb5; --rule: #333a42;
-    --card: #fbfbfc; --warn: #3d3110; --warn-ink: #ffdf94;
-  }
+  :root { --notice: #3d3110; --notice-ink: #ffdf94; }
 }
-* { box-sizing: border-box; }
-body {
-  margin: 0; background: var(--paper); color: var(--ink);
-  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue",
-    "Liberation Sans", Arial, sans-serif;
-}
-main { max-width: 1120px; margin: 0 auto; padding: 40px 24px 64px; }
 header { max-width: 940px; }
-h1 {
-  font-size: clamp(1.6rem, 1.1rem + 2.3vw, 2.6rem); line-height: 1.2;
-  font-weight: 500; letter-spacing: -0.015em; margin: 0.2em 0 0.5em; text-wrap: balance;
-}
+h1 { font-size: clamp(1.6rem, 1.1rem + 2.3vw, 2.6rem); font-weight: 500;
+  margin: 0.2em 0 0.5em; text-wrap: balance; }
 h1 b { font-weight: 750; white-space: nowrap; }
 .interval { color: var(--soft); font-weight: 400; white-space: nowrap; }
 .kicker { color: var(--soft); margin: 0; font-size: 0.95rem; }
@@ -31,12 +15,10 @@ h1 b { font-weight: 750; white-space: nowrap; }
 .second b { font-weight: 600; }
 .notes { color: var(--soft); font-size: 0.95rem; padding-left: 1.2em;
   margin: 1.2em 0 0; }
-.provisional {
-  background: var(--warn); color: var(--warn-ink); padding: 8px 14px;
-  border-radius: 8px; font-weight: 600; margin: 0 0 20px;
-}
+.provisional { background: var(--notice); color: var(--notice-ink);
+  padding: 8px 14px; border-radius: 8px; font-weight: 600; margin: 0 0 20px; }
 section { margin-top: 44px; }
-h2 { font-size: 1.25rem; line-height: 1.3; font-weight: 650; margin: 0 0 4px; }
+h2 { margin: 0 0 4px; }
 .lead { color: var(--soft); margin: 0 0 14px; max-width: 46em; font-size: 0.97rem; }
 .pair { display: grid; grid-template-columns: 1fr 1fr; column-gap: 20px; }
 .pair section {
@@ -44,22 +26,10 @@ h2 { font-size: 1.25rem; line-height: 1.3; font-weight: 650; margin: 0 0 4px; }
 }
 .pair figure { align-self: start; }
 .pair section:only-child { grid-column: 1 / -1; max-width: 640px; }
-figure {
-  margin: 0; background: var(--card); border-radius: 10px; padding: 14px 16px 10px;
-  border: 1px solid var(--rule); color: #22262b;
-}
+figure { margin: 0; background: var(--card); border-radius: 10px;
+  padding: 14px 16px 10px; border: 1px solid var(--rule); }
 figure.lone { max-width: 540px; }
-figure svg { display: block; width: 100%; height: auto; }
-figure svg text { font-family: system-ui, -apple-system, "Segoe UI", Roboto,
-  "Helvetica Neue", "Liberation Sans", Arial, sans-serif !important; }
-.panels {
-  display: grid; gap: 10px 18px;
-  grid-template-columns: repeat(auto-fill, minmax(min(100%, 310px), 1fr));
-}
-.legend { display: flex; flex-wrap: wrap; gap: 4px 18px; margin-bottom: 8px;
-  font-size: 0.9rem; }
-.key { display: inline-flex; align-items: center; gap: 7px; }
-.key i { width: 18px; height: 4px; border-radius: 2px; }
+.legend { margin-bottom: 8px; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 0.92rem; width: 100%; }
 th, td { text-align: left; padding: 7px 18px 7px 0; vertical-align: top;
@@ -75,13 +45,11 @@ dt { color: var(--soft); }
 dd { margin: 0; overflow-wrap: anywhere; font-family: ui-monospace, "SF Mono", Menlo,
   Consolas, "Liberation Mono", monospace; font-size: 0.86rem; }
 @media (max-width: 820px) {
-  main { padding: 24px 16px 48px; }
   .pair { grid-template-columns: 1fr; }
-  .pair section { display: block; margin-top: 36px; }
-  section { margin-top: 36px; }
+  .pair section { display: block; }
+  section, .pair section { margin-top: 36px; }
   figure { padding: 12px 10px 8px; }
 }
 @media (max-width: 520px) { dl { grid-template-columns: 1fr; gap: 0; }
   dd { margin-bottom: 10px; } }
-@media print { body { background: #fff; } section { break-inside: avoid; } }
 """

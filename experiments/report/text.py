@@ -1,16 +1,16 @@
 """The report as plain text, and the rows its tables share with the page."""
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from gnomon.experiments.console.table import table
+from gnomon.experiments.drawing.ticks import flops, short
 from gnomon.experiments.records.provenance import Provenance
-from gnomon.experiments.report import verdict
+from gnomon.experiments.report import factors, verdict
 from gnomon.experiments.report.analysis import Analysis
 from gnomon.experiments.report.profiles import Profiles
-from gnomon.experiments.report.style import flops, short
 from gnomon.scaling.comparison.cell import Cell, why
 from gnomon.scaling.comparison.speedup import Comparison
 
@@ -26,10 +26,10 @@ def tuned_rows(analysis: Analysis) -> Rows:
     rows = [
         _tuned_row(cell, "" if alone else cell.knob.words) for cell in analysis.cells
     ]
-    table = [heading, *rows]
-    if not any(row[5] for row in rows):
-        table = [row[:5] + row[6:] for row in table]
-    return table
+    rows = [heading, *rows]
+    if not any(row[5] for row in rows[1:]):
+        rows = [row[:5] + row[6:] for row in rows]
+    return rows
 
 
 def _tuned_row(cell: Cell, knob: str) -> list[str]:
@@ -81,9 +81,9 @@ def comparison_rows(analysis: Analysis) -> Rows:
                 rows.append(_comparison_row(one))
         if summary.scales[0] > 1:
             said = verdict.call(summary.known, summary.seeds, p=summary.p)
-            number, spread = verdict.overall(summary)
+            number, spread = factors.overall(summary)
             name = f"all ({summary.scales[0]} of {summary.scales[1]})"
-            curve = f"{summary.stretched} extrapolated{verdict.STAR}"
+            curve = f"{summary.stretched} extrapolated{factors.STAR}"
             curve = curve if summary.stretched else ""
             p = _p(summary.p)
             rows.append([summary.label, name, number, spread, "", curve, p, said])
@@ -114,8 +114,7 @@ def _comparison_row(one: Comparison) -> list[str]:
     return [
         one.label,
         one.scale.name,
-        verdict.times(one.log_speedup, one.limits, one.reach),
-        verdict.bracket(one.log_interval, one.limits, one.reach),
+        *factors.at_scale(one),
         gap,
         one.curve + _beyond(one),
         _p(one.p),
@@ -125,8 +124,8 @@ def _comparison_row(one: Comparison) -> list[str]:
 
 def _beyond(one: Comparison) -> str:
     if one.extrapolated:
-        return f", extrapolated{verdict.STAR}"
-    return f", an end extrapolated{verdict.STAR}" if one.interval_extrapolated else ""
+        return f", extrapolated{factors.STAR}"
+    return f", an end extrapolated{factors.STAR}" if one.interval_extrapolated else ""
 
 
 def profile_rows(found: Profiles) -> Rows:
@@ -142,23 +141,6 @@ def profile_rows(found: Profiles) -> Rows:
     return rows
 
 
-def align(rows: Sequence[Sequence[str]]) -> str:
-    """Rows as aligned columns under a rule.
-
-    >>> print(align([["a", "loss"], ["AdamW", "2.5"]]))
-    a      loss
-    -----  ----
-    AdamW  2.5
-    """
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        for row in rows
-    ]
-    lines.insert(1, "  ".join("-" * width for width in widths))
-    return "\n".join(line.rstrip() for line in lines)
-
-
 def terminal(
     analysis: Analysis, provenance: Provenance, found: Profiles | None = None
 ) -> str:
@@ -166,11 +148,11 @@ def terminal(
     parts = []
     if not provenance.complete:
         parts.append(f"PROVISIONAL: {provenance.done}")
-    parts.append(align(tuned_rows(analysis)))
+    parts.append(table(tuned_rows(analysis)))
     if analysis.comparisons:
-        parts.append(align(comparison_rows(analysis)))
+        parts.append(table(comparison_rows(analysis)))
     if found is not None:
-        parts.append("steps to the target\n" + align(profile_rows(found)))
+        parts.append("steps to the target\n" + table(profile_rows(found)))
     notes = [*provenance.notes, *verdict.notes(analysis)]
     if notes:
         parts.append("\n".join(f"note: {note}" for note in notes))

@@ -4,84 +4,10 @@ import math
 from collections.abc import Sequence
 
 from gnomon.experiments.report.analysis import Analysis
+from gnomon.experiments.report.factors import STAR, Pair, at_scale, overall, slope
 from gnomon.scaling.comparison.resampling import NO_INTERVAL
-from gnomon.scaling.comparison.speedup import CURVES, Comparison, beyond
+from gnomon.scaling.comparison.speedup import CURVES, Comparison
 from gnomon.scaling.comparison.summary import Summary
-
-Pair = tuple[float, float]
-STAR = "*"  # behind a number that is extrapolated
-
-
-def _digits(factor: float) -> str:
-    """Two decimals, more where two would show a factor as 1.00 that is not 1."""
-    found = ""
-    for places in (2, 3, 4):
-        found = f"{factor:.{places}f}"
-        if float(found) != 1 or factor == 1:
-            break
-    return found
-
-
-def times(
-    log: float,
-    limits: Pair = NO_INTERVAL,
-    reach: Pair = NO_INTERVAL,
-    bound: int = 0,
-) -> str:
-    """A log speedup as a factor; beyond the limits as a bound.
-
-    What lies outside of ``reach`` is extrapolated and carries a star. With ``bound``
-    the number itself is one: the truth is more (1) or less (-1).
-
-    >>> times(0.0), times(2.0, limits=(-1.0, 1.0)), times(0.3, reach=(-0.2, 0.2))
-    ('1.00x', 'more than 2.72x', '1.35x*')
-    """
-    if math.isnan(log):
-        return "-"
-    star = STAR * bool(beyond(log, reach))
-    words = ("", "more than ", "less than ")[bound or beyond(log, limits)]
-    inside = min(max(log, limits[0]), limits[1])
-    return f"{words}{_digits(math.exp(inside))}x{star}"
-
-
-def bracket(
-    interval: Pair,
-    limits: Pair = NO_INTERVAL,
-    reach: Pair = NO_INTERVAL,
-    bounds: tuple[int, int] = (0, 0),
-) -> str:
-    """An interval of log speedup as factors; open where it leaves the limits.
-
-    An end outside of ``reach`` is extrapolated and carries a star. ``bounds`` says of
-    each end, as `times` does, whether it is a bound itself.
-
-    >>> bracket((-0.1, 0.1)), bracket((0.0, 3.0), limits=(-1.0, 1.0))
-    ('[0.90, 1.11]', '[1.00, >2.72]')
-    >>> bracket((-0.1, 0.1), reach=(-0.2, 0.0))
-    '[0.90, 1.11*]'
-    """
-    if interval == NO_INTERVAL:
-        return "[no interval]"
-    ends = []
-    for end, bound in zip(interval, bounds, strict=True):
-        inside = min(max(end, limits[0]), limits[1])
-        sign = ("", ">", "<")[bound or beyond(end, limits)]
-        star = STAR * bool(beyond(end, reach))
-        known = (
-            f"{sign}{_digits(math.exp(inside))}{star}" if math.isfinite(inside) else ""
-        )
-        ends.append(known or "unbounded")
-    return f"[{ends[0]}, {ends[1]}]"
-
-
-def overall(summary: Summary) -> tuple[str, str]:
-    """The speedup over all scales and its interval, in tables and sentences."""
-    return (
-        times(summary.log_speedup, reach=summary.reach, bound=summary.bound),
-        bracket(
-            summary.log_interval, reach=summary.interval_reach, bounds=summary.open
-        ),
-    )
 
 
 def call(
@@ -124,7 +50,7 @@ def comparison(one: Comparison, baseline: str) -> str:
     if one.reason:
         sentence = f"{one.label} at {one.scale.name}: no speedup, since {one.reason}."
         return f"{sentence} {difference(one, baseline)}".strip()
-    number = times(one.log_speedup, one.limits, one.reach)
+    number, spread = at_scale(one)
     said = call(one.log_interval, one.seeds, p=one.p)
     beside = extrapolation(one, baseline)
     if one.seeds < 2 or one.log_interval == NO_INTERVAL:
@@ -132,7 +58,6 @@ def comparison(one: Comparison, baseline: str) -> str:
             f"{one.label} against {baseline} at {one.scale.name}: {said} (the estimate"
             f" alone is {number}{beside and f'; {beside}'})."
         )
-    spread = bracket(one.log_interval, one.limits, one.reach)
     return (
         f"{one.label} is {number} {spread} as fast as {baseline} at {one.scale.name}"
         f"{beside and f' ({beside})'}: {said}."
@@ -214,12 +139,11 @@ def trend(summary: Summary) -> str:
             rises, falls = "lag closes", "lag widens"
         said = f"{whose} {rises if low > 0 else falls} as the model grows"
     few = ", from two sizes only" if summary.sizes == 2 else ""
-    star = STAR * bool(summary.extrapolated)
-    spread = bracket(summary.slope_interval, reach=summary.interval_reach)
+    number, spread = slope(summary)
     few += ", of extrapolated speedups" if summary.stretched else ""
     return (
         f"{said}: each doubling of the parameters multiplies the speedup by"
-        f" {_digits(math.exp(summary.slope))}{star} {spread}{few}."
+        f" {number.replace('x', '')} {spread}{few}."
     )
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 
+from gnomon.experiments.console.table import table
 from gnomon.experiments.trial.signature import path_name
 
 
@@ -21,10 +22,10 @@ def parameter_table(params: Any) -> str:
       >>> params = {"embed": jax.numpy.ones((256, 32)), "scale": jax.numpy.ones(32)}
       >>> print(parameter_table(params))
       path   shape      dtype     size
-      --------------------------------
+      -----  ---------  -------  -----
       embed  (256, 32)  float32  8,192
       scale  (32,)      float32     32
-      --------------------------------
+      -----  ---------  -------  -----
       total             0.03 MB  8,224
     """
     leaves = jax.tree_util.tree_leaves_with_path(params)
@@ -37,14 +38,4 @@ def parameter_table(params: Any) -> str:
     megabytes = sum(leaf.dtype.itemsize * math.prod(leaf.shape) for _, leaf in leaves)
     header = ("path", "shape", "dtype", "size")
     total = ("total", "", f"{megabytes / 1e6:.2f} MB", f"{size:,}")
-    columns = list(zip(header, *rows, total, strict=True))
-    widths = [max(map(len, column)) for column in columns]
-    lines = [_line(cells, widths) for cells in (header, *rows, total)]
-    rule = "-" * len(lines[0])
-    return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
-
-
-def _line(cells: tuple[str, ...], widths: list[int]) -> str:
-    *texts, number = cells
-    left = [text.ljust(width) for text, width in zip(texts, widths, strict=False)]
-    return "  ".join([*left, number.rjust(widths[-1])])
+    return table([header, *rows, total], words=3, total=True)

@@ -11,6 +11,23 @@ from gnomon.optimizers.norms.adamp import adamp
 from gnomon.parameters.checks import ScalarOrSchedule
 from gnomon.parameters.units import Rules
 
+__all__ = ["adamp_8bit", "adamw_8bit"]
+
+ADAM = dict(learning_rate=3e-3, b1=0.9, b2=0.99, eps=1e-8, weight_decay=0.01)
+# Moments in eight bits, of every leaf of min_size numbers or more.
+RECOMMENDED = {
+    "adamw_8bit": dict(
+        name="gnomon.optimizers.quantize_moments",
+        inner=dict(name="optax.adamw", **ADAM),
+        min_size=4096,
+    ),
+    "adamp_8bit": dict(
+        name="gnomon.optimizers.quantize_moments",
+        inner=dict(name="gnomon.optimizers.adamp", **ADAM, delta=0.1, wd_ratio=0.1),
+        min_size=4096,
+    ),
+}
+
 
 def adamp_8bit(
     learning_rate: ScalarOrSchedule,

@@ -19,6 +19,14 @@ from gnomon.optimizers.mechanisms.fused import FusedTransformation
 from gnomon.optimizers.mechanisms.leafwise import WIDE, Leafwise, leafwise
 from gnomon.parameters.checks import ScalarOrSchedule, require_choice
 
+__all__ = ["ScaleByFAdamState", "fadam", "scale_by_fadam"]
+
+RECOMMENDED = {
+    "fadam": dict(
+        learning_rate=3e-3, b1=0.9, b2=0.999, eps=1e-8, weight_decay=0.1, clip=1.0
+    )
+}
+
 
 class ScaleByFAdamState(NamedTuple):
     """State of :func:`scale_by_fadam`."""
@@ -76,17 +84,7 @@ def scale_by_fadam(
     require_choice("clip_rule", clip_rule, ClipRule)
 
     def rule(h, g, w, mu, root):
-        s = scalars(
-            g.dtype,
-            learning_rate=0.0,
-            b1=h.b1,
-            b2=h.b2,
-            eps=h.eps,
-            weight_decay=h.weight_decay,
-            clip=h.clip,
-            p=h.p,
-            count=h.t,
-        )
+        s = scalars(g.dtype, learning_rate=0.0, count=h.t, **h.numbers)
         options = Options(eps_rule, eps_to_2p, clip_rule, h.decays)
         return direction(g, w, mu, root, s, options, h.axes.layer(w.ndim).reduce)
 
@@ -187,15 +185,16 @@ def fadam(
       millionth:
 
       >>> import jax, jax.numpy as jnp, optax
-      >>> def minimize(units):
+      >>> @jax.jit
+      ... def minimize(units):
       ...     loss = lambda w: units * jnp.sum((w - jnp.array([1.0, -2.0])) ** 2)
       ...     optimizer = fadam(0.05, weight_decay=0.0)
-      ...     w = jnp.zeros(2)
-      ...     state = optimizer.init(w)
-      ...     for _ in range(200):
+      ...     def step(_, carry):
+      ...         w, state = carry
       ...         updates, state = optimizer.update(jax.grad(loss)(w), state, w)
-      ...         w = optax.apply_updates(w, updates)
-      ...     return w
+      ...         return optax.apply_updates(w, updates), state
+      ...     w = jnp.zeros(2)
+      ...     return jax.lax.fori_loop(0, 200, step, (w, optimizer.init(w)))[0]
       >>> print(minimize(0.1).round(2), minimize(1e-7).round(2))
       [ 1. -2.] [ 1. -2.]
 
@@ -232,17 +231,12 @@ def fadam(
             g,
             mu,
             root,
-            b1=h.b1,
-            b2=h.b2,
-            eps=h.eps,
-            weight_decay=h.weight_decay,
-            clip=h.clip,
-            p=h.p,
             decays=h.decays,
             eps_rule=eps_rule,
             eps_to_2p=eps_to_2p,
             clip_rule=clip_rule,
             stack=h.axes.stack,
+            **h.numbers,
             **how,
         )
 

@@ -20,6 +20,8 @@ from gnomon.optimizers.mechanisms.transform import transformation
 from gnomon.parameters.checks import require_params, require_within
 from gnomon.parameters.stacks import Stacks
 
+__all__ = ["Buckets", "bucket_leaves"]
+
 
 class Buckets(NamedTuple):
     """Parameters as the inner optimizer of :func:`bucket_leaves` sees them."""

@@ -22,6 +22,8 @@ from gnomon.parameters.checks import require_choice, require_params, require_wit
 from gnomon.parameters.stacks import declare
 from gnomon.parameters.trees import compute_dtype, map_leaves
 
+__all__ = ["ConstrainState", "Constraint", "constrain", "leaf_constraint"]
+
 Tangent = Literal["none", "gradients", "updates", "both"]
 
 

@@ -19,6 +19,8 @@ from gnomon.optimizers.mechanisms.fused import (
 from gnomon.optimizers.mechanisms.leafwise import Leafwise, leafwise
 from gnomon.parameters.checks import ScalarOrSchedule, at_step, require_choice
 
+__all__ = ["DescendState", "descend"]
+
 Decay = Literal["scaled", "independent", "cautious"]
 
 

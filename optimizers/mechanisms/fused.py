@@ -16,6 +16,8 @@ import optax
 from gnomon.parameters.checks import require_params
 from gnomon.parameters.trees import as_arrays
 
+__all__ = ["FusedTransformation", "apply_fused"]
+
 ApplyFn = Callable[..., tuple[optax.Params, optax.OptState]]
 
 

@@ -59,9 +59,10 @@ def leafwise(
     The rule is the method: ``rule(h, g, w, *slots) -> (direction, *slots)``, or the
     direction alone where there are no slots, for arrays of one dtype, float32 or that
     of the leaf where it is wider. ``h`` has the hyperparameters in this dtype by their
-    names, schedules at their values of this step; ``h.t``, the number of the step, from
-    1; ``h.axes``, the leaf's :class:`gnomon.parameters.units.Axes`; and ``h.decays``,
-    whether the leaf decays: where it does not, ``h.weight_decay`` is zero.
+    names, schedules at their values of this step, and all of them in ``h.numbers``;
+    ``h.t``, the number of the step, from 1; ``h.axes``, the leaf's
+    :class:`gnomon.parameters.units.Axes`; and ``h.decays``, whether the leaf decays:
+    where it does not, ``h.weight_decay`` is zero.
 
     All else is done here: casts, slots, leaves without a gradient, masks, axes, the
     count, and what is refused by name. The direction has the dtype of the parameter. A
@@ -72,8 +73,8 @@ def leafwise(
       name: the name of the transform, for messages.
       rule: the rule.
       state: makes the state of the count and one tree a slot: a NamedTuple.
-      slots: the dtype of each slot: None is that of the parameter, ``WIDE`` float32 or
-        wider.
+      slots: the dtype of each slot: None is that of the parameter, ``WIDE``, which is
+        ``"wide"``, float32 or wider.
       hyperparameters: scalars, traced or not, or schedules, by name, under the interval
         they have to lie in, as in :func:`gnomon.parameters.checks.require_within`. One
         that is called ``weight_decay`` is masked, and is refused inside of a transform
@@ -143,11 +144,11 @@ def leafwise(
 
         def slot(tree, dtype):
             def leaf(w, first):
-                wide = isinstance(dtype, str) and dtype == WIDE
-                of = compute_dtype(w.dtype) if wide else dtype or w.dtype
-                if initial is None:
-                    return jnp.zeros_like(w, dtype=of)
-                return first.astype(of)
+                own = w.dtype if dtype is None else dtype
+                if isinstance(own, str) and own == WIDE:
+                    own = compute_dtype(w.dtype)
+                zeros = jnp.zeros_like(w, dtype=own)
+                return zeros if initial is None else first.astype(own)
 
             return jax.tree.map(leaf, params, tree)
 
@@ -166,9 +167,11 @@ def leafwise(
             kept, more = rest[: len(slots)], rest[len(slots) + 3 :]
             leaf, axes, decays = rest[len(slots) : len(slots) + 3]
             dtype = compute_dtype(leaf.dtype)
-            numbers = now if decays else undecayed
+            chosen = now if decays else undecayed
+            numbers = {label: jnp.asarray(x, dtype) for label, x in chosen.items()}
             h = SimpleNamespace(
-                **{label: jnp.asarray(x, dtype) for label, x in numbers.items()},
+                **numbers,
+                numbers=numbers,
                 t=count.astype(dtype),
                 axes=axes,
                 decays=decays,

@@ -14,6 +14,8 @@ from gnomon.optimizers.mechanisms.inner import complete
 from gnomon.optimizers.mechanisms.transform import transformation
 from gnomon.parameters.stacks import Stacks
 
+__all__ = ["per_layer"]
+
 
 def per_layer(
     inner: optax.GradientTransformation,

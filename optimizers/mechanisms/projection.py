@@ -17,11 +17,10 @@ from gnomon.optimizers.mechanisms.inner import ascending
 from gnomon.optimizers.mechanisms.layered import layered
 from gnomon.optimizers.mechanisms.leafwise import leafwise
 from gnomon.optimizers.mechanisms.transform import transformation
-from gnomon.parameters.checks import (
-    ScalarOrSchedule,
-    require_params,
-)
+from gnomon.parameters.checks import ScalarOrSchedule, require_params
 from gnomon.parameters.units import Axes, Rules
+
+__all__ = ["ProjectRadialState", "project_radial"]
 
 
 class Radial(NamedTuple):

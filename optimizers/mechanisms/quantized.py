@@ -19,6 +19,8 @@ from gnomon.parameters.paths import path_string
 from gnomon.parameters.stacks import declare, stack_of
 from gnomon.parameters.units import resolve_axes
 
+__all__ = ["QuantizeMomentsState", "quantize_moments"]
+
 # Where optax and this package keep averages of gradients, and of their squares.
 SIGNED = ("mu", "trace")
 UNSIGNED = ("nu",)

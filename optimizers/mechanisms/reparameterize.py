@@ -13,6 +13,8 @@ from gnomon.optimizers.mechanisms.transform import transformation
 from gnomon.parameters.checks import require_params
 from gnomon.parameters.trees import compute_dtype
 
+__all__ = ["ReparameterizeState", "reparameterize"]
+
 
 class ReparameterizeState(NamedTuple):
     """State of :func:`reparameterize`."""

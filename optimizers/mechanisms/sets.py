@@ -34,6 +34,8 @@ from gnomon.parameters.units import (
     unit_norm,
 )
 
+__all__ = ["fixed_norm", "max_norm", "target_std", "unit_sphere"]
+
 View = Literal["layer", "unit"]
 
 

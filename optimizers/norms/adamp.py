@@ -16,6 +16,20 @@ from gnomon.parameters.checks import ScalarOrSchedule
 from gnomon.parameters.trees import safe_divide
 from gnomon.parameters.units import Rules
 
+__all__ = ["ScaleByAdamPState", "adamp", "scale_by_adamp"]
+
+RECOMMENDED = {
+    "adamp": dict(
+        learning_rate=3e-3,
+        b1=0.9,
+        b2=0.99,
+        eps=1e-8,
+        weight_decay=0.01,
+        delta=0.1,
+        wd_ratio=0.1,
+    )
+}
+
 
 class ScaleByAdamPState(NamedTuple):
     """State of :func:`scale_by_adamp`."""
@@ -165,9 +179,9 @@ def adamp(
       >>> loss = lambda w: -(w * target).sum() / jnp.linalg.norm(w)
       >>> optimizer = adamp(0.05)
       >>> w = jnp.array([[-0.8], [0.6]])
-      >>> state = optimizer.init(w)
+      >>> state, update = optimizer.init(w), jax.jit(optimizer.update)
       >>> for _ in range(100):
-      ...     updates, state = optimizer.update(jax.grad(loss)(w), state, w)
+      ...     updates, state = update(jax.grad(loss)(w), state, w)
       ...     w = optax.apply_updates(w, updates)
       >>> print(f"loss {loss(w):.3f}, norm {jnp.linalg.norm(w):.3f}")
       loss -1.000, norm 1.075
@@ -202,15 +216,10 @@ def adamp(
             g,
             mu,
             nu,
-            b1=h.b1,
-            b2=h.b2,
-            eps=h.eps,
-            weight_decay=h.weight_decay,
-            delta=h.delta,
-            wd_ratio=h.wd_ratio,
             reduce=h.axes.reduce,
             stack=h.axes.stack,
             nesterov=nesterov,
+            **h.numbers,
             **how,
         )
 

@@ -15,6 +15,8 @@ from gnomon.parameters.stacks import Stacks
 from gnomon.parameters.trees import compute_dtype
 from gnomon.parameters.units import Rules, resolve_axes
 
+__all__ = ["data_dependent_init"]
+
 
 def data_dependent_init(
     pre_activations: Callable[[optax.Params, Any], Mapping[str, jax.Array]],

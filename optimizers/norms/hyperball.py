@@ -33,6 +33,16 @@ from gnomon.parameters.stacks import declare
 from gnomon.parameters.trees import compute_dtype, map_leaves
 from gnomon.parameters.units import Axes, Rules
 
+__all__ = ["HyperballState", "hyperball"]
+
+RECOMMENDED = {
+    "hyperball": dict(
+        direction=dict(name="optax.scale_by_adam", b1=0.9, b2=0.99, eps=1e-8),
+        learning_rate=0.01,
+        free_learning_rate=3e-3,
+    )
+}
+
 
 class HyperballState(NamedTuple):
     """State of :func:`hyperball`."""

@@ -13,6 +13,15 @@ from gnomon.parameters.checks import require_within
 from gnomon.parameters.select import Where
 from gnomon.parameters.units import Rules
 
+__all__ = ["lawn", "lawn_schedule"]
+
+RECOMMENDED = {
+    "lawn": dict(
+        inner=dict(name="optax.adam", learning_rate=3e-3, b1=0.9, b2=0.99, eps=1e-8),
+        free_steps=100.0,
+    )
+}
+
 
 def lawn(
     inner: optax.GradientTransformation,

@@ -17,6 +17,14 @@ from gnomon.parameters.checks import ScalarOrSchedule
 from gnomon.parameters.select import Where
 from gnomon.parameters.units import Rules, unit_norm
 
+__all__ = ["AddNormLossState", "add_norm_loss", "norm_loss"]
+
+RECOMMENDED = {
+    "norm_loss": dict(
+        direction=dict(name="optax.trace", decay=0.9), learning_rate=0.1, rate=1e-4
+    )
+}
+
 
 class AddNormLossState(NamedTuple):
     """State of :func:`add_norm_loss`."""

@@ -12,6 +12,19 @@ from gnomon.parameters.checks import ScalarOrSchedule
 from gnomon.parameters.trees import safe_divide
 from gnomon.parameters.units import Rules
 
+__all__ = ["ScaleBySgdpState", "scale_by_sgdp", "sgdp"]
+
+RECOMMENDED = {
+    "sgdp": dict(
+        learning_rate=0.1,
+        momentum=0.9,
+        nesterov=True,
+        weight_decay=1e-5,
+        delta=0.1,
+        wd_ratio=0.1,
+    )
+}
+
 
 class ScaleBySgdpState(NamedTuple):
     """State of :func:`scale_by_sgdp`."""
@@ -155,9 +168,9 @@ def sgdp(
       >>> loss = lambda w: -(w * target).sum() / jnp.linalg.norm(w)
       >>> optimizer = sgdp(0.02, momentum=0.9)
       >>> w = jnp.array([[-0.8], [0.6]])
-      >>> state = optimizer.init(w)
+      >>> state, update = optimizer.init(w), jax.jit(optimizer.update)
       >>> for _ in range(100):
-      ...     updates, state = optimizer.update(jax.grad(loss)(w), state, w)
+      ...     updates, state = update(jax.grad(loss)(w), state, w)
       ...     w = optax.apply_updates(w, updates)
       >>> print(f"loss {loss(w):.3f}, norm {jnp.linalg.norm(w):.3f}")
       loss -1.000, norm 1.115

@@ -18,6 +18,24 @@ from gnomon.parameters.stacks import stack_of
 from gnomon.parameters.trees import compute_dtype
 from gnomon.parameters.units import Rules, resolve_axes
 
+__all__ = ["layer_index_rescaling", "target_variance_rescaling"]
+
+RECOMMENDED = {
+    "target_variance_rescaling": dict(
+        inner=dict(
+            name="optax.adamw",
+            learning_rate=3e-3,
+            b1=0.9,
+            b2=0.99,
+            eps=1e-8,
+            weight_decay=0.01,
+        ),
+        target_std=0.02,
+        ratio=1.2,
+        every=50.0,
+    )
+}
+
 
 def target_variance_rescaling(
     inner: optax.GradientTransformation,

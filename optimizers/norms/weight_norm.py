@@ -18,6 +18,23 @@ from gnomon.parameters.select import Where, select
 from gnomon.parameters.trees import map_leaves
 from gnomon.parameters.units import Axes, Rules, resolve_axes
 
+__all__ = ["WeightNormLatents", "weight_norm"]
+
+RECOMMENDED = {
+    "weight_norm_adamw": dict(
+        name="gnomon.optimizers.weight_norm",
+        inner=dict(
+            name="optax.adamw",
+            learning_rate=3e-3,
+            b1=0.9,
+            b2=0.99,
+            eps=1e-8,
+            weight_decay=0.01,
+        ),
+        eps=1e-8,
+    )
+}
+
 Start = Literal["weight", "unit"]
 
 

@@ -22,6 +22,10 @@ from gnomon.parameters.checks import (
 )
 from gnomon.parameters.trees import compute_dtype, map_leaves
 
+__all__ = ["AligState", "alig"]
+
+RECOMMENDED = {"alig": dict(max_learning_rate=0.1, momentum=0.9)}
+
 
 class AligState(NamedTuple):
     """State of :func:`alig`."""

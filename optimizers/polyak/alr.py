@@ -20,6 +20,18 @@ from gnomon.optimizers.polyak.step_size import (
 from gnomon.parameters.checks import ScalarOrSchedule, at_step, require_within
 from gnomon.parameters.trees import compute_dtype, map_leaves
 
+__all__ = ["AlrHbState", "AlrMagState", "alr_hb", "alr_mag", "alr_shb", "alr_smag"]
+
+# alr_hb and alr_mag have no bound to tune: they are meant for exact gradients. On the
+# networks of the workloads alr_hb diverges with momentum 0.5 and more, so its line
+# starts the tuning of momentum at 0.
+RECOMMENDED = {
+    "alr_hb": dict(momentum=0.0),
+    "alr_mag": dict(momentum=0.9),
+    "alr_shb": dict(max_learning_rate=0.1, momentum=0.9, c=1.0),
+    "alr_smag": dict(max_learning_rate=0.1, momentum=0.9, c=1.0),
+}
+
 
 class AlrMagState(NamedTuple):
     """State of :func:`alr_mag` and :func:`alr_smag`."""

@@ -7,10 +7,17 @@ import jax.numpy as jnp
 import optax
 
 from gnomon.optimizers.curvature import hessian_product
+from gnomon.optimizers.mechanisms.draws import draw
 from gnomon.optimizers.mechanisms.leafwise import WIDE, leafwise
 from gnomon.parameters.checks import require_params, require_within
-from gnomon.parameters.stacks import Stacks
 from gnomon.parameters.trees import safe_divide
+
+__all__ = [
+    "ScaleByDiagonalState",
+    "scale_by_adagrad_sqr",
+    "scale_by_adam_sqr",
+    "scale_by_hutchinson",
+]
 
 
 class ScaleByDiagonalState(NamedTuple):
@@ -131,17 +138,8 @@ def scale_by_hutchinson(
 
     def estimate(updates, count, params, extra_args):
         require_params(params, "scale_by_hutchinson")
-        # Drawn layer by layer, so that stacked layers get the signs of a list of them.
-        layers = Stacks(params)
-        leaves, treedef = jax.tree.flatten(layers.unstack(params))
-        keys = jax.random.split(
-            jax.random.fold_in(jax.random.key(seed), count), max(len(leaves), 1)
-        )
-        signs = [
-            jax.random.rademacher(key, w.shape, w.dtype)
-            for key, w in zip(keys, leaves, strict=False)
-        ]
-        signs = layers.restack(jax.tree.unflatten(treedef, signs))
+        key = jax.random.fold_in(jax.random.key(seed), count)
+        signs = draw(key, params, jax.random.rademacher)
         product = hessian_product("scale_by_hutchinson", extra_args)(params, signs)
         return (jax.tree.map(lambda h, z: h * z.astype(h.dtype), product, signs),)
 

@@ -29,6 +29,13 @@ from gnomon.parameters.trees import (
     safe_divide,
 )
 
+__all__ = ["MomoState", "momo", "momo_adam"]
+
+RECOMMENDED = {
+    "momo": dict(learning_rate=1.0, b1=0.9, weight_decay=0.0),
+    "momo_adam": dict(learning_rate=1e-2, b1=0.9, b2=0.999, weight_decay=0.0),
+}
+
 
 class MomoState(NamedTuple):
     """State of :func:`momo` and :func:`momo_adam`."""

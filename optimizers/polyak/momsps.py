@@ -24,6 +24,10 @@ from gnomon.parameters.checks import (
     require_within,
 )
 
+__all__ = ["MomSpsState", "momsps"]
+
+RECOMMENDED = {"momsps": dict(variant="smooth", momentum=0.9, c=0.4, n_batches=256.0)}
+
 Variant = Literal["max", "smooth"]
 
 

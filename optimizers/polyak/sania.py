@@ -19,6 +19,21 @@ from gnomon.optimizers.polyak.step_size import (
 )
 from gnomon.parameters.checks import ScalarOrSchedule, at_step, require_within
 
+__all__ = ["SaniaState", "sania"]
+
+# The authors' floor of 0.1 is for small convex problems.
+RECOMMENDED = {
+    "sania": dict(
+        preconditioner=dict(name="gnomon.optimizers.scale_by_adagrad_sqr", eps=1.0)
+    ),
+    "sania_hutchinson": dict(
+        name="gnomon.optimizers.sania",
+        preconditioner=dict(
+            name="gnomon.optimizers.scale_by_hutchinson", b2=0.999, eps=1.0
+        ),
+    ),
+}
+
 
 class SaniaState(NamedTuple):
     """State of :func:`sania`."""

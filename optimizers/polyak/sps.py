@@ -24,6 +24,13 @@ from gnomon.parameters.checks import (
     require_within,
 )
 
+__all__ = ["SpsState", "sps"]
+
+# The step size comes from the loss: the bound is what is left to tune.
+RECOMMENDED = {
+    "sps": dict(variant="smooth", max_learning_rate=1.0, c=0.5, n_batches=500.0)
+}
+
 Variant = Literal["constant", "smooth", "plus"]
 
 

@@ -27,17 +27,12 @@ def decreasing(log_compute: np.ndarray, loss: np.ndarray) -> tuple[np.ndarray, .
     """
     points = loss.shape[1]
     sums = np.concatenate([np.zeros_like(loss[:, :1]), np.cumsum(loss, axis=1)], axis=1)
-    fit = np.empty_like(loss)
-    # Minimum over starts a <= i of the largest mean of a..b over ends b >= i.
-    for i in range(points):
-        starts = [
-            np.max(
-                [(sums[:, b + 1] - sums[:, a]) / (b + 1 - a) for b in range(i, points)],
-                axis=0,
-            )
-            for a in range(i + 1)
-        ]
-        fit[:, i] = np.min(starts, axis=0)
+    start, end = np.ogrid[:points, :points]
+    mean = (sums[:, None, 1:] - sums[:, :-1, None]) / np.maximum(end + 1 - start, 1)
+    # Minimum over starts <= i of the largest mean up to an end >= i.
+    fit = np.stack(
+        [mean[:, : i + 1, i:].max(axis=2).min(axis=1) for i in range(points)], axis=1
+    )
     same = fit[:, :, None] == fit[:, None, :]
     centers = (same * log_compute).sum(axis=2) / same.sum(axis=2)
     return centers, fit

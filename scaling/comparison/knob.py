@@ -35,8 +35,17 @@ class Knob:
 
         >>> Knob("optimizer.max_learning_rate").words
         'max learning rate'
+        >>> Knob("optimizer.inner.learning_rate").words
+        'learning rate'
         """
+        if self.is_rate:  # one thing, however deep an optimizer has it
+            return "learning rate"
         return self.field.removeprefix(SECTION).replace("_", " ").replace(".", " ")
+
+    @property
+    def is_rate(self) -> bool:
+        """Whether it is a learning rate."""
+        return self.field.rpartition(".")[2] == "learning_rate"
 
     def coordinate(self, values: Any) -> np.ndarray:
         """Where values lie on the axis along which grids are evenly spaced.

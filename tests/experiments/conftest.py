@@ -1,8 +1,10 @@
 """A run small enough to train many times, on the real data path."""
 
+import importlib
 import importlib.util
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +16,7 @@ from gnomon.experiments.config import defaults, override, plain
 from gnomon.experiments.records.files import write_json
 
 # Ray is an extra of its own: `make test-ray` installs it and runs that file.
-collect_ignore = [] if importlib.util.find_spec("ray") else ["test_ray.py"]
+collect_ignore = [] if importlib.util.find_spec("ray") else ["fleet/test_ray.py"]
 
 TINY = {
     "steps": 12,
@@ -160,3 +162,53 @@ def sweep_file(tmp_path_factory):
         return path
 
     return write
+
+
+# A config file, open to a sweep within the process.
+FILE = """
+from gnomon.experiments.config import defaults
+
+def get_config():
+    config = defaults()
+    config.update({tiny!r})
+    return config
+
+def sweep():
+    return [{{}}]
+"""
+
+
+@pytest.fixture
+def workplace(tmp_path, tiny, monkeypatch):
+    """The current folder, with a small config and its sweep."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("gnomon.experiments.config.cli.configure_jax", lambda: None)
+    config = tiny()
+    config.pop("report")
+    (tmp_path / "small.py").write_text(FILE.format(tiny=config))
+    (tmp_path / "a_file").write_text("text")
+    return tmp_path
+
+
+@pytest.fixture
+def refused(workplace, capsys):
+    """Runs a command that must be refused, and write nothing; returns its line."""
+
+    def files():
+        paths = [path for path in workplace.rglob("*") if path.is_file()]
+        return {p: p.stat().st_mtime_ns for p in paths if "pycache" not in str(p)}
+
+    def run(command, words, status=2):
+        before = files()
+        module = "data.__main__" if command == "data" else command
+        entry = importlib.import_module(f"gnomon.experiments.{module}").run
+        with pytest.raises(SystemExit) as ended:
+            entry(words if command == "data" else [command, *words])
+        line = capsys.readouterr().err
+        assert ended.value.code == status, line
+        assert re.fullmatch(r"[^\n]+\n", line), f"{line.count(chr(10))} lines: {line}"
+        assert files() == before, "something was written"
+        return line
+
+    return run

@@ -16,15 +16,15 @@ from gnomon.experiments.config.ranges import FIELDS, OPTIMIZER, Number, Switch, 
 from gnomon.experiments.config.resolve import ConfigError
 from gnomon.experiments.config.trials import make_trials
 from gnomon.experiments.configs.optimizers import OPTIMIZERS
+from gnomon.experiments.drawing.ticks import short
 from gnomon.experiments.records.files import from_json, jsonable, read_json
 from gnomon.experiments.records.metrics import MetricsWriter, read_metrics
-from gnomon.experiments.records.runs import Run, load_runs, table
+from gnomon.experiments.records.runs import Run, flatten, load_runs, table
 from gnomon.experiments.records.tables import read, store
 from gnomon.experiments.report import write_report
 from gnomon.experiments.report.analysis import analyze
 from gnomon.experiments.report.cells import cells
 from gnomon.experiments.report.knob import knob, knob_of
-from gnomon.experiments.report.style import short
 from gnomon.experiments.report.text import tuned_rows
 from gnomon.experiments.schedules import constant, warmup_cosine, warmup_linear
 from gnomon.experiments.train import load_state, train
@@ -256,10 +256,9 @@ def test_every_line_is_valid_and_its_scale_is_widened(tiny, tmp_path, line):
     """Whatever a line has to tune: found by itself, and widened past the best."""
     config = tiny() | {"optimizer": dict(OPTIMIZERS[line])}
     validate(config)
-    knobs = [f for f in ("learning_rate", "max_learning_rate", "momentum", "c")]
-    field = next((f for f in knobs if f in config["optimizer"]), None)
-    if field is None:
-        field = "preconditioner.eps"
+    knobs = ("learning_rate", "max_learning_rate", "momentum", "c")
+    knobs += ("inner.learning_rate", "preconditioner.eps")
+    field = next(f for f in knobs if f"optimizer.{f}" in flatten(config))
     trials = make_trials(config, over(f"optimizer.{field}", [0.25, 0.5]))
     runs = [
         Run(t.id, "A", 0, t.config, {"status": "finished", "final": {"loss": -i}}, "")

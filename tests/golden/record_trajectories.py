@@ -10,7 +10,7 @@ apart. The record is of one machine and one release of JAX: it is not stored.
 
 import argparse
 import os
-import runpy
+import sys
 from pathlib import Path
 
 # XLA's optimizations fuse by what is near, so that they move last bits by themselves.
@@ -21,7 +21,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-CONTRACT = Path(__file__).parents[1] / "optimizers" / "contract" / "conftest.py"
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+
+from gnomon_contract import Problem, collect, quadratic
+
 STEPS = 20
 SHAPES = {
     "dense": {"kernel": (8, 4), "bias": (4,)},
@@ -44,11 +47,10 @@ def mixed_tree(dtype):
 
 def record() -> dict[str, np.ndarray]:
     """Every number of parameters and state after the last step, by row and dtype."""
-    contract = runpy.run_path(str(CONTRACT))
     found = {}
-    for row in contract["ROWS"]:
+    for row in collect.rows():
         for dtype in ("float32", "bfloat16"):
-            problem = contract["Problem"](mixed_tree(dtype), contract["quadratic"])
+            problem = Problem(mixed_tree(dtype), quadratic)
             optimizer = row.build()
             last = jax.jit(lambda p=problem, o=optimizer, r=row: p.scan(r, o, STEPS))()
             for number, leaf in enumerate(jax.tree.leaves(last)):

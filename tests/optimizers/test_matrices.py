@@ -1,11 +1,16 @@
 """Hidden matrices are what a network multiplies by, inside."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
 from gnomon.optimizers.matrices import hidden_matrices
+from gnomon_contract.layers import NAMED, check
+
+LAYERS = {"hidden_matrices": None}  # in a test of its own, the last
 
 
 def leaf(*shape):
@@ -50,3 +55,19 @@ def test_muon_orthogonalizes_all_heads_together():
     values = np.linalg.svd(matrix, compute_uv=False)
     assert values.min() > 0.6
     assert values.max() < 1.3
+
+
+def test_stacked_layers():
+    """The axis of layers is a batch of Muon's, and its updates those of a list."""
+
+    def muon(**declared):
+        numbers = functools.partial(hidden_matrices, **declared)
+        return optax.contrib.muon(
+            0.1, consistent_rms=0.2, muon_weight_dimension_numbers=numbers
+        )
+
+    assert hidden_matrices(NAMED)["blocks"]["stacked"]["query"]["kernel"] == (
+        (1,),
+        (2, 3),
+    )
+    check(muon, explicit=True, rtol=1e-4)

@@ -10,6 +10,60 @@ import pytest
 
 from gnomon import optimizers
 from gnomon.optimizers import learning_rate_factors, mup_rule, standard_rule
+from gnomon_contract import Row
+from gnomon_contract.layers import base, descending
+
+
+def wider_adamp(*, learning_rate, b1, b2, weight_decay):
+    """As in a network that is twice as wide as the one it was tuned for."""
+
+    def halved(params):
+        def half(w):
+            shape = (size if size % 2 else size // 2 for size in w.shape)
+            return jax.ShapeDtypeStruct(tuple(shape), w.dtype)
+
+        return jax.tree.map(half, params)
+
+    # A product in float32, as a decay times a learning rate is.
+    decay = jnp.asarray(learning_rate, "float32") * jnp.asarray(weight_decay, "float32")
+    inner = optimizers.adamp(learning_rate, b1=b1, b2=b2)
+    return optimizers.mup(inner, halved, independent_decay=decay)
+
+
+def growing_factors(params, **s):
+    """A number a leaf, of every layer of a stack."""
+    factors = learning_rate_factors(params, base, mup_rule("adam"), **s)
+    return jax.tree.map(lambda w, x: np.full(np.shape(w), x), params, factors)
+
+
+def narrowed_initialization(params, **s):
+    """From a base model with values: not all layers' alike."""
+    smaller = jax.tree.map(
+        lambda w, x: w[tuple(map(slice, x.shape))], params, base(params)
+    )
+    return optimizers.mup_initialization(params, smaller, **s)
+
+
+ROWS = (
+    Row(
+        "mup",
+        wider_adamp,
+        {"learning_rate": 0.1, "b1": 0.9, "b2": 0.99, "weight_decay": 1e-5},
+    ),
+)
+GIVEN = {"scale_by_width": dict(rule=mup_rule())}
+LAYERS = {
+    "scale_by_width": lambda **s: descending(
+        optimizers.scale_by_width(base, mup_rule("adam"), **s)
+    ),
+    "mup": lambda i, **s: optimizers.mup(i, base, **s),
+    "standard_parameterization": lambda i, **s: optimizers.standard_parameterization(
+        i, base, **s
+    ),
+    "learning_rate_factors": growing_factors,
+    "mup_initialization": narrowed_initialization,
+    "width_growth": None,  # the factors are functions of it
+}
 
 HEADS = 2
 

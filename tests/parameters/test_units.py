@@ -213,6 +213,24 @@ def test_gradients_at_a_zero_unit_are_finite(fn):
     np.testing.assert_allclose(gradient[0, 1], slope, rtol=1e-2, atol=1e-4)
 
 
+@pytest.mark.parametrize("broken", [jnp.nan, jnp.inf])
+def test_a_diverged_unit_is_not_taken_for_an_empty_one(broken):
+    w = jnp.array([[broken, 0.0, 3.0], [1.0, 0.0, 4.0]])
+    ones = jnp.ones_like(w)
+    norm = np.asarray(unit_norm(w, 0))
+    np.testing.assert_array_equal(norm, [[broken, 0.0, 5.0]])
+    for found in (
+        retract(w, 1.0, 0),
+        project_tangent(ones, w, 0),
+        cosine(w, ones, 0),
+        cosine(ones, w, 0),
+    ):
+        assert not np.isfinite(found[0, 0])
+        assert np.isfinite(found[:, 1:]).all()
+        if np.isnan(broken):
+            assert np.isnan(found[:, 0]).all()
+
+
 def test_only_one_layer_of_a_stack_is_projected_for_it(x64):
     """Axes may be given whole; the stack axis then separates layers."""
     w = jnp.arange(1.0, 13.0).reshape(2, 3, 2)

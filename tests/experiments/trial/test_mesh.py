@@ -15,7 +15,8 @@ from gnomon.experiments.data import load
 from gnomon.experiments.fleet import plan
 from gnomon.experiments.records.metrics import read_metrics
 from gnomon.experiments.train import load_state, train
-from gnomon.experiments.trial.group import compile_lanes, hypers_of, seeds_of, trace
+from gnomon.experiments.trial.abstract import trace
+from gnomon.experiments.trial.lanes import compile_lanes, hypers_of, seeds_of
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 RATE, STEPS = 1e-2, 12

@@ -19,7 +19,8 @@ from gnomon.experiments.data import load as load_data
 from gnomon.experiments.records.metrics import read_metrics
 from gnomon.experiments.trial import engine
 from gnomon.experiments.trial.checkpoint import Checkpoints
-from gnomon.experiments.trial.group import compile_lanes
+from gnomon.experiments.trial.lanes import compile_lanes
+from gnomon.experiments.trial.resume import first_lanes
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 
@@ -50,7 +51,7 @@ def run(folder, chunk, lanes, dataset, stop=lambda: False):
     about = engine.Chunk(chunk, folders, folder / "checkpoints")
     results = engine.run(about, lanes, dataset, flops_per_step=1.0, stop=stop)
     with Checkpoints(folder / "checkpoints") as keeper:
-        _, state, _ = keeper.restore(engine._first_lanes(lanes.state, len(chunk)))
+        _, state, _ = keeper.restore(first_lanes(lanes.state, len(chunk)))
     state = state._replace(key=jax.random.key_data(state.key))
     return results, [read_metrics(f) for f in folders], state
 
@@ -68,6 +69,36 @@ def seen(tmp_path_factory):
     """A chunk with all probes: results, rows by lane and state; and its making."""
     with jax.numpy_dtype_promotion("standard"):
         return watched(tmp_path_factory.mktemp("probes"), DYNAMICS)
+
+
+def test_a_row_is_read_while_the_next_step_runs(seen, tmp_path):
+    """With the same rows: those that the fixture's own run has."""
+    (_, rows, _), (chunk, lanes, dataset) = seen
+    events = []
+
+    def noted(function):
+        def call(state, *arguments):
+            events.append(("dispatched", len(events)))
+            return function(state, *arguments)
+
+        return call
+
+    def watch(tick):
+        events.append(("read" if tick.losses is not None else "passed", tick.step))
+
+    noting = lanes._replace(
+        step=noted(lanes.step),
+        probes=lanes.probes | {"free": noted(lanes.probes["free"])},
+    )
+    folders = [tmp_path / str(lane) for lane in range(len(chunk))]
+    about = engine.Chunk(chunk, folders, tmp_path / "checkpoints")
+    engine.run(about, noting, dataset, flops_per_step=1.0, watch=watch)
+    names = [name for name, _ in events]
+    for step in (3, 6, 9, 10):
+        ahead = names[: events.index(("read", step))].count("dispatched")
+        # A step that is saved is read before: the rows are part of a checkpoint.
+        assert ahead == min(step + 1, 10), step
+    assert [read_metrics(folder) for folder in folders] == rows
 
 
 def probes_of(row):

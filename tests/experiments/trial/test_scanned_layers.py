@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from gnomon.experiments.configs.optimizers import OPTIMIZERS
-from gnomon.experiments.trial.program import make_optimizer
+from gnomon.experiments.trial.optimizer import make_optimizer
 from gnomon.models import TransformerLM, functional
 from gnomon.optimizers import apply_fused
 from gnomon.parameters.paths import path_string

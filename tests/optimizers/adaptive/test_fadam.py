@@ -12,6 +12,34 @@ from hypothesis import strategies as st
 from jax.experimental import pallas as pl
 
 from gnomon.optimizers import apply_fused, fadam, scale_by_fadam
+from gnomon_contract import Row
+from gnomon_contract.layers import descending
+
+ROWS = (
+    Row(
+        "fadam",
+        fadam,
+        {
+            "learning_rate": 0.05,
+            "b1": 0.9,
+            "b2": 0.99,
+            "eps": 1e-8,
+            "weight_decay": 1e-4,
+            "clip": 1.0,
+            "p": 0.5,
+        },
+    ),
+    Row(
+        "fadam_port",
+        fadam,
+        {"learning_rate": 0.05, "b2": 0.99, "weight_decay": 1e-4, "p": 0.6},
+        {"eps_rule": "max", "eps_to_2p": False, "clip_rule": "scale"},
+    ),
+)
+LAYERS = {
+    "fadam": lambda **s: fadam(0.1, weight_decay=0.1, clip=0.3, **s),
+    "scale_by_fadam": lambda **s: descending(scale_by_fadam(clip=0.3, **s)),
+}
 
 SHAPES = {
     "dense": {"kernel": (6, 4), "bias": (4,)},

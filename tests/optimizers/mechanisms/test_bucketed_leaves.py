@@ -10,6 +10,8 @@ import pytest
 
 from gnomon.optimizers import adamp, apply_fused, bucket_leaves
 
+LAYERS = {"bucket_leaves": lambda i: bucket_leaves(i, max_size=12)}
+
 
 def tree(blocks):
     """A narrow network: per block a kernel, a bias, a scale, one of them bfloat16."""

@@ -19,6 +19,18 @@ from gnomon.optimizers.mechanisms.sets import (
     unit_sphere,
 )
 
+GIVEN = {
+    "constrain": dict(constraint=optimizers.fixed_norm()),
+    "max_norm": dict(bound=1.0),
+    "target_std": dict(target=0.1),
+}
+LAYERS = {
+    "constrain": lambda i, **s: optimizers.constrain(i, optimizers.max_norm(1.0, **s)),
+    "max_norm": lambda **s: optimizers.max_norm(1.0, view="layer", **s),
+    "target_std": lambda **s: optimizers.target_std(0.3, **s),
+    "leaf_constraint": None,  # all constraints above are made by it
+}
+
 
 def random_tree(seed=0, scale=1.0):
     shapes = {

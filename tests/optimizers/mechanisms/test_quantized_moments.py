@@ -9,6 +9,7 @@ import optax
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from gnomon import optimizers
 from gnomon.optimizers import (
     adamp,
     adamp_8bit,
@@ -17,6 +18,36 @@ from gnomon.optimizers import (
     quantize_moments,
     scale_by_adamp,
 )
+from gnomon_contract import Row
+
+
+def quantized_adamp(*, learning_rate, b1, b2, weight_decay):
+    """With every leaf coded, in blocks of which a leaf has several."""
+    inner = optimizers.adamp(learning_rate, b1=b1, b2=b2, weight_decay=weight_decay)
+    return optimizers.quantize_moments(inner, min_size=0, block=8)
+
+
+ROWS = (
+    Row(
+        "quantize_moments",
+        quantized_adamp,
+        {"learning_rate": 0.05, "b1": 0.9, "b2": 0.99, "weight_decay": 1e-5},
+        # Their update is that of quantize_moments.
+        covers=("adamp_8bit", "adamw_8bit"),
+    ),
+)
+GIVEN = {
+    "quantize_moments": dict(min_size=0, block=8),
+    "adamp_8bit": dict(min_size=0, block=8),
+    "adamw_8bit": dict(min_size=0, block=8),
+}
+LAYERS = {
+    "quantize_moments": lambda i, **s: optimizers.quantize_moments(
+        i, min_size=7, block=8, **s
+    ),
+    "adamp_8bit": lambda **s: optimizers.adamp_8bit(0.1, min_size=7, block=8, **s),
+    "adamw_8bit": lambda **s: optimizers.adamw_8bit(0.1, min_size=7, block=8, **s),
+}
 
 PARAMS = {"kernel": jnp.ones((8, 1024)), "bias": jnp.ones((3,))}
 

@@ -9,6 +9,31 @@ import pytest
 from gnomon import optimizers
 
 
+def cubes(tree):
+    return jax.tree.map(lambda z: z**3 + z, tree)
+
+
+def roots(tree):
+    """Newton's method, from the weight itself."""
+
+    def root(w):
+        z = w
+        for _ in range(30):
+            z = z - (z**3 + z - w) / (3 * z**2 + 1)
+        return z
+
+    return jax.tree.map(root, tree)
+
+
+GIVEN = {
+    "reparameterize": dict(
+        forward=lambda tree: jax.tree.map(lambda x: 2 * x, tree),
+        inverse=lambda tree: jax.tree.map(lambda x: x / 2, tree),
+    )
+}
+LAYERS = {"reparameterize": lambda i: optimizers.reparameterize(i, cubes, roots)}
+
+
 def exp(tree):
     return jax.tree.map(jnp.exp, tree)
 

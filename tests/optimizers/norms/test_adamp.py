@@ -9,6 +9,39 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gnomon.optimizers import adamp, project_radial, project_tangent, scale_by_adamp
+from gnomon_contract import Row
+from gnomon_contract.layers import ascending, by_rank
+
+ROWS = (
+    Row(
+        "adamp",
+        adamp,
+        {
+            "learning_rate": 0.05,
+            "b1": 0.9,
+            "b2": 0.99,
+            "eps": 1e-8,
+            "weight_decay": 1e-5,
+            "delta": 0.1,
+            "wd_ratio": 0.1,
+        },
+        covers=("descend",),  # the link that ends it
+    ),
+    Row(
+        "adamp_nesterov",
+        adamp,
+        {"learning_rate": 0.05, "b2": 0.99, "weight_decay": 1e-5},
+        {"nesterov": True},
+        # Long after it has converged the second moment is so small that it jumps.
+        steps=300,
+    ),
+)
+LAYERS = {
+    "adamp": lambda **s: adamp(0.1, weight_decay=0.1, weight_decay_mask=by_rank, **s),
+    "project_radial": lambda i, **s: project_radial(
+        ascending(i), weight_decay=0.01, **s
+    ),
+}
 
 
 @pytest.mark.parametrize("nesterov", [False, True])

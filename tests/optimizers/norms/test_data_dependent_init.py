@@ -1,5 +1,7 @@
 """Data-dependent initialization gives every unit mean 0 and variance 1."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,10 @@ import optax
 import pytest
 
 from gnomon.optimizers import data_dependent_init, weight_norm
+from gnomon.parameters.stacks import unstack
+from gnomon_contract.layers import DEPTH, STACKED, by_path
+
+LAYERS = {"data_dependent_init": None}  # in a test of its own, the last
 
 ORDER = ("z_conv/kernel", "heads/query/kernel", "a_out/kernel")
 
@@ -100,3 +106,57 @@ def test_constant_units_keep_their_weights_and_dtypes_are_kept(batch):
 def test_bad_input_is_refused(batch, fn, order, message):
     with pytest.raises(ValueError, match=message):
         data_dependent_init(fn, draw(), batch, order=order)
+
+
+def test_stacked_layers():
+    """Layers of a stack are set one after another, each on what the last puts out."""
+    generator = np.random.default_rng(0)
+    batch = generator.normal(size=(32, 4)).astype(np.float32)
+    blocks = [
+        {
+            "up": {"kernel": generator.normal(size=(4, 6)), "bias": np.ones(6)},
+            "down": {"kernel": generator.normal(size=(6, 4)), "bias": np.ones(4)},
+        }
+        for _ in range(DEPTH)
+    ]
+    blocks = jax.tree.map(np.float32, blocks)
+    stack = jax.tree.map(lambda *x: np.stack(x), *blocks)
+
+    def of_list(params, x):
+        found = {}
+        for i in sorted(params["blocks"]):
+            for name in ("up", "down"):
+                layer = params["blocks"][i][name]
+                x = x @ layer["kernel"] + layer["bias"][None]
+                found[f"blocks/{i}/{name}/kernel"] = x
+                x = jnp.tanh(x)
+        return found
+
+    def of_stack(params, x, prefix):
+        def block(x, layers):
+            seen = {}
+            for name in ("up", "down"):
+                x = x @ layers[name]["kernel"] + layers[name]["bias"][None]
+                seen[f"{prefix}{name}/kernel"] = x
+                x = jnp.tanh(x)
+            return x, seen
+
+        stack = params["blocks"].get("stacked", params["blocks"])
+        found = jax.lax.scan(block, x, stack)[1]
+        return {
+            f"{prefix}{name}/kernel": found[f"{prefix}{name}/kernel"]
+            for name in ("up", "down")
+        }
+
+    listed = {"blocks": {str(i): block for i, block in enumerate(blocks)}}
+    wanted = by_path(data_dependent_init(of_list, listed, batch))
+    for params, prefix, stacked in (
+        ({"blocks": {"stacked": stack}}, "blocks/stacked/", None),
+        ({"blocks": stack}, "blocks/", STACKED),
+    ):
+        layers = functools.partial(of_stack, prefix=prefix)
+        found = data_dependent_init(layers, params, batch, stacked=stacked)
+        found = by_path(unstack(found, stacked))
+        assert found.keys() == wanted.keys()
+        for path, leaf in wanted.items():
+            np.testing.assert_allclose(found[path], leaf, rtol=2e-5, atol=2e-6)

@@ -15,6 +15,19 @@ from jax.sharding import PartitionSpec as P
 
 from gnomon.optimizers import apply_fused, scale_by_adamp
 from gnomon.optimizers.norms.hyperball import hyperball
+from gnomon_contract import Row, matrices
+from gnomon_contract.layers import ascending
+
+# A norm that is held must be that of the target, 0.1 * arange(32): 10.206.
+ROWS = (
+    Row(
+        "hyperball",
+        hyperball,
+        {"learning_rate": 0.01, "floor": 10.206},
+        {"direction": scale_by_adamp(b2=0.99), "constrained": matrices},
+    ),
+)
+LAYERS = {"hyperball": lambda i, **s: hyperball(ascending(i), 0.1, **s)}
 
 
 @pytest.mark.parametrize("view", ["layer", "unit"])

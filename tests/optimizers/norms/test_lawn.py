@@ -14,6 +14,19 @@ from hypothesis import strategies as st
 from gnomon import optimizers
 from gnomon.optimizers.adaptive.fadam import fadam
 from gnomon.optimizers.norms.lawn import lawn, lawn_schedule
+from gnomon_contract import Row, around_adamp
+
+# A norm that is held must be that of the target, 0.1 * arange(32): 10.206.
+ROWS = (
+    Row(
+        "lawn",
+        around_adamp(lawn),
+        {"learning_rate": 0.05, "free_steps": 2.0, "floor": 10.206},
+        covers=("lawn",),
+    ),
+)
+GIVEN = {"lawn": dict(free_steps=1)}
+LAYERS = {"lawn": lambda i, **s: lawn(i, free_steps=1, **s)}
 
 
 @pytest.fixture

@@ -10,6 +10,21 @@ from hypothesis import strategies as st
 
 from gnomon.optimizers import scale_by_adamp
 from gnomon.optimizers.norms.norm_loss import add_norm_loss, norm_loss
+from gnomon_contract import Row
+from gnomon_contract.layers import ascending, descending
+
+ROWS = (
+    Row(
+        "norm_loss",
+        norm_loss,
+        {"learning_rate": 0.05, "rate": 1e-5, "target": 2.0, "eps": 1e-8},
+        {"direction": scale_by_adamp(b2=0.99)},
+    ),
+)
+LAYERS = {
+    "add_norm_loss": lambda **s: descending(add_norm_loss(0.5, view="layer", **s)),
+    "norm_loss": lambda i, **s: norm_loss(ascending(i), 0.1, rate=0.1, **s),
+}
 
 
 @pytest.mark.parametrize("view", ["unit", "layer"])

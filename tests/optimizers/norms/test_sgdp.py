@@ -9,6 +9,36 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gnomon.optimizers import scale_by_sgdp, sgdp
+from gnomon_contract import Row
+from gnomon_contract.layers import by_rank, descending
+
+ROWS = (
+    Row(
+        "sgdp",
+        sgdp,
+        {
+            "learning_rate": 0.01,
+            "momentum": 0.9,
+            "dampening": 0.1,
+            "weight_decay": 1e-6,
+            "delta": 0.1,
+            "wd_ratio": 0.1,
+        },
+        {"nesterov": True},
+    ),
+    Row(
+        "sgdp_projected_buffer",
+        sgdp,
+        {"learning_rate": 0.01, "momentum": 0.9},
+        {"project_buffer": True},
+    ),
+)
+LAYERS = {
+    "sgdp": lambda **s: sgdp(
+        0.1, momentum=0.9, weight_decay=0.1, weight_decay_mask=by_rank, **s
+    ),
+    "scale_by_sgdp": lambda **s: descending(scale_by_sgdp(momentum=0.9, **s)),
+}
 
 
 @pytest.mark.parametrize("nesterov", [False, True])

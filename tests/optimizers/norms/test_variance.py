@@ -14,6 +14,26 @@ from gnomon.optimizers.norms.variance import (
     layer_index_rescaling,
     target_variance_rescaling,
 )
+from gnomon_contract import Row, around_adamp, matrices
+
+ROWS = (
+    Row(
+        "target_variance_rescaling",
+        around_adamp(target_variance_rescaling),
+        {"learning_rate": 0.05, "target_std": 0.8, "ratio": 1.2, "every": 2.0},
+        {"constrained": matrices},
+        covers=("target_variance_rescaling",),
+    ),
+)
+GIVEN = {"target_variance_rescaling": dict(target_std=0.1, every=1)}
+LAYERS = {
+    "target_variance_rescaling": lambda i, **s: target_variance_rescaling(
+        i, target_std=0.3, every=2, zero_bias=True, scale_with_depth=True, **s
+    ),
+    "layer_index_rescaling": lambda params, **s: layer_index_rescaling(
+        jax.random.key(1), params, **s
+    ),
+}
 
 
 def std(w):

@@ -11,6 +11,17 @@ from jax.experimental import pallas as pl
 
 from gnomon import optimizers
 from gnomon.optimizers import WeightNormLatents, weight_norm
+from gnomon_contract import Row, around_adamp
+
+ROWS = (
+    Row(
+        "weight_norm",
+        around_adamp(weight_norm),
+        {"learning_rate": 0.05, "eps": 1e-8},
+        covers=("weight_norm",),
+    ),
+)
+LAYERS = {"weight_norm": lambda i, **s: weight_norm(i, **s)}
 
 # Shape and the shape of the units of each kind of leaf; None where there are none.
 KINDS = {

@@ -11,6 +11,17 @@ from hypothesis.extra import numpy as hnp
 
 from gnomon import optimizers
 from gnomon.optimizers.polyak.alig import project_onto_ball
+from gnomon_contract import POLYAK, Row
+
+ROWS = (
+    Row(
+        "alig",
+        optimizers.alig,
+        {"max_learning_rate": 0.02, "momentum": 0.9, "eps": 1e-5, "max_norm": 30.0},
+        **{**POLYAK, "needs_params": True},
+    ),
+)
+LAYERS = {"alig": lambda: optimizers.alig(0.1, momentum=0.9)}
 
 
 def oracle(cap, mu, eps=1e-5, f_min=0.0, radius=np.inf, adjusted=False):

@@ -10,6 +10,40 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from gnomon import optimizers
+from gnomon_contract import POLYAK, Row
+
+ROWS = (
+    Row(
+        "alr_hb",
+        optimizers.alr_hb,
+        {"f_min": 0.0, "momentum": 0.9},
+        **{**POLYAK, "rate": "f_min"},
+    ),
+    Row(
+        "alr_mag",
+        optimizers.alr_mag,
+        {"f_min": 0.0, "momentum": 0.9},
+        **{**POLYAK, "rate": "f_min"},
+    ),
+    Row(
+        "alr_shb",
+        optimizers.alr_shb,
+        {"max_learning_rate": 0.1, "momentum": 0.9, "c": 1.0},
+        **POLYAK,
+    ),
+    Row(
+        "alr_smag",
+        optimizers.alr_smag,
+        {"max_learning_rate": 0.1, "momentum": 0.9, "c": 0.5},
+        **POLYAK,
+    ),
+)
+LAYERS = {
+    "alr_hb": lambda: optimizers.alr_hb(momentum=0.5),
+    "alr_mag": lambda: optimizers.alr_mag(momentum=0.5),
+    "alr_shb": lambda: optimizers.alr_shb(0.1, momentum=0.5),
+    "alr_smag": lambda: optimizers.alr_smag(0.1, momentum=0.5),
+}
 
 
 def sum_oracle(beta, c=1.0, cap=np.inf, f_min=0.0):

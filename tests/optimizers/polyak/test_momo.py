@@ -10,6 +10,29 @@ import optax
 import pytest
 
 from gnomon import optimizers
+from gnomon_contract import Row
+from gnomon_contract.layers import by_rank
+
+ROWS = (
+    Row(
+        "momo",
+        optimizers.momo,
+        {"learning_rate": 1.0, "b1": 0.9, "weight_decay": 1e-6},
+        {"bias_correction": True},
+        reads=("value",),
+    ),
+    Row(
+        "momo_adam",
+        optimizers.momo_adam,
+        {"learning_rate": 0.1, "b1": 0.9, "b2": 0.99, "weight_decay": 1e-6},
+        reads=("value",),
+    ),
+)
+LAYERS = {
+    "momo_adam": lambda: optimizers.momo_adam(
+        0.1, weight_decay=0.1, weight_decay_mask=by_rank
+    ),
+}
 
 GOLDEN = pathlib.Path(__file__).parents[2] / "golden"
 

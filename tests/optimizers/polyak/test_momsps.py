@@ -7,6 +7,17 @@ import optax
 import pytest
 
 from gnomon import optimizers
+from gnomon_contract import POLYAK, Row
+
+ROWS = (
+    Row(
+        "momsps",
+        optimizers.momsps,
+        {"max_learning_rate": 1.0, "momentum": 0.9, "c": 1.0, "growth": 2.0},
+        {"variant": "smooth"},
+        **POLYAK,
+    ),
+)
 
 
 def oracle(beta, c=1.0, cap=10.0, f_min=0.0, growth=None):

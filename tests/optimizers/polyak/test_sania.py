@@ -11,6 +11,52 @@ from hypothesis.extra import numpy as hnp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from gnomon import optimizers
+from gnomon_contract import POLYAK, Row
+from gnomon_contract.layers import ascending
+
+
+def sania_adam(*, b2, eps, max_learning_rate):
+    metric = optimizers.scale_by_adam_sqr(b2, eps)
+    return optimizers.sania(metric, max_learning_rate=max_learning_rate)
+
+
+def sania_hutchinson(*, b2, eps, max_learning_rate):
+    metric = optimizers.scale_by_hutchinson(b2, eps)
+    return optimizers.sania(metric, max_learning_rate=max_learning_rate)
+
+
+ROWS = (
+    Row(
+        "sania",
+        sania_adam,
+        {"b2": 0.9, "eps": 1.0, "max_learning_rate": 1.0},
+        **POLYAK,
+        covers=("sania",),
+    ),
+    Row(
+        "sania_hutchinson",
+        sania_hutchinson,
+        {"b2": 0.9, "eps": 0.1, "max_learning_rate": 0.5},
+        reads=("value", "obj_fn"),
+        rate="max_learning_rate",
+    ),
+)
+GIVEN = {"sania": dict(preconditioner=optax.scale_by_rms())}
+LAYERS = {
+    "sania": lambda i: optimizers.sania(ascending(i)),
+    "scale_by_adagrad_sqr": lambda: optimizers.sania(
+        optimizers.scale_by_adagrad_sqr(1.0)
+    ),
+    "scale_by_adam_sqr": lambda: optimizers.sania(
+        optimizers.scale_by_adam_sqr(0.9, 1.0)
+    ),
+    "scale_by_hutchinson": lambda: optimizers.sania(
+        optimizers.scale_by_hutchinson(0.9, 1.0)
+    ),
+    "scale_by_newton": lambda: optimizers.sania(
+        optimizers.scale_by_newton(1.0, steps=3)
+    ),
+}
 
 
 def oracle(kind, eps, b2=0.999, root=False, f_min=0.0, cap=1.0):

@@ -10,6 +10,18 @@ from hypothesis import strategies as st
 
 from gnomon import optimizers
 from gnomon.optimizers.polyak.step_size import inner_product, polyak_step
+from gnomon_contract import POLYAK, Row
+
+ROWS = (
+    Row(
+        "sps",
+        optimizers.sps,
+        {"max_learning_rate": 1.0, "c": 0.5, "init_step_size": 0.1, "n_batches": 5.0},
+        {"variant": "smooth"},
+        **POLYAK,
+    ),
+)
+LAYERS = {"sps": lambda: optimizers.sps(1.0)}
 
 
 def oracle(c, cap, f_min=0.0, growth=None):

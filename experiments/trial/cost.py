@@ -1,0 +1,58 @@
+"""What a program costs: FLOPs of a step, bytes of memory."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from gnomon.experiments.config.resolve import resolve
+from gnomon.experiments.config.trials import split
+from gnomon.experiments.data import Dataset
+from gnomon.experiments.trial.abstract import batch_shapes, trace
+from gnomon.experiments.trial.program import make_program
+
+
+def flops_per_step(config: Mapping, dataset: Dataset) -> float:
+    """Training FLOPs of one step of one trial: three forward passes.
+
+    A backward pass costs twice its forward pass. A model class that has
+    ``forward_flops(shape, **kwargs)`` counts its own; for any other model the forward
+    pass is counted by XLA.
+    """
+    model = resolve(config["model"]["name"])
+    kwargs = {key: value for key, value in config["model"].items() if key != "name"}
+    batch = batch_shapes(dataset.train, config["batch"])
+    if hasattr(model, "forward_flops"):
+        inputs = next(iter(batch.values())).shape[1:]
+        if "tokens" in batch:
+            inputs = (inputs[0] - 1,)
+        return 3.0 * config["batch"] * model.forward_flops(inputs, **kwargs)
+    program = make_program(split(config)[0])
+    state = trace(config, dataset)
+    analysis = jax.jit(program.evaluate).lower(state, batch).cost_analysis()
+    return 3.0 * float((analysis or {}).get("flops", 0.0))
+
+
+def memory_of(compiled: Any) -> int:
+    """Bytes XLA plans for one call: arguments, outputs, temporaries, less aliases."""
+    plan = compiled.memory_analysis()
+    if plan is None:
+        return 0
+    return (
+        plan.argument_size_in_bytes
+        + plan.output_size_in_bytes
+        + plan.temp_size_in_bytes
+        - plan.alias_size_in_bytes
+    )
+
+
+def memory_budget() -> int:
+    """Bytes a program may plan for on the first device: 80 % of what is free."""
+    device = jax.local_devices()[0]
+    stats = device.memory_stats() or {}
+    if "bytes_limit" in stats:
+        free = stats["bytes_limit"] - stats.get("bytes_in_use", 0)
+    else:
+        free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    return int(0.8 * free)

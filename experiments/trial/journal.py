@@ -1,0 +1,190 @@
+"""The rows of metrics of a chunk, read while its next step runs.
+
+What a step leaves to be logged stays on the device; its copy to the host begins at
+once, and is waited for only when the step after it has been dispatched.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gnomon.experiments.data import Dataset
+from gnomon.experiments.records.metrics import MetricsWriter, Position
+from gnomon.experiments.trial.lanes import Lanes
+from gnomon.experiments.trial.probes import columns
+from gnomon.experiments.trial.step import NEVER, TrainState
+
+
+class Tick(NamedTuple):
+    """What a run tells whoever watches it, after each step.
+
+    Attributes:
+      step: steps done.
+      steps: steps in all.
+      lanes: trials running side by side.
+      losses: train losses by lane at a logging step, else None.
+    """
+
+    step: int
+    steps: int
+    lanes: int
+    losses: np.ndarray | None
+
+
+class Observation(NamedTuple):
+    """What one step leaves to be logged, all of it by lane, on the device.
+
+    Attributes:
+      window: sums of the metrics since they were last read; empty where the step does
+        not log.
+      evaluated: the metrics of each validation batch.
+      record: what the probes found.
+      diverged_at: as of the state.
+    """
+
+    window: Mapping[str, jax.Array]
+    evaluated: Sequence[Mapping[str, jax.Array]]
+    record: Mapping[str, jax.Array]
+    diverged_at: jax.Array
+
+
+def observe(
+    state: TrainState,
+    evaluated: Sequence[Mapping[str, jax.Array]],
+    record: Mapping[str, jax.Array],
+    *,
+    logging: bool,
+) -> tuple[TrainState, Observation]:
+    """Takes what is to be logged off a state; returns one that can be donated."""
+    window: Mapping[str, jax.Array] = {}
+    if logging:
+        window = state.window
+        state = state._replace(window=jax.tree.map(jnp.zeros_like, window))
+    # The next step consumes the state: what is read after it must be a copy.
+    found = Observation(window, evaluated, record, jnp.copy(state.diverged_at))
+    for leaf in jax.tree.leaves(found):
+        leaf.copy_to_host_async()
+    return state, found
+
+
+def means_of(found: Observation) -> dict[str, np.ndarray]:
+    """The means of an observation's metrics, training's and validation's, by lane."""
+    sums = dict(jax.device_get(found.window))
+    steps = sums.pop("count", None)
+    means = {
+        name if name == "learning_rate" else f"train_{name}": total / steps
+        for name, total in sums.items()
+    }
+    totals: dict[str, np.ndarray] = {}
+    for metrics in jax.device_get(found.evaluated):
+        for name, values in metrics.items():
+            key = f"validation_{name}"
+            totals[key] = totals.get(key, 0.0) + np.asarray(values, np.float64)
+    batches = len(found.evaluated)
+    return means | {name: total / batches for name, total in totals.items()}
+
+
+def evaluate(
+    lanes: Lanes, state: TrainState, dataset: Dataset, settings: Mapping[str, int]
+) -> list[dict[str, jax.Array]]:
+    """Metrics of each batch of a fixed set of validation batches, by lane.
+
+    The examples are spread evenly over the split and are the same at every step and
+    for every trial, so that differences between trials are not differences of data.
+    """
+    available = len(next(iter(dataset.validation.values())))
+    batches = max(1, min(settings["batches"], available // settings["batch"]))
+    chosen = np.linspace(0, available - 1, batches * settings["batch"]).astype(int)
+    return [
+        lanes.evaluate(
+            state, {name: array[index] for name, array in dataset.validation.items()}
+        )
+        for index in np.split(chosen, batches)
+    ]
+
+
+class Journal:
+    """Writes the rows of a chunk's trials, each once the step after it is under way.
+
+    Args:
+      folders: each trial's folder; None for one whose files stay as they are.
+      resume_step: the step that the chunk goes on from.
+      row: the last value of each metric, by lane, at that step.
+      steps: steps in all.
+      tensorboard: whether to write TensorBoard events too.
+      params: the abstract parameters, whose layers the probes' names tell.
+      settings: of the probes.
+      watch: called after each step, with its losses once they are read.
+
+    Attributes:
+      row: the last value of each metric, by lane, as far as it is read.
+    """
+
+    def __init__(
+        self,
+        folders: Sequence[Path | None],
+        *,
+        resume_step: int,
+        row: Mapping[str, list],
+        steps: int,
+        tensorboard: bool,
+        params: Any,
+        settings: Mapping[str, Any],
+        watch: Callable[[Tick], None],
+    ) -> None:
+        self.row: dict[str, list] = dict(row)
+        self._writers = [
+            None
+            if folder is None
+            else MetricsWriter(folder, resume_step=resume_step, tensorboard=tensorboard)
+            for folder in folders
+        ]
+        self._open = [writer for writer in self._writers if writer is not None]
+        self._steps, self._watch = steps, watch
+        self._params, self._settings = params, settings
+        self._unread: tuple[int, Observation] | None = None
+
+    def note(self, step: int, found: Observation | None) -> None:
+        """Takes what a step that is under way leaves, and reads what it had before."""
+        self.flush()
+        if found is None:
+            self._watch(Tick(step, self._steps, len(self._writers), None))
+        else:
+            self._unread = step, found
+
+    def flush(self) -> None:
+        """Waits for what is not read yet, and writes it."""
+        if self._unread is None:
+            return
+        (step, found), self._unread = self._unread, None
+        seen = means_of(found)
+        losses = seen.get("train_loss")
+        self._watch(Tick(step, self._steps, len(self._writers), losses))
+        self.row |= {name: values.tolist() for name, values in seen.items()}
+        if found.record:
+            seen |= columns(found.record, self._params, self._settings)
+        diverged_at = np.asarray(found.diverged_at)
+        for lane, writer in enumerate(self._writers):
+            if writer is not None:
+                row = {name: float(values[lane]) for name, values in seen.items()}
+                if diverged_at[lane] != NEVER:
+                    row["diverged_at"] = int(diverged_at[lane])
+                writer.write(step, row)
+
+    def positions(self) -> list[Position | None]:
+        """How far each trial's file is written."""
+        return [None if w is None else w.position for w in self._writers]
+
+    def sync(self) -> None:
+        """Brings the written rows to the disk."""
+        for writer in self._open:
+            writer.sync()
+
+    def close(self) -> None:
+        """Closes the files, without what is not read yet."""
+        for writer in self._open:
+            writer.close()

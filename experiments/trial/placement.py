@@ -1,0 +1,58 @@
+"""Where the arrays of a chunk lie: lanes side by side, or each on a mesh."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from gnomon.experiments.config.devices import size_of
+from gnomon.experiments.trial.mesh import device_mesh, shardings_of
+from gnomon.experiments.trial.step import TrainState
+
+
+class Placement(NamedTuple):
+    """Where the arrays of a chunk lie.
+
+    Attributes:
+      spread: how many parts the lane axis is cut into.
+      lanes: of arrays with a leading lane axis.
+      batches: of training batches, by distinct seed.
+      batch: of a validation batch, shared by the lanes.
+      state: of each leaf of the state.
+    """
+
+    spread: int
+    lanes: NamedSharding
+    batches: NamedSharding
+    batch: NamedSharding
+    state: Any
+
+
+def lane_mesh(lanes: int) -> jax.sharding.Mesh:
+    """The local devices that the lanes are spread over, as many for each."""
+    devices = jax.local_devices()[:lanes]
+    return jax.make_mesh(
+        (len(devices),), ("lane",), (jax.sharding.AxisType.Auto,), devices=devices
+    )
+
+
+def placement_of(config: Mapping, lanes: int, state: TrainState) -> Placement:
+    """Lanes side by side on devices of their own, or each on the mesh of its config.
+
+    Args:
+      config: what the lanes have in common.
+      lanes: how many there are.
+      state: the abstract state of one of them.
+    """
+    if size_of(config) == 1:
+        mesh = lane_mesh(lanes)
+        mine, ours = (NamedSharding(mesh, spec) for spec in (P("lane"), P()))
+        every = jax.tree.map(lambda leaf: mine, state)
+        return Placement(mesh.size, mine, ours, ours, every)
+    mesh = device_mesh(config)
+    whole, batches, batch = (
+        NamedSharding(mesh, spec) for spec in (P(), P(None, "data"), P("data"))
+    )
+    return Placement(1, whole, batches, batch, shardings_of(config, mesh, state))

@@ -1,0 +1,176 @@
+# Written by tests/support/optimizers_stub.py from the modules' __all__.
+from gnomon.optimizers.adaptive.eight_bit import adamp_8bit as adamp_8bit
+from gnomon.optimizers.adaptive.eight_bit import adamw_8bit as adamw_8bit
+from gnomon.optimizers.adaptive.fadam import ScaleByFAdamState as ScaleByFAdamState
+from gnomon.optimizers.adaptive.fadam import fadam as fadam
+from gnomon.optimizers.adaptive.fadam import scale_by_fadam as scale_by_fadam
+from gnomon.optimizers.curvature import scale_by_newton as scale_by_newton
+from gnomon.optimizers.matrices import hidden_matrices as hidden_matrices
+from gnomon.optimizers.mechanisms.buckets import Buckets as Buckets
+from gnomon.optimizers.mechanisms.buckets import bucket_leaves as bucket_leaves
+from gnomon.optimizers.mechanisms.constrain import ConstrainState as ConstrainState
+from gnomon.optimizers.mechanisms.constrain import Constraint as Constraint
+from gnomon.optimizers.mechanisms.constrain import constrain as constrain
+from gnomon.optimizers.mechanisms.constrain import leaf_constraint as leaf_constraint
+from gnomon.optimizers.mechanisms.descent import DescendState as DescendState
+from gnomon.optimizers.mechanisms.descent import descend as descend
+from gnomon.optimizers.mechanisms.fused import FusedTransformation as FusedTransformation
+from gnomon.optimizers.mechanisms.fused import apply_fused as apply_fused
+from gnomon.optimizers.mechanisms.per_layer import per_layer as per_layer
+from gnomon.optimizers.mechanisms.projection import ProjectRadialState as ProjectRadialState
+from gnomon.optimizers.mechanisms.projection import project_radial as project_radial
+from gnomon.optimizers.mechanisms.quantized import QuantizeMomentsState as QuantizeMomentsState
+from gnomon.optimizers.mechanisms.quantized import quantize_moments as quantize_moments
+from gnomon.optimizers.mechanisms.reparameterize import ReparameterizeState as ReparameterizeState
+from gnomon.optimizers.mechanisms.reparameterize import reparameterize as reparameterize
+from gnomon.optimizers.mechanisms import sets as constraints
+from gnomon.optimizers.mechanisms.sets import fixed_norm as fixed_norm
+from gnomon.optimizers.mechanisms.sets import max_norm as max_norm
+from gnomon.optimizers.mechanisms.sets import target_std as target_std
+from gnomon.optimizers.mechanisms.sets import unit_sphere as unit_sphere
+from gnomon.optimizers.norms.adamp import ScaleByAdamPState as ScaleByAdamPState
+from gnomon.optimizers.norms.adamp import adamp as adamp
+from gnomon.optimizers.norms.adamp import scale_by_adamp as scale_by_adamp
+from gnomon.optimizers.norms.data_dependent_init import data_dependent_init as data_dependent_init
+from gnomon.optimizers.norms.hyperball import HyperballState as HyperballState
+from gnomon.optimizers.norms.hyperball import hyperball as hyperball
+from gnomon.optimizers.norms.lawn import lawn as lawn
+from gnomon.optimizers.norms.lawn import lawn_schedule as lawn_schedule
+from gnomon.optimizers.norms.norm_loss import AddNormLossState as AddNormLossState
+from gnomon.optimizers.norms.norm_loss import add_norm_loss as add_norm_loss
+from gnomon.optimizers.norms.norm_loss import norm_loss as norm_loss
+from gnomon.optimizers.norms.sgdp import ScaleBySgdpState as ScaleBySgdpState
+from gnomon.optimizers.norms.sgdp import scale_by_sgdp as scale_by_sgdp
+from gnomon.optimizers.norms.sgdp import sgdp as sgdp
+from gnomon.optimizers.norms.variance import layer_index_rescaling as layer_index_rescaling
+from gnomon.optimizers.norms.variance import target_variance_rescaling as target_variance_rescaling
+from gnomon.optimizers.norms.weight_norm import WeightNormLatents as WeightNormLatents
+from gnomon.optimizers.norms.weight_norm import weight_norm as weight_norm
+from gnomon.optimizers.polyak.alig import AligState as AligState
+from gnomon.optimizers.polyak.alig import alig as alig
+from gnomon.optimizers.polyak.alr import AlrHbState as AlrHbState
+from gnomon.optimizers.polyak.alr import AlrMagState as AlrMagState
+from gnomon.optimizers.polyak.alr import alr_hb as alr_hb
+from gnomon.optimizers.polyak.alr import alr_mag as alr_mag
+from gnomon.optimizers.polyak.alr import alr_shb as alr_shb
+from gnomon.optimizers.polyak.alr import alr_smag as alr_smag
+from gnomon.optimizers.polyak.diagonal import ScaleByDiagonalState as ScaleByDiagonalState
+from gnomon.optimizers.polyak.diagonal import scale_by_adagrad_sqr as scale_by_adagrad_sqr
+from gnomon.optimizers.polyak.diagonal import scale_by_adam_sqr as scale_by_adam_sqr
+from gnomon.optimizers.polyak.diagonal import scale_by_hutchinson as scale_by_hutchinson
+from gnomon.optimizers.polyak.momo import MomoState as MomoState
+from gnomon.optimizers.polyak.momo import momo as momo
+from gnomon.optimizers.polyak.momo import momo_adam as momo_adam
+from gnomon.optimizers.polyak.momsps import MomSpsState as MomSpsState
+from gnomon.optimizers.polyak.momsps import momsps as momsps
+from gnomon.optimizers.polyak.sania import SaniaState as SaniaState
+from gnomon.optimizers.polyak.sania import sania as sania
+from gnomon.optimizers.polyak.sps import SpsState as SpsState
+from gnomon.optimizers.polyak.sps import sps as sps
+from gnomon.optimizers.transfer import mup as mup
+from gnomon.optimizers.transfer import mup_initialization as mup_initialization
+from gnomon.optimizers.transfer import scale_by_width as scale_by_width
+from gnomon.optimizers.transfer import standard_parameterization as standard_parameterization
+from gnomon.optimizers.width import Growth as Growth
+from gnomon.optimizers.width import learning_rate_factors as learning_rate_factors
+from gnomon.optimizers.width import mup_rule as mup_rule
+from gnomon.optimizers.width import standard_rule as standard_rule
+from gnomon.optimizers.width import width_growth as width_growth
+from gnomon.parameters.units import Axes as Axes
+from gnomon.parameters.units import OUTPUTS_FIRST as OUTPUTS_FIRST
+from gnomon.parameters.units import cosine as cosine
+from gnomon.parameters import units as geometry
+from gnomon.parameters.units import project_tangent as project_tangent
+from gnomon.parameters.units import resolve_axes as resolve_axes
+from gnomon.parameters.units import retract as retract
+from gnomon.parameters.units import unit_axes as unit_axes
+from gnomon.parameters.units import unit_norm as unit_norm
+
+__all__ = [
+    "AddNormLossState",
+    "AligState",
+    "AlrHbState",
+    "AlrMagState",
+    "Axes",
+    "Buckets",
+    "ConstrainState",
+    "Constraint",
+    "DescendState",
+    "FusedTransformation",
+    "Growth",
+    "HyperballState",
+    "MomSpsState",
+    "MomoState",
+    "OUTPUTS_FIRST",
+    "ProjectRadialState",
+    "QuantizeMomentsState",
+    "ReparameterizeState",
+    "SaniaState",
+    "ScaleByAdamPState",
+    "ScaleByDiagonalState",
+    "ScaleByFAdamState",
+    "ScaleBySgdpState",
+    "SpsState",
+    "WeightNormLatents",
+    "adamp",
+    "adamp_8bit",
+    "adamw_8bit",
+    "add_norm_loss",
+    "alig",
+    "alr_hb",
+    "alr_mag",
+    "alr_shb",
+    "alr_smag",
+    "apply_fused",
+    "bucket_leaves",
+    "constrain",
+    "constraints",
+    "cosine",
+    "data_dependent_init",
+    "descend",
+    "fadam",
+    "fixed_norm",
+    "geometry",
+    "hidden_matrices",
+    "hyperball",
+    "lawn",
+    "lawn_schedule",
+    "layer_index_rescaling",
+    "leaf_constraint",
+    "learning_rate_factors",
+    "max_norm",
+    "momo",
+    "momo_adam",
+    "momsps",
+    "mup",
+    "mup_initialization",
+    "mup_rule",
+    "norm_loss",
+    "per_layer",
+    "project_radial",
+    "project_tangent",
+    "quantize_moments",
+    "reparameterize",
+    "resolve_axes",
+    "retract",
+    "sania",
+    "scale_by_adagrad_sqr",
+    "scale_by_adam_sqr",
+    "scale_by_adamp",
+    "scale_by_fadam",
+    "scale_by_hutchinson",
+    "scale_by_newton",
+    "scale_by_sgdp",
+    "scale_by_width",
+    "sgdp",
+    "sps",
+    "standard_parameterization",
+    "standard_rule",
+    "target_std",
+    "target_variance_rescaling",
+    "unit_axes",
+    "unit_norm",
+    "unit_sphere",
+    "weight_norm",
+    "width_growth",
+]

@@ -1,0 +1,16 @@
+"""The contract of the optimizers: what a row is, and where rows come from.
+
+A method's test file, ``tests/optimizers/<family>/test_<method>.py``, says what the
+suite in ``tests/optimizers/contract`` needs to know of the method. All three are
+optional, but for the rule that each public optimizer has a row:
+
+* ``ROWS``: a tuple of :class:`Row`, each run through all of ``test_contract.py``;
+* ``GIVEN``: for a public function, the arguments that build it where its defaults do
+  not: those without a default, and sizes at which a small tree is not left alone;
+* ``LAYERS``: for a public function, how to build it for ``test_stacked_layers.py``
+  where its defaults would leave something out, see ``layers.py``.
+"""
+
+from gnomon_contract.rows import POLYAK, Problem, Row, around_adamp, matrices, quadratic
+
+__all__ = ["POLYAK", "Problem", "Row", "around_adamp", "matrices", "quadratic"]
