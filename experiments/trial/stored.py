@@ -113,7 +113,7 @@ def read_arrays(
     if any("name" in record for record in records):
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
             stored = checkpointer.restore(
-                folder / "arrays", args=ocp.args.PyTreeRestore()
+                (folder / "arrays").absolute(), args=ocp.args.PyTreeRestore()
             )
     arrays: list[np.ndarray | None] = []
     for leaf in records:
