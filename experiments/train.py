@@ -17,7 +17,7 @@ import jax
 
 from gnomon.experiments.config.changes import override
 from gnomon.experiments.config.cli import Given, launch, need
-from gnomon.experiments.config.fields import LEFT_OUT
+from gnomon.experiments.config.fields import LEFT_OUT, identity
 from gnomon.experiments.config.resolve import ConfigError
 from gnomon.experiments.config.template import plain
 from gnomon.experiments.config.trials import Trial, make_trial
@@ -138,8 +138,8 @@ def train(config: dict[str, Any], workdir: str | os.PathLike[str]) -> dict:
                 config["steps"], unit=f"{dataset.unit}s", units_per_step=units
             ) as progress,
         ):
-            identity = {"trial": trial.id, "run": about["run"]}
-            chunk = engine.Chunk([trial], [workdir], workdir / "checkpoints", identity)
+            owner = {"trial": trial.id, "run": about["run"]}
+            chunk = engine.Chunk([trial], [workdir], workdir / "checkpoints", owner)
             (result,) = engine.run(
                 chunk,
                 lanes,
@@ -175,16 +175,22 @@ def load_state(workdir: str | os.PathLike[str]) -> TrainState:
 
     Raises:
       FileNotFoundError: the folder holds no run, or no good checkpoint.
-      ConfigError: a checkpoint that belongs to another run, or was renamed.
+      ConfigError: a checkpoint or a config that belongs to another run, or a
+        checkpoint that was renamed.
     """
     workdir = Path(workdir)
-    config = read_json(workdir / "config.json")
+    config, about = read_json(workdir / "config.json"), _identity(workdir)
+    if about and identity(config) != about["trial"]:
+        raise ConfigError(
+            f"{workdir}: config.json is that of trial {identity(config)}, and run.json"
+            f" names {about['trial']}; bring back the config that was trained"
+        )
     state = trace(config, load(config["data"]))
     target = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape), leaf.dtype), state
     )
     folder = workdir / "checkpoints"
-    with Checkpoints(folder, identity=_identity(workdir)) as checkpoints:
+    with Checkpoints(folder, identity=about) as checkpoints:
         restored = checkpoints.restore(target, optional=("probes",))
     if restored is None:
         raise FileNotFoundError(f"{workdir} holds no checkpoint that can be read")

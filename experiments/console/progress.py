@@ -1,4 +1,8 @@
-"""A progress line for long work: rewritten on a terminal, plain lines elsewhere."""
+"""A progress line for long work: rewritten on a terminal, plain lines elsewhere.
+
+By hand: tqdm writes carriage returns into a log, or nothing at all, has one counter
+where a sweep has two, and averages its rate over calls and not over a time.
+"""
 
 import math
 import os

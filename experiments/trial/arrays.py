@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from gnomon.experiments.console.errors import UserError
-from gnomon.experiments.trial import checkpoint
+from gnomon.experiments.trial import stored
 
 
 def load_arrays(workdir: str | Path) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def load_arrays(workdir: str | Path) -> dict[str, Any]:
     reason = "none was written"
     for step in sorted(names, key=int, reverse=True):
         try:
-            manifest, arrays = checkpoint.read(folder / step)
+            manifest, arrays = stored.read(folder / step)
         # Past the checksums Orbax may still fail, with errors of many types.
         except Exception as error:
             reason = f"checkpoint {step}: {error}"

@@ -4,39 +4,37 @@ import contextlib
 import json
 import os
 import shutil
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 
-from gnomon.experiments.config.resolve import ConfigError
 from gnomon.experiments.records.files import (
     make_folder,
-    read_object,
     sync_folder,
     sync_tree,
     write_text,
 )
-from gnomon.experiments.trial.packing import array_crc, pack, unpack, within
-from gnomon.experiments.trial.signature import first_difference, signature
-
-FORMAT = 2
-MANIFEST = "manifest.json"
-
-
-class CheckpointMismatchError(ConfigError):
-    """A good checkpoint of another model or optimizer, or of another place."""
-
-
-class DamagedCheckpointError(Exception):
-    """A checkpoint whose bytes are not the ones that were saved."""
+from gnomon.experiments.trial.packing import pack, unpack, within
+from gnomon.experiments.trial.stored import (
+    FORMAT,
+    MANIFEST,
+    CheckpointMismatchError,
+    DamagedCheckpointError,
+    check_files,
+    check_fit,
+    check_identity,
+    check_place,
+    file_crc,
+    read_arrays,
+    read_manifest,
+    text_crc,
+)
 
 
 class Checkpoints:
@@ -115,7 +113,7 @@ class Checkpoints:
         """The identity that the newest readable checkpoint bears; {} without one."""
         for step in reversed(self._steps()):
             with contextlib.suppress(DamagedCheckpointError, OSError):
-                found = _read_manifest(self._folder / str(step))
+                found = read_manifest(self._folder / str(step))
                 return dict(found.get("identity") or {})
         return {}
 
@@ -207,11 +205,11 @@ class Checkpoints:
             seen.add(step)
             folder = self._folder / str(step)
             try:
-                manifest = _read_manifest(folder)
-                _check_place(folder, manifest)
-                holes = _check_fit(folder, manifest, target, optional)
-                _check_identity(folder, manifest, self._identity)
-                _check_files(folder, manifest)
+                manifest = read_manifest(folder)
+                check_place(folder, manifest)
+                holes = check_fit(folder, manifest, target, optional)
+                check_identity(folder, manifest, self._identity)
+                check_files(folder, manifest)
                 if problem := refuse(manifest["meta"]):
                     raise DamagedCheckpointError(problem)
                 records = [
@@ -219,7 +217,7 @@ class Checkpoints:
                     for record in manifest["leaves"]
                     if not within(record["path"], holes)
                 ]
-                arrays = _read_arrays(folder, records)
+                arrays = read_arrays(folder, records)
             except (CheckpointMismatchError, MemoryError):
                 raise
             # Past the checksums Orbax may still fail, with errors of many types;
@@ -293,11 +291,11 @@ class Checkpoints:
             with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
                 checkpointer.save(folder / "arrays", args=ocp.args.PyTreeSave(arrays))
         manifest["files"] = {
-            os.fspath(path.relative_to(folder)): _file_crc(path)
+            os.fspath(path.relative_to(folder)): file_crc(path)
             for path in sorted(folder.rglob("*"))
             if path.is_file()
         }
-        sealed = {"crc32": _text_crc(manifest), "manifest": manifest}
+        sealed = {"crc32": text_crc(manifest), "manifest": manifest}
         write_text(folder / MANIFEST, json.dumps(sealed, indent=1) + "\n")
         sync_tree(folder)
         before()
@@ -312,111 +310,3 @@ class Checkpoints:
         with contextlib.suppress(FileNotFoundError):
             os.rename(self._folder / str(step), doomed)
         shutil.rmtree(doomed, ignore_errors=True)
-
-
-def read(folder: Path) -> tuple[dict[str, Any], list[np.ndarray | None]]:
-    """Reads the manifest and the checked arrays of one checkpoint, by its own word."""
-    manifest = _read_manifest(folder)
-    _check_files(folder, manifest)
-    return manifest, _read_arrays(folder, manifest["leaves"])
-
-
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    try:
-        sealed = read_object(folder / MANIFEST, manifest=dict, crc32=int)
-    except ConfigError as error:
-        raise DamagedCheckpointError(f"{MANIFEST} is not valid") from error
-    manifest = sealed["manifest"]
-    if _text_crc(manifest) != sealed["crc32"]:
-        raise DamagedCheckpointError(f"{MANIFEST} has changed")
-    return manifest
-
-
-def _check_place(folder: Path, manifest: dict[str, Any]) -> None:
-    if manifest["format"] != FORMAT:
-        raise CheckpointMismatchError(
-            f"checkpoint {folder} has format {manifest['format']}; this version of "
-            f"gnomon reads format {FORMAT}; use another --workdir"
-        )
-    if manifest["step"] != int(folder.name):
-        raise CheckpointMismatchError(
-            f"checkpoint {folder} was saved as step {manifest['step']}, and renamed or"
-            f" copied since; remove {folder} and run the same command again"
-        )
-
-
-def _check_identity(
-    folder: Path, manifest: dict[str, Any], identity: Mapping[str, Any]
-) -> None:
-    for name, mine in identity.items():
-        theirs = manifest["identity"].get(name)
-        if mine is not None and theirs != mine:
-            raise CheckpointMismatchError(
-                f"checkpoint {folder} belongs elsewhere: its {name} is {theirs}, and"
-                f" here it is {mine}; remove {folder} and run the same command again"
-            )
-
-
-def _check_fit(
-    folder: Path, manifest: dict[str, Any], target: Any, optional: Sequence[str]
-) -> Sequence[str]:
-    """Compares the trees; returns the fields to leave out, if that makes them equal."""
-    saved = [(path, kind) for path, kind in manifest["signature"]]
-    wanted = signature(target)
-    if first_difference(saved, wanted) is None:
-        return ()
-    difference = first_difference(
-        *([(p, k) for p, k in s if not within(p, optional)] for s in (saved, wanted))
-    )
-    if difference is not None:
-        raise CheckpointMismatchError(
-            f"checkpoint {folder} does not fit: {difference}. "
-            "It was made with another model or optimizer; use another --workdir"
-        )
-    return optional
-
-
-def _check_files(folder: Path, manifest: dict[str, Any]) -> None:
-    for name, crc in manifest["files"].items():
-        if not (folder / name).is_file():
-            raise DamagedCheckpointError(f"{name} is missing")
-        if _file_crc(folder / name) != crc:
-            raise DamagedCheckpointError(f"{name} has changed")
-
-
-def _read_arrays(
-    folder: Path, records: Sequence[Mapping[str, Any]]
-) -> list[np.ndarray | None]:
-    stored: dict[str, Any] = {}
-    if any("name" in record for record in records):
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-            stored = checkpointer.restore(
-                folder / "arrays", args=ocp.args.PyTreeRestore()
-            )
-    arrays: list[np.ndarray | None] = []
-    for leaf in records:
-        if "value" in leaf:
-            arrays.append(None)
-            continue
-        shape, dtype = tuple(leaf["shape"]), jnp.dtype(leaf["dtype"])
-        if 0 in shape:
-            arrays.append(np.zeros(shape, dtype))
-            continue
-        array = np.asarray(stored[leaf["name"]])
-        same = array.shape == shape and array.dtype == dtype
-        if not same or array_crc(array) != leaf["crc32"]:
-            raise DamagedCheckpointError(f"the bytes of {leaf['path']} have changed")
-        arrays.append(array)
-    return arrays
-
-
-def _text_crc(manifest: dict[str, Any]) -> int:
-    return zlib.crc32(json.dumps(manifest, sort_keys=True).encode())
-
-
-def _file_crc(path: Path) -> int:
-    crc = 0
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            crc = zlib.crc32(block, crc)
-    return crc

@@ -12,6 +12,7 @@ from gnomon.experiments.config.trials import Trial
 from gnomon.experiments.data import Dataset
 
 PACKAGES = ("gnomon", "jax", "jaxlib", "flax", "optax", "numpy")
+LOSSES = ("train_loss", "validation_loss")
 
 
 def versions() -> dict[str, str]:
@@ -41,15 +42,16 @@ def make_result(
     Args:
       trial: the trial.
       dataset: what it was trained on.
-      final: its last metrics by name; a value that is not finite, or None, makes the
-        trial diverged.
+      final: its last metrics by name; a loss that is not finite, or None, makes the
+        trial diverged. Another metric may have no value, such as one of no examples.
       diverged_at: the first step whose loss was not finite, or None.
       parameters: trained numbers in the model.
       flops_per_step: training FLOPs of a step.
       seconds: wall time, its share of the chunk it ran in.
     """
     config = trial.config
-    finite = all(value is not None and math.isfinite(value) for value in final.values())
+    losses = [final[name] for name in LOSSES if name in final]
+    finite = all(value is not None and math.isfinite(value) for value in losses)
     if not finite and diverged_at is None:
         diverged_at = config["steps"]
     return {

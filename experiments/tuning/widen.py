@@ -153,8 +153,3 @@ def _takes_fractions(spec: Mapping, field: str) -> bool:
     if isinstance(parameter.default, int | float):
         return isinstance(parameter.default, float)
     return float in (parameter.annotation, *get_args(parameter.annotation))
-
-
-def widened(trials: Sequence[Trial], table: Table, metric: str) -> list[Trial]:
-    """The trials of `additions`."""
-    return [added.trial for added in additions(trials, table, metric)]

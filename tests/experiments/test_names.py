@@ -154,7 +154,8 @@ def test_arrays_are_read_without_running_what_the_folder_names(
     config["model"]["name"] = config["optimizer"]["name"] = "antigravity.fly"
     write_json(tmp_path / "config.json", config)
     monkeypatch.setattr("gnomon.experiments.config.resolve.resolve", refuse)
-    arrays = load_arrays(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    arrays = load_arrays(".")
     wanted = jax.tree_util.tree_leaves_with_path(state.params)
     for path, leaf in wanted:
         node = arrays["params"]

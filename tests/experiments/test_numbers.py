@@ -28,7 +28,7 @@ from gnomon.experiments.report.knob import knob, knob_of
 from gnomon.experiments.report.text import tuned_rows
 from gnomon.experiments.schedules import constant, warmup_cosine, warmup_linear
 from gnomon.experiments.train import load_state, train
-from gnomon.experiments.tuning.widen import next_value, widened
+from gnomon.experiments.tuning.widen import additions, next_value
 
 NAN, INF = math.nan, math.inf
 ODD = [None, NAN, INF, -INF, 1e300, -1e300, 5e-324, -0.0, 0.0, 2**70, 1, 1.0, True]
@@ -270,7 +270,7 @@ def test_every_line_is_valid_and_its_scale_is_widened(tiny, tmp_path, line):
     named = override(trials[0].config, {"tuning.field": field})
     assert make_trials(named, [{}])[0].id == trials[0].id
     assert "0.5" in " ".join(tuned_rows(analyze(columns, metric="loss"))[1])
-    (added,) = widened(trials, columns, "loss")
+    ((added, _),) = additions(trials, columns, "loss")
     value = next_value(knob(f"optimizer.{field}"), 0.5, 0.25)
     assert added.config == override(trials[0].config, {f"optimizer.{field}": value})
 

@@ -12,7 +12,7 @@ import pytest
 
 from gnomon.experiments.config import load, override
 from gnomon.experiments.config.resolve import ConfigError
-from gnomon.experiments.records.files import read_json
+from gnomon.experiments.records.files import read_json, write_json
 from gnomon.experiments.records.metrics import read_metrics
 from gnomon.experiments.train import load_state, train
 
@@ -138,6 +138,9 @@ def test_another_run_in_the_folder_is_refused_by_field(tiny, tmp_path):
         train(tiny(model__width=32), tmp_path)
     with pytest.raises(ConfigError, match=r"config.optimizer.name was 'optax.adamw'"):
         train(tiny(optimizer={"name": "optax.sgd", "learning_rate": 1e-3}), tmp_path)
+    write_json(tmp_path / "config.json", tiny(seed=1))
+    with pytest.raises(ConfigError, match=r"config\.json is that of trial"):
+        load_state(tmp_path)
 
 
 def test_a_checkpoint_of_another_model_is_refused_by_path(tiny, tmp_path):

@@ -14,7 +14,8 @@ import orbax.checkpoint as ocp
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from gnomon.experiments.trial.checkpoint import CheckpointMismatchError, Checkpoints
+from gnomon.experiments.trial.checkpoint import Checkpoints
+from gnomon.experiments.trial.stored import CheckpointMismatchError
 
 
 def _params(step: int) -> dict:

@@ -9,7 +9,7 @@ from gnomon.experiments.config.trials import make_trials
 from gnomon.experiments.records.files import read_json
 from gnomon.experiments.records.runs import Run, flatten, table
 from gnomon.experiments.sweep import Sweep, run_widening
-from gnomon.experiments.tuning.widen import widened
+from gnomon.experiments.tuning.widen import additions
 
 RATE = "optimizer.learning_rate"
 
@@ -42,7 +42,7 @@ def study(tiny, losses, tmp_path, seeds=(0, 1), **overrides):
 )
 def test_a_best_rate_at_an_end_asks_for_one_beyond_it(tiny, tmp_path, losses, rate):
     trials, done = study(tiny, losses, tmp_path)
-    added = widened(trials, done, "validation_loss")
+    added = [a.trial for a in additions(trials, done, "validation_loss")]
     assert [t.config["optimizer"]["learning_rate"] for t in added] == [rate, rate]
     assert [t.config["seed"] for t in added] == [0, 1]
     # Nothing else of the trial changes.
@@ -60,7 +60,7 @@ def test_a_best_rate_at_an_end_asks_for_one_beyond_it(tiny, tmp_path, losses, ra
 )
 def test_a_grid_that_holds_its_optimum_stays(tiny, tmp_path, losses):
     trials, done = study(tiny, losses, tmp_path)
-    assert widened(trials, done, "validation_loss") == []
+    assert additions(trials, done, "validation_loss") == []
 
 
 @pytest.mark.usefixtures("optax_promotion")
@@ -140,7 +140,7 @@ def test_a_grid_of_whole_or_bounded_numbers_is_widened_to_what_its_field_takes(
         )
         for i, trial in enumerate(trials)
     ]
-    added = widened(trials, table(runs), "loss")
+    added = [a.trial for a in additions(trials, table(runs), "loss")]
     found = [flatten(trial.config)[f"{path}.{field}"] for trial in added]
     wanted = [beyond[best]] if beyond[best] is not None else []
     assert repr(found) == repr(wanted)

@@ -1,0 +1,146 @@
+"""One checkpoint as it lies on the disk: its manifest, its sums, its arrays."""
+
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+
+from gnomon.experiments.config.resolve import ConfigError
+from gnomon.experiments.records.files import read_object
+from gnomon.experiments.trial.packing import array_crc, within
+from gnomon.experiments.trial.signature import first_difference, signature
+
+FORMAT = 2
+MANIFEST = "manifest.json"
+
+
+class CheckpointMismatchError(ConfigError):
+    """A good checkpoint of another model or optimizer, or of another place."""
+
+
+class DamagedCheckpointError(Exception):
+    """A checkpoint whose bytes are not the ones that were saved."""
+
+
+def read(folder: Path) -> tuple[dict[str, Any], list[np.ndarray | None]]:
+    """Reads the manifest and the checked arrays of one checkpoint, by its own word."""
+    manifest = read_manifest(folder)
+    check_files(folder, manifest)
+    return manifest, read_arrays(folder, manifest["leaves"])
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a checkpoint, once its own sum is right."""
+    try:
+        sealed = read_object(folder / MANIFEST, manifest=dict, crc32=int)
+    except ConfigError as error:
+        raise DamagedCheckpointError(f"{MANIFEST} is not valid") from error
+    manifest = sealed["manifest"]
+    if text_crc(manifest) != sealed["crc32"]:
+        raise DamagedCheckpointError(f"{MANIFEST} has changed")
+    return manifest
+
+
+def check_place(folder: Path, manifest: dict[str, Any]) -> None:
+    """Refuses a checkpoint of another format, or one that was renamed."""
+    if manifest["format"] != FORMAT:
+        raise CheckpointMismatchError(
+            f"checkpoint {folder} has format {manifest['format']}; this version of "
+            f"gnomon reads format {FORMAT}; use another --workdir"
+        )
+    if manifest["step"] != int(folder.name):
+        raise CheckpointMismatchError(
+            f"checkpoint {folder} was saved as step {manifest['step']}, and renamed or"
+            f" copied since; remove {folder} and run the same command again"
+        )
+
+
+def check_identity(
+    folder: Path, manifest: dict[str, Any], identity: Mapping[str, Any]
+) -> None:
+    """Refuses a checkpoint of another run or trial."""
+    for name, mine in identity.items():
+        theirs = manifest["identity"].get(name)
+        if mine is not None and theirs != mine:
+            raise CheckpointMismatchError(
+                f"checkpoint {folder} belongs elsewhere: its {name} is {theirs}, and"
+                f" here it is {mine}; remove {folder} and run the same command again"
+            )
+
+
+def check_fit(
+    folder: Path, manifest: dict[str, Any], target: Any, optional: Sequence[str]
+) -> Sequence[str]:
+    """Compares the trees; returns the fields to leave out, if that makes them equal."""
+    saved = [(path, kind) for path, kind in manifest["signature"]]
+    wanted = signature(target)
+    if first_difference(saved, wanted) is None:
+        return ()
+    difference = first_difference(
+        *([(p, k) for p, k in s if not within(p, optional)] for s in (saved, wanted))
+    )
+    if difference is not None:
+        raise CheckpointMismatchError(
+            f"checkpoint {folder} does not fit: {difference}. "
+            "It was made with another model or optimizer; use another --workdir"
+        )
+    return optional
+
+
+def check_files(folder: Path, manifest: dict[str, Any]) -> None:
+    """Adds up every file of a checkpoint.
+
+    Raises:
+      DamagedCheckpointError: one is missing, or not as it was.
+    """
+    for name, crc in manifest["files"].items():
+        if not (folder / name).is_file():
+            raise DamagedCheckpointError(f"{name} is missing")
+        if file_crc(folder / name) != crc:
+            raise DamagedCheckpointError(f"{name} has changed")
+
+
+def read_arrays(
+    folder: Path, records: Sequence[Mapping[str, Any]]
+) -> list[np.ndarray | None]:
+    """The arrays that records tell of, each of them added up; None for a value."""
+    stored: dict[str, Any] = {}
+    if any("name" in record for record in records):
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+            stored = checkpointer.restore(
+                (folder / "arrays").absolute(), args=ocp.args.PyTreeRestore()
+            )
+    arrays: list[np.ndarray | None] = []
+    for leaf in records:
+        if "value" in leaf:
+            arrays.append(None)
+            continue
+        shape, dtype = tuple(leaf["shape"]), jnp.dtype(leaf["dtype"])
+        if 0 in shape:
+            arrays.append(np.zeros(shape, dtype))
+            continue
+        array = np.asarray(stored[leaf["name"]])
+        same = array.shape == shape and array.dtype == dtype
+        if not same or array_crc(array) != leaf["crc32"]:
+            raise DamagedCheckpointError(f"the bytes of {leaf['path']} have changed")
+        arrays.append(array)
+    return arrays
+
+
+def text_crc(manifest: dict[str, Any]) -> int:
+    """The CRC-32 of a manifest as JSON."""
+    return zlib.crc32(json.dumps(manifest, sort_keys=True).encode())
+
+
+def file_crc(path: Path) -> int:
+    """The CRC-32 of a file."""
+    crc = 0
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            crc = zlib.crc32(block, crc)
+    return crc
