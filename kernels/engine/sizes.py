@@ -9,7 +9,7 @@ class Tpu:
     """The kernels for TPUs, and how much they take at a time.
 
     Example:
-      >>> from gnomon.kernels import adam
+      >>> from gnomon.kernels import Tpu, adam
       >>> adam.explain(implementation=Tpu(block=2**14)).implementation
       'tpu'
     """
