@@ -76,7 +76,7 @@ class Checkpoints:
       notes: What the last `restore` passed over and why, one line each.
 
     Example:
-      >>> import tempfile, jax
+      >>> import tempfile, jax, jax.numpy as jnp
       >>> tree = {"w": jnp.arange(3.0), "key": jax.random.key(1), "count": 7}
       >>> with Checkpoints(tempfile.mkdtemp()) as checkpoints:
       ...     checkpoints.save(20, tree, {"position": 640})
