@@ -1,5 +1,6 @@
 """Strict JAX for every test and doctest; eight CPU devices for sharding tests."""
 
+import gc
 import importlib.metadata
 import os
 
@@ -9,13 +10,19 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # environment, and not jax.config, so that the processes that tests start follow too.
 # `make test-optimized` asks for what users get.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-# The older code generator takes half the time to compile. Later versions of jaxlib do
-# not have the option, and abort on it.
+# The older code generator takes half the time to compile, and small programs gain
+# nothing from being compiled in parts. Later versions of jaxlib do not have every
+# option, and abort on one that they do not have.
 if os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] != "0" and importlib.metadata.version(
     "jaxlib"
 ).startswith("0.10."):
-    flags = os.environ.get("XLA_FLAGS", "")
-    os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_use_fusion_emitters=false".strip()
+    os.environ["XLA_FLAGS"] = " ".join(
+        [
+            *os.environ.get("XLA_FLAGS", "").split(),
+            "--xla_cpu_use_fusion_emitters=false",
+            "--xla_cpu_parallel_codegen_split_count=1",
+        ]
+    )
 
 import hypothesis
 import jax
@@ -23,6 +30,10 @@ import pytest
 
 # Shared by test files, so that its assertions show their values as theirs do.
 pytest.register_assert_rewrite("gnomon_contract")
+
+# Tracing makes many objects that live on, and looking through them all again and again
+# takes its time.
+gc.set_threshold(200_000, 50, 100)
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")

@@ -1,11 +1,17 @@
 """Every public optimizer is under contract: by a row, or as a wrapper of optimizers."""
 
+import functools
 import sys
 
 from gnomon import optimizers
 from gnomon.optimizers.mechanisms.probe import slope
 from gnomon_contract import collect
 from gnomon_contract.public import INNERS, PUBLIC
+
+
+@functools.cache
+def _slope(public):
+    return slope(public.build())
 
 
 def without_a_row(rows):
@@ -20,7 +26,7 @@ def without_a_row(rows):
         public.name
         for public in PUBLIC
         if not (public.inside or public.make in made or public.name in found)
-        and slope(public.build()) <= 0
+        and _slope(public) <= 0
     ]
 
 
