@@ -240,6 +240,11 @@ class Runner(NamedTuple):
         """See :data:`gnomon.kernels.engine.program.Power`."""
         return self.module.power
 
+    @property
+    def again(self) -> Any:
+        """See :data:`gnomon.kernels.engine.program.Again`; None where it shares all."""
+        return getattr(self.module, "again", None)
+
     def step(self, *arguments: Any, **how: Any) -> Any:
         """Runs a program, see :func:`gnomon.kernels.engine.whole.step`."""
         return self.module.step(*arguments, **how, sizes=self.sizes)

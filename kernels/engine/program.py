@@ -19,6 +19,8 @@ Blocks: TypeAlias = Mapping[str, Array]
 Totals: TypeAlias = tuple[Array, ...]
 # ``x ** exponent`` of what is not negative, made of what a chip has.
 Power: TypeAlias = Callable[[Array, Array], Array]
+# ``again(x, after)`` is ``x``, for what is to be computed from it anew after ``after``.
+Again: TypeAlias = Callable[[Array, Array], Array]
 
 
 class Sweep(NamedTuple):
@@ -45,6 +47,8 @@ class Program(NamedTuple):
     # (blocks, all totals, scalars of the step) to the arrays that it writes, by name.
     update: Callable[[Blocks, Totals, Any], dict[str, Array]]
     writes: tuple[str, ...]
+    # Whether it says itself, by :data:`Again`, what XLA is to compute anew in a pass.
+    shares: bool = False
 
 
 def astype(x: Array, dtype: Any) -> Array:
@@ -61,6 +65,7 @@ def totals_of(
     dtype: Any,
     *,
     shortcuts: bool = True,
+    shares: bool = False,
     read: Callable[[Any, Any], Array] = astype,
 ) -> Totals:
     """The sums of sweeps over whole arrays, by XLA.
@@ -74,6 +79,7 @@ def totals_of(
       dtype: the dtype to compute in.
       shortcuts: whether sums that are ``known`` are taken from there, by a condition on
         the device, or always added up.
+      shares: as the program of the sweeps says.
       read: ``read(array, dtype)`` makes numbers of an array.
 
     Returns:
@@ -87,7 +93,8 @@ def totals_of(
 
         def sums(sweep=sweep, totals=totals):
             # Widened here, or a condition would have wide copies written for it.
-            raw = apart({name: arrays[name] for name in sweep.reads}, totals)
+            raw: Mapping[str, Any] = {name: arrays[name] for name in sweep.reads}
+            raw = raw if shares else apart(raw, totals)
             wide = {name: read(x, dtype) for name, x in raw.items()}
             return add_up(sweep.terms(wide | units, totals, numbers), axes, together)
 

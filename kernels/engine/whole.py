@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jax import Array
+from jax import Array, lax
 from jax.sharding import NamedSharding
 
 from gnomon.kernels.engine.program import (
@@ -18,7 +18,12 @@ from gnomon.kernels.engine.program import (
 from gnomon.kernels.engine.rounding import store
 from gnomon.parameters.trees import compute_dtype
 
-__all__ = ("advance", "holds", "power", "step", "sums")
+__all__ = ("advance", "again", "holds", "power", "step", "sums")
+
+
+def again(x: Array, after: Array) -> Array:
+    """``x``, so that what is made of it is not kept in memory for another pass."""
+    return lax.optimization_barrier((x, after))[0]
 
 
 def step(
@@ -67,9 +72,11 @@ def advance(
 ) -> dict[str, Array]:
     """What a program writes, not yet rounded to the dtypes of its arrays."""
     totals = totals_of(
-        *(program.sweeps, arrays, units, numbers, axes, dtype), shortcuts=False
+        *(program.sweeps, arrays, units, numbers, axes, dtype),
+        shortcuts=False,
+        shares=program.shares,
     )
-    arrays = apart(arrays, totals)
+    arrays = arrays if program.shares else apart(arrays, totals)
     wide = {name: x.astype(dtype) for name, x in (*arrays.items(), *units.items())}
     return program.update(wide, totals, numbers)
 

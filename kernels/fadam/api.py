@@ -124,6 +124,7 @@ def step(
             Options(eps_rule, eps_to_2p, clip_rule, decays),
             math.prod(w.shape[axis] for axis in axes),
             run.power,
+            run.again,
         ),
         {"w": w, "g": g, "m": m, "root": root},
         {},

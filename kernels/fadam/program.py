@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from gnomon.kernels.engine import whole
-from gnomon.kernels.engine.program import Power, Program, Sweep, power
+from gnomon.kernels.engine.program import Again, Power, Program, Sweep, power
 
 EpsRule = Literal["min", "max"]
 ClipRule = Literal["threshold", "scale"]
@@ -120,7 +120,12 @@ def inverse(root: jax.Array, of: Metric, s: Scalars, power: Power = power) -> ja
 
 
 def program(
-    options: Options, length: int, power: Power = power, *, descends: bool = True
+    options: Options,
+    length: int,
+    power: Power = power,
+    again: Again | None = None,
+    *,
+    descends: bool = True,
 ) -> Program:
     """The step on layers of ``length`` numbers.
 
@@ -128,6 +133,7 @@ def program(
       options: which of the method's variants.
       length: numbers in a layer.
       power: of what is not negative, by what the chip has.
+      again: where each use of the denominator is to compute it anew; None shares it.
       descends: whether ``w`` moves, or gives way to the direction, ascent-signed.
 
     Returns:
@@ -139,7 +145,14 @@ def program(
     def measured(blocks, totals, s):
         of = metric(jnp.sqrt(totals[0] / length), s, options, power)
         root = next_root(blocks["g"], blocks["root"], s)
-        return of, root, inverse(root, of, s, power)
+        shared = inverse(root, of, s, power)
+
+        def per(after):
+            return (
+                shared if again is None else inverse(again(root, after), of, s, power)
+            )
+
+        return of, root, per
 
     def unit(of, name):
         # Squares of a gradient's natural form in units of its size: they would
@@ -149,15 +162,20 @@ def program(
     def rms(name, total, of):
         return jnp.sqrt(total / length) * unit(of, name)
 
+    def sizes(blocks, totals, s):
+        g = blocks["g"]
+        return (jnp.square(g if again is None else again(g, g)),)
+
     def squares(blocks, totals, s):
         of, _, per = measured(blocks, totals, s)
-        return tuple(jnp.square(blocks[x] * (per / unit(of, x))) for x in moving)
+        first = per(totals[0])
+        return tuple(jnp.square(blocks[x] * (first / unit(of, x))) for x in moving)
 
     def update(blocks, totals, s):
         of, root, per = measured(blocks, totals, s)
         natural, *shrinking = (
             blocks[name]
-            * (per / DIVISOR[options.clip_rule](of.unit, rms(name, t, of), s.clip))
+            * (per(t) / DIVISOR[options.clip_rule](of.unit, rms(name, t, of), s.clip))
             for name, t in zip(moving, totals[1:], strict=True)
         )
         m = s.b1 * blocks["m"] + s.one_minus_b1 * natural
@@ -166,10 +184,12 @@ def program(
         return {"w": w, "m": m, "root": root}
 
     sweeps = (
-        Sweep(("g",), 1, lambda blocks, totals, s: (jnp.square(blocks["g"]),)),
+        Sweep(("g",), 1, sizes),
         Sweep((*moving, "root"), len(moving), squares),
     )
-    return Program("fadam", sweeps, update, ("w", "m", "root"))
+    return Program(
+        "fadam", sweeps, update, ("w", "m", "root"), shares=again is not None
+    )
 
 
 def direction(
@@ -196,7 +216,7 @@ def direction(
       The direction, ascent-signed, the new momentum and the new root.
     """
     length = math.prod(w.shape[axis] for axis in axes)
-    ascent = program(options, length, descends=False)
+    ascent = program(options, length, again=whole.again, descends=False)
     arrays = {"w": w, "g": g, "m": m, "root": root}
     moved = whole.advance(ascent, arrays, {}, s, axes, w.dtype)
     return moved["w"], moved["m"], moved["root"]
