@@ -11,7 +11,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from gnomon.kernels.adam.program import Moved, Scalars
 from gnomon.kernels.companding import Coded, folded, seeds
-from gnomon.kernels.engine.rounding import seeds_from
+from gnomon.kernels.engine.rounding import rounding_seeds
 from gnomon.kernels.engine.shards import entries, mesh_axes
 from gnomon.kernels.engine.sizes import Gpu, Tpu
 
@@ -82,8 +82,9 @@ def step(
     )
     # A TPU's scalar memory holds no unsigned words.
     seed = jax.lax.bitcast_convert_type(seeds(count), jnp.int32)
-    if key is not None and w.dtype == jnp.bfloat16:
-        seed = jnp.concatenate([seed, seeds_from(key)])
+    words = rounding_seeds(key, w.dtype)
+    if words is not None:
+        seed = jnp.concatenate([seed, words])
     if sharding is None:
         return update(w, g, m, v, s, seed, pull)
     leaf, scales = cast(Any, cuts(w.shape, sharding, block))

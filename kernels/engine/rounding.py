@@ -17,6 +17,11 @@ def seeds_from(key: jax.Array) -> jax.Array:
     return lax.bitcast_convert_type(jax.random.bits(key, (2,), jnp.uint32), jnp.int32)
 
 
+def rounding_seeds(key: jax.Array | None, dtype: Any) -> jax.Array | None:
+    """The words to round to ``dtype`` with; None to nearest, as all but bfloat16 is."""
+    return None if key is None or dtype != jnp.bfloat16 else seeds_from(key)
+
+
 def _mix(x: jax.Array) -> jax.Array:
     """The finalizer of MurmurHash3: each input bit flips each output bit half the time.
 
@@ -70,8 +75,9 @@ def store(x: jax.Array, dtype: Any, key: jax.Array | None) -> jax.Array:
     Returns:
       The numbers.
     """
-    if key is None or dtype != jnp.bfloat16:
+    seeds = rounding_seeds(key, dtype)
+    if seeds is None:
         return x.astype(dtype)
-    first, second = seeds_from(key).astype(jnp.uint32)
+    first, second = seeds.astype(jnp.uint32)
     index = jnp.arange(x.size, dtype=jnp.uint32).reshape(x.shape)
     return stochastic_round(x, random_bits(first, second, index))

@@ -145,14 +145,10 @@ def program(
     def measured(blocks, totals, s):
         of = metric(jnp.sqrt(totals[0] / length), s, options, power)
         root = next_root(blocks["g"], blocks["root"], s)
+        if again is not None:
+            return of, root, lambda after: inverse(again(root, after), of, s, power)
         shared = inverse(root, of, s, power)
-
-        def per(after):
-            return (
-                shared if again is None else inverse(again(root, after), of, s, power)
-            )
-
-        return of, root, per
+        return of, root, lambda after: shared
 
     def unit(of, name):
         # Squares of a gradient's natural form in units of its size: they would

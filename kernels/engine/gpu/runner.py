@@ -28,7 +28,7 @@ from gnomon.kernels.engine.program import (
     known_or,
     totals_of,
 )
-from gnomon.kernels.engine.rounding import seeds_from
+from gnomon.kernels.engine.rounding import rounding_seeds
 from gnomon.kernels.engine.shards import on_shards, spreads
 from gnomon.kernels.engine.sizes import Gpu
 
@@ -62,8 +62,7 @@ def step(
       The arrays that the program writes, in the dtypes they came in.
     """
     w = arrays["w"]
-    rounds = key is not None and w.dtype == jnp.bfloat16
-    seeds = seeds_from(key) if key is not None and rounds else None
+    seeds = rounding_seeds(key, w.dtype)
     totals = None
     if spreads(sharding, w.ndim, reduce):
         totals = totals_of(program.sweeps, arrays, units, numbers, reduce, jnp.float32)

@@ -10,7 +10,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax.numpy as jnp
 from jax import Array
 from jax.sharding import NamedSharding
 
@@ -30,7 +29,7 @@ from gnomon.kernels.engine.program import (
     power,
     totals_of,
 )
-from gnomon.kernels.engine.rounding import seeds_from
+from gnomon.kernels.engine.rounding import rounding_seeds
 from gnomon.kernels.engine.shards import on_shards, spreads
 from gnomon.kernels.engine.sizes import Tpu
 from gnomon.kernels.engine.tpu.blocks import block_bytes, cut, padded
@@ -74,8 +73,7 @@ def step(
       The arrays that the program writes, in the dtypes they came in.
     """
     w = arrays["w"]
-    rounds = key is not None and w.dtype == jnp.bfloat16
-    seeds = seeds_from(key) if key is not None and rounds else None
+    seeds = rounding_seeds(key, w.dtype)
     local = w.shape if sharding is None else sharding.shard_shape(w.shape)
     where = folded(local, reduce, stack)
     known = None
