@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import optax
 
 from gnomon.optimizers.mechanisms.transform import transformation
-from gnomon.optimizers.polyak.step_size import inner_product
 from gnomon.parameters.checks import require_params, require_within
+from gnomon.parameters.products import inner_product
 from gnomon.parameters.trees import compute_dtype
 
 __all__ = ["scale_by_newton"]

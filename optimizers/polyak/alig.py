@@ -8,19 +8,14 @@ import optax
 
 from gnomon.optimizers.mechanisms.diagnostics import tells
 from gnomon.optimizers.mechanisms.transform import transformation
-from gnomon.optimizers.polyak.step_size import (
-    excess,
-    inner_product,
-    polyak_step,
-    require_value,
-    scalar_dtype,
-)
+from gnomon.optimizers.polyak.step_size import excess, polyak_step, require_value
 from gnomon.parameters.checks import (
     ScalarOrSchedule,
     at_step,
     require_params,
     require_within,
 )
+from gnomon.parameters.products import inner_product, scalar_dtype
 from gnomon.parameters.trees import compute_dtype, map_leaves
 
 __all__ = ["AligState", "alig"]

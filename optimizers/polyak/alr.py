@@ -13,12 +13,11 @@ from gnomon.optimizers.polyak.step_size import (
     against,
     excess,
     heavy_ball,
-    inner_product,
     polyak_step,
     require_value,
-    scalar_dtype,
 )
 from gnomon.parameters.checks import ScalarOrSchedule, at_step, require_within
+from gnomon.parameters.products import inner_product, scalar_dtype
 from gnomon.parameters.trees import compute_dtype, map_leaves
 
 __all__ = ["AlrHbState", "AlrMagState", "alr_hb", "alr_mag", "alr_shb", "alr_smag"]

@@ -8,14 +8,7 @@ import optax
 
 from gnomon.optimizers.mechanisms.diagnostics import tells
 from gnomon.optimizers.mechanisms.transform import transformation
-from gnomon.optimizers.polyak.step_size import (
-    inner_product,
-    leaf_products,
-    polyak_step,
-    require_value,
-    scalar_dtype,
-    total,
-)
+from gnomon.optimizers.polyak.step_size import polyak_step, require_value
 from gnomon.parameters.checks import (
     ScalarOrSchedule,
     at_step,
@@ -23,6 +16,7 @@ from gnomon.parameters.checks import (
     require_params,
     require_within,
 )
+from gnomon.parameters.products import inner_product, leaf_products, scalar_dtype, total
 from gnomon.parameters.trees import (
     broadcast_mask,
     compute_dtype,

@@ -13,10 +13,8 @@ from gnomon.optimizers.polyak.step_size import (
     excess,
     grown,
     heavy_ball,
-    inner_product,
     polyak_step,
     require_value,
-    scalar_dtype,
 )
 from gnomon.parameters.checks import (
     ScalarOrSchedule,
@@ -24,6 +22,7 @@ from gnomon.parameters.checks import (
     require_choice,
     require_within,
 )
+from gnomon.parameters.products import inner_product, scalar_dtype
 
 __all__ = ["MomSpsState", "momsps"]
 

@@ -13,12 +13,11 @@ from gnomon.optimizers.mechanisms.transform import transformation
 from gnomon.optimizers.polyak.step_size import (
     against,
     excess,
-    inner_product,
     polyak_step,
     require_value,
-    scalar_dtype,
 )
 from gnomon.parameters.checks import ScalarOrSchedule, at_step, require_within
+from gnomon.parameters.products import inner_product, scalar_dtype
 
 __all__ = ["SaniaState", "sania"]
 

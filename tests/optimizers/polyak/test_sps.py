@@ -9,7 +9,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gnomon import optimizers
-from gnomon.optimizers.polyak.step_size import inner_product, polyak_step
+from gnomon.optimizers.polyak.step_size import polyak_step
+from gnomon.parameters.products import inner_product
 from gnomon_contract import POLYAK, Row
 
 ROWS = (
