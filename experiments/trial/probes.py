@@ -7,7 +7,8 @@
   `gnomon.optimizers.diagnostics`. The step is taken by a second compiled program that
   also returns them.
 - ``cheap_every``: every so many steps the gradient noise scale, spectral norms, the
-  spectra of small layers' gradients, and activations, on the batch of the step.
+  spectra of small layers' gradients, and activations, on the batch of the step, or the
+  first micro-batch of it.
 - ``full_every``: every so many steps the curvature of the loss, on that batch too.
 - ``layers``: the regex that groups parameters (`gnomon.dynamics.layers.layers_of`); by
   default each module is a layer.
@@ -131,7 +132,7 @@ def free(
     before: Any,
     after: Any,
     grads: Any,
-    outputs: jax.Array,
+    sizes: dynamics.Logits,
     *,
     carried: Mapping[str, Any],
     learning_rate: jax.Array,
@@ -145,7 +146,7 @@ def free(
       after: the parameters after it; the update is their difference, so what rounding
         took from it is not in it.
       grads: the gradients.
-      outputs: what the model put out on the step's batch.
+      sizes: of the model's outputs on the step's batch, or on each micro-batch of it.
       carried: the probes' memory.
       learning_rate: of the step.
       optimizer: its keywords.
@@ -167,12 +168,11 @@ def free(
         learning_rate=learning_rate,
         layers=layers,
     )
-    size = dynamics.logits(outputs)
     return {
         **motion._asdict(),
         **_equilibrium(motion, optimizer, learning_rate),
-        "logit_norm": size.norm,
-        "logit_maximum": size.maximum,
+        "logit_norm": jnp.mean(sizes.norm),
+        "logit_maximum": jnp.max(sizes.maximum),
     }
 
 
