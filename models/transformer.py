@@ -12,10 +12,10 @@ from gnomon.kernels import Implementation
 from gnomon.models.blocks import Block
 from gnomon.models.initialization import Kernel, Scheme, gaussian
 from gnomon.models.layers import ACTIVATIONS, check_choice, check_positive
+from gnomon.models.logits import LazyLogits
 from gnomon.models.normalization import RMSNorm
 from gnomon.models.parts import Norm, part
 from gnomon.models.placements import Placement, pre
-from gnomon.parameters.trees import compute_dtype
 
 
 class TransformerLM(nnx.Module):
@@ -73,6 +73,9 @@ class TransformerLM(nnx.Module):
         learning rates of `gnomon.optimizers.mup(..., output_multiplier=True)` a
         learning rate tuned at `base_width` holds at others of the same `head_dim`.
         Default None, `width` itself.
+      logits_chunk: positions of a sequence whose logits are computed at a time. With it
+        the model returns `gnomon.models.LazyLogits`, which the task `next_token` knows,
+        so that no array of [batch, length, vocab] is made. Default None, an array.
       rngs: source of the initial values.
 
     Raises:
@@ -129,6 +132,7 @@ class TransformerLM(nnx.Module):
         placement: Placement | Mapping[str, Placement] = pre,
         init: Scheme = gaussian,
         base_width: int | None = None,
+        logits_chunk: int | None = None,
         rngs: nnx.Rngs,
     ):
         head_dim = min(32, width) if head_dim is None else head_dim
@@ -140,6 +144,7 @@ class TransformerLM(nnx.Module):
             depth=depth,
             head_dim=head_dim,
             mlp_ratio=mlp_ratio,
+            logits_chunk=1 if logits_chunk is None else logits_chunk,
         )
         check_choice("activation", activation, ACTIVATIONS)
         if width % head_dim:
@@ -198,11 +203,12 @@ class TransformerLM(nnx.Module):
                 rngs=rngs,
             )
         self.output_multiplier = base_width / width
+        self.logits_chunk = logits_chunk
         self.tied = tied
         self.scan = scan
         self.depth = depth
 
-    def __call__(self, inputs: Array, *, train: bool = False) -> Array:
+    def __call__(self, inputs: Array, *, train: bool = False) -> Array | LazyLogits:
         """Returns next-token logits.
 
         Args:
@@ -210,7 +216,8 @@ class TransformerLM(nnx.Module):
           train: for the norms, where they look at the batch.
 
         Returns:
-          [batch, length, vocab] float32 logits; position t sees tokens 0..t alone.
+          [batch, length, vocab] float32 logits; position t sees tokens 0..t alone. With
+          `logits_chunk` they are not yet computed.
         """
         x = self.embed(inputs.astype(jnp.int32))
         if self.scan:
@@ -229,20 +236,11 @@ class TransformerLM(nnx.Module):
             for index, block in enumerate(self.blocks, 1):
                 x = block(x, index, train=train)
         x = self.final_norm(x, train=train)
-        # The products are in the compute dtype, their sums and the logits in float32.
-        if self.tied:
-            kernel, contraction = self.embed.embedding[...], "btd,vd->btv"
-        else:
-            kernel, contraction = self.head.kernel[...], "btd,dv->btv"
-        logits = jnp.einsum(
-            contraction,
-            x,
-            kernel.astype(x.dtype),
-            preferred_element_type=compute_dtype(x.dtype),
+        kernel = self.embed.embedding[...] if self.tied else self.head.kernel[...]
+        logits = LazyLogits(
+            x, kernel, self.output_multiplier, self.tied, self.logits_chunk or 1
         )
-        if self.output_multiplier == 1:
-            return logits
-        return logits * jnp.asarray(self.output_multiplier, logits.dtype)
+        return logits.dense() if self.logits_chunk is None else logits
 
     @staticmethod
     def forward_flops(

@@ -28,6 +28,7 @@ import optax
 from gnomon import dynamics
 from gnomon.dynamics import curvature
 from gnomon.experiments.config.resolve import resolve
+from gnomon.models import LazyLogits
 from gnomon.optimizers import diagnostics
 
 SETTINGS: dict[str, Any] = dict(free=False, cheap_every=0, full_every=0, layers="")
@@ -174,6 +175,14 @@ def free(
         "logit_norm": jnp.mean(sizes.norm),
         "logit_maximum": jnp.max(sizes.maximum),
     }
+
+
+def sizes(outputs: Any) -> dynamics.Logits:
+    """How large a model's outputs are, those that are not yet computed too."""
+    if not isinstance(outputs, LazyLogits):
+        return dynamics.logits(outputs)
+    rows = outputs.rows(jax.vmap(jax.vmap(dynamics.logits)))
+    return dynamics.Logits(jnp.mean(rows.norm), jnp.max(rows.maximum))
 
 
 def told(opt_state: Any, seen: Mapping[str, jax.Array]) -> dict[str, jax.Array]:

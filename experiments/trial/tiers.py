@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 
-from gnomon import dynamics
 from gnomon.experiments.config.accumulation import parts_in
 from gnomon.experiments.trial import probes
 from gnomon.experiments.trial.accumulation import first_part
@@ -44,7 +43,7 @@ def tiers_of(parts: Parts) -> Mapping[str, Callable]:
     def free(state, batch, hypers):
         with observed() as seen:
             new_state, grads, sizes = train_step(
-                parts, state, batch, hypers, dynamics.logits
+                parts, state, batch, hypers, probes.sizes
             )
         return new_state, probes.told(new_state.opt_state, seen) | probes.free(
             state.params,
