@@ -100,14 +100,19 @@ def walk(
 ) -> optax.GradientTransformationExtraArgs:
     """:func:`reparameterize` of an optimizer that keeps stacked layers apart."""
 
-    def init_fn(params):
+    def init_fn(params: optax.Params) -> ReparameterizeState:
         latents = inverse(jax.tree.map(_widened_copy, params))
         return ReparameterizeState(latents, wrapped.init(latents))
 
-    def update_fn(updates, state, params=None, **extra_args):
+    def update_fn(
+        updates: optax.Updates,
+        state: ReparameterizeState,
+        params: optax.Params | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, ReparameterizeState]:
         require_params(params, name)
 
-        def to_weights(latents):
+        def to_weights(latents: Any) -> optax.Params:
             return jax.tree.map(
                 lambda w, like: w.astype(like.dtype), forward(latents), params
             )
@@ -121,7 +126,7 @@ def walk(
         )
         latents = optax.apply_updates(state.latents, steps)
 
-        def emit(target, w):
+        def emit(target: jax.Array, w: jax.Array) -> jax.Array:
             return (target - w.astype(target.dtype)).astype(w.dtype)
 
         updates = jax.tree.map(emit, forward(latents), params)
@@ -144,7 +149,7 @@ def _widened_copy(w: jax.Array) -> jax.Array:
 def _widened(gradients: Any, params: Any) -> Any:
     """The gradients in the dtypes of ``forward``'s results; zeros in place of None."""
 
-    def widen(g, w):
+    def widen(g: jax.Array | None, w: jax.Array | None) -> jax.Array | None:
         if w is None:
             return None
         dtype = compute_dtype(w.dtype)
@@ -166,7 +171,7 @@ def _in_latents(
     if given == jax.tree.structure(params):
         (translated["grad"],) = pull_back(_widened(grad, params))
 
-    def of_latents(fn):
+    def of_latents(fn: Callable[..., Any]) -> Callable[..., Any]:
         return lambda latents, *args, **kwargs: fn(to_weights(latents), *args, **kwargs)
 
     for name in ("value_fn", "obj_fn"):
@@ -175,7 +180,7 @@ def _in_latents(
     grad_fn = extra_args.get("grad_fn")
     if callable(grad_fn):
 
-        def grad_of_latents(latents, *args, **kwargs):
+        def grad_of_latents(latents: Any, *args: Any, **kwargs: Any) -> Any:
             weights, pull_back_there = jax.vjp(to_weights, latents)
             return pull_back_there(grad_fn(weights, *args, **kwargs))[0]
 
