@@ -102,7 +102,10 @@ def walk(
 
     def init_fn(params: optax.Params) -> ReparameterizeState:
         latents = inverse(jax.tree.map(_widened_copy, params))
-        return ReparameterizeState(latents, wrapped.init(latents))
+        state = wrapped.init(latents)
+        if not jax.tree.leaves(params):
+            state = _shown(state, latents)
+        return ReparameterizeState(latents, state)
 
     def update_fn(
         updates: optax.Updates,
@@ -111,6 +114,8 @@ def walk(
         **extra_args: Any,
     ) -> tuple[optax.Updates, ReparameterizeState]:
         require_params(params, name)
+        if not jax.tree.leaves(params):  # a part of a partition that has none
+            return updates, state
 
         def to_weights(latents: Any) -> optax.Params:
             return jax.tree.map(
@@ -133,6 +138,35 @@ def walk(
         return updates, ReparameterizeState(latents, inner_state)
 
     return transformation(name, init_fn, update_fn)
+
+
+def _shown(state: optax.OptState, latents: Any) -> optax.OptState:
+    """The state with leaves of the latents in place of those that a mask left out.
+
+    By a tree without leaves optax asks where a state holds trees like the parameters.
+    ``inverse`` answers with a leaf for what is none of them, which stands for whatever
+    is there. Left out by a mask of the inner optimizer it would be a node that stands
+    for no other than itself.
+    """
+
+    def is_masked(node: Any) -> bool:
+        return isinstance(node, optax.MaskedNode)
+
+    layout: Any = jax.tree.structure(latents, is_leaf=is_masked)
+
+    def is_latents(node: Any) -> bool:
+        return bool(layout == jax.tree.structure(node, is_leaf=is_masked))
+
+    def show(node: Any) -> Any:
+        if not is_latents(node):
+            return node
+        return jax.tree.map(
+            lambda own, kept: own if is_masked(kept) else kept,
+            *(latents, node),
+            is_leaf=is_masked,
+        )
+
+    return jax.tree.map(show, state, is_leaf=is_latents)
 
 
 def _widened_copy(w: jax.Array) -> jax.Array:
