@@ -88,6 +88,8 @@ def scale_by_adamp(
     def rule(
         h: Hyperparameters, g: jax.Array, w: jax.Array, mu: jax.Array, nu: jax.Array
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        # Adam's, as kernels.adam has it with both corrections factored out of the
+        # denominator: the same but for the last bits.
         mu = h.b1 * mu + (1 - h.b1) * g
         nu = h.b2 * nu + (1 - h.b2) * g * g
         first = h.b1 * mu + (1 - h.b1) * g if nesterov else mu
