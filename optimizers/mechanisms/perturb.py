@@ -10,6 +10,7 @@ import optax
 from gnomon.optimizers.mechanisms.constrain import when
 from gnomon.optimizers.mechanisms.diagnostics import note
 from gnomon.optimizers.mechanisms.inner import complete
+from gnomon.optimizers.mechanisms.layered import layered
 from gnomon.optimizers.mechanisms.transform import transformation
 from gnomon.parameters.checks import require_params, require_within
 from gnomon.parameters.products import inner_product
@@ -92,6 +93,7 @@ def perturb(
     displace: Displace,
     *,
     every: jax.typing.ArrayLike = 1,
+    stacked: str | None = None,
     name: str = "perturb",
 ) -> optax.GradientTransformationExtraArgs:
     r"""Hands to an optimizer the gradient at a displaced point.
@@ -112,6 +114,8 @@ def perturb(
       displace: ``displace(grads, params, count)`` gives a :class:`Displaced`; ``count``
         is the number of updates before this one.
       every: period of the displaced gradients in updates, a whole number, default 1.
+      stacked: regex of further leaves that stack layers along axis 0, for ``inner``;
+        ``displace`` has to know of it too.
       name: the name of the transform, for messages.
 
     Returns:
@@ -137,11 +141,11 @@ def perturb(
       >>> print(optimizer.update(grads, state, w, obj_fn=loss)[0])
       [-0.375 -0.75 ]
     """
-    inner = complete(inner)
+    wrapped = layered(complete(inner), stacked)
     require_within("[1, inf)", every=every, whole=True)
 
     def init_fn(params: optax.Params) -> PerturbState:
-        return PerturbState(jnp.zeros([], jnp.int32), inner.init(params))
+        return PerturbState(jnp.zeros([], jnp.int32), wrapped.init(params))
 
     def update_fn(
         updates: optax.Updates,
@@ -161,7 +165,7 @@ def perturb(
         note("gradient_cosine", lambda: (_cosine(counts, updates), 1))
         if extra_args.get("grad") is not None:
             extra_args["grad"] = counts
-        counts, inner_state = inner.update(counts, state.inner, params, **extra_args)
+        counts, inner_state = wrapped.update(counts, state.inner, params, **extra_args)
         return counts, PerturbState(optax.safe_increment(state.count), inner_state)
 
     return transformation(name, init_fn, update_fn)

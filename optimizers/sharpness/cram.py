@@ -93,6 +93,7 @@ def cram(
       units here.
     """
     require_within("[0, inf)", rho=rho)
+    require_within("[0, 4294967295]", seed=seed, whole=True)
     for share in sparsities:
         require_within("[0, 1]", sparsities=share)
     for n, m in patterns or ():
@@ -151,4 +152,4 @@ def cram(
         kept = masks(points, chosen, axes, key)
         return Displaced(map_leaves(keep, points, (), kept)[0], combine)
 
-    return perturb(inner, displace, name="cram")
+    return perturb(inner, displace, stacked=stacked, name="cram")

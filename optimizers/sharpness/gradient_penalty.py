@@ -20,7 +20,7 @@ from gnomon.parameters.checks import (
     require_within,
 )
 from gnomon.parameters.products import inner_product
-from gnomon.parameters.trees import compute_dtype, map_leaves
+from gnomon.parameters.trees import compute_dtype, map_leaves, safe_divide
 
 __all__ = ["add_gradient_penalty"]
 
@@ -147,7 +147,7 @@ def _difference(
         def slope(there: Any, here: Any) -> Any:
             def rise(g: jax.Array, t: jax.Array) -> tuple[jax.Array]:
                 dtype = compute_dtype(g.dtype)
-                by = (length / jnp.asarray(eps, length.dtype)).astype(dtype)
+                by = safe_divide(length, jnp.asarray(eps, length.dtype)).astype(dtype)
                 return (by * (t.astype(dtype) - g.astype(dtype)),)
 
             return map_leaves(rise, here, (), there)[0]

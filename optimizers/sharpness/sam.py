@@ -19,11 +19,11 @@ from gnomon.parameters.products import inner_product
 from gnomon.parameters.roles import roles
 from gnomon.parameters.select import Where, select
 from gnomon.parameters.trees import compute_dtype, map_leaves
-from gnomon.parameters.units import Rules, resolve_axes
+from gnomon.parameters.units import Rules, resolve_axes, unit_norm
 
 __all__ = ["asam", "normalization_leaves", "sam"]
 
-View: TypeAlias = Literal["element", "layer"]
+View: TypeAlias = Literal["element", "unit", "layer"]
 Ball: TypeAlias = Literal["l2", "max"]
 
 _SGD = dict(name="optax.sgd", learning_rate=0.1, momentum=0.9, nesterov=True)
@@ -111,7 +111,7 @@ def sam(
         chosen = _chosen(perturbed, params, stacked)
         return _point(grads, params, chosen, ones, at_step("rho", rho, count), "l2")
 
-    return perturb(inner, displace, every=every, name="sam")
+    return perturb(inner, displace, every=every, stacked=stacked, name="sam")
 
 
 def asam(
@@ -129,7 +129,7 @@ def asam(
 ) -> optax.GradientTransformationExtraArgs:
     r"""Adaptive SAM: a displacement in proportion to the weights.
 
-    With :math:`t = |w| + \eta`, of each number or of each layer,
+    With :math:`t = |w| + \eta`, of each number, unit or layer,
 
     .. math::
       e = \rho\, \frac{t^2 g}{\|t\, g\|}
@@ -143,8 +143,8 @@ def asam(
       inner: a complete optimizer, such as ``optax.sgd(0.1, momentum=0.9)``.
       rho: :math:`\rho`, a scalar or a schedule, in units of the weights, default 0.5.
       eta: :math:`\eta \ge 0`, so that a weight of zero is displaced too, default 0.01.
-      view: :math:`|w|` is that of each number, ``"element"``, the default, or the
-        Frobenius norm of each layer's leaf, ``"layer"``.
+      view: :math:`|w|` is that of each number, ``"element"``, the default, the norm of
+        each ``"unit"``, or the Frobenius norm of each layer's leaf, ``"layer"``.
       norm: the ball, ``"l2"``, the default, or ``"max"``.
       scale_biases: whether biases are displaced in proportion too; default they have
         :math:`t = 1`.
@@ -190,10 +190,9 @@ def asam(
             wide = w.astype(compute_dtype(w.dtype))
             if role.role == "bias" and not scale_biases:
                 return (jnp.ones_like(wide),)
-            size = jnp.abs(wide)
-            if view == "layer":
-                reduce = axes.layer(w.ndim).reduce
-                size = jnp.sqrt(jnp.sum(wide**2, reduce, keepdims=True))
+            # A leaf without units is the absolute value of each of its numbers.
+            within = axes.layer(w.ndim) if view == "layer" else axes
+            size = jnp.abs(wide) if view == "element" else unit_norm(wide, within)
             return (size + jnp.asarray(eta, wide.dtype),)
 
         axes = resolve_axes(params, rules, stacked)
@@ -202,7 +201,7 @@ def asam(
         chosen = _chosen(perturbed, params, stacked)
         return _point(grads, params, chosen, scales, at_step("rho", rho, count), norm)
 
-    return perturb(inner, displace, every=every, name="asam")
+    return perturb(inner, displace, every=every, stacked=stacked, name="asam")
 
 
 def normalization_leaves(params: optax.Params) -> Any:

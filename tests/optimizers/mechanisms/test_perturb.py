@@ -17,7 +17,7 @@ def ahead(grads, params, count):
 
 
 GIVEN = {"perturb": dict(displace=ahead)}
-LAYERS = {"perturb": lambda i: perturb(i, ahead)}
+LAYERS = {"perturb": lambda i, **s: perturb(i, ahead, **s)}
 
 
 def loss(tree):

@@ -6,24 +6,23 @@ import numpy as np
 import optax
 import pytest
 
+from gnomon.optimizers import adamp
 from gnomon.optimizers.sharpness.gradient_penalty import add_gradient_penalty
 from gnomon_contract import Row
 from gnomon_contract.layers import descending
 
 
-def penalized_sgd(*, learning_rate, strength, eps):
-    return optax.chain(
-        add_gradient_penalty(learning_rate, strength, eps=eps), optax.sgd(learning_rate)
-    )
+def penalized_adamp(*, learning_rate, strength, eps):
+    penalty = add_gradient_penalty(learning_rate, strength, eps=eps)
+    return optax.chain(penalty, adamp(learning_rate, b2=0.99))
 
 
 ROWS = (
     Row(
         "add_gradient_penalty",
-        penalized_sgd,
+        penalized_adamp,
         {"learning_rate": 0.05, "strength": 0.5, "eps": 0.01},
         reads=("obj_fn",),
-        steps=2000,
         covers=("add_gradient_penalty",),
     ),
 )
