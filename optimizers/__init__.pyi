@@ -30,6 +30,9 @@ from gnomon.optimizers.mechanisms.fused import apply_fused as apply_fused
 from gnomon.optimizers.mechanisms.leafwise import Leafwise as Leafwise
 from gnomon.optimizers.mechanisms.leafwise import leafwise as leafwise
 from gnomon.optimizers.mechanisms.per_layer import per_layer as per_layer
+from gnomon.optimizers.mechanisms.perturb import Displaced as Displaced
+from gnomon.optimizers.mechanisms.perturb import PerturbState as PerturbState
+from gnomon.optimizers.mechanisms.perturb import perturb as perturb
 from gnomon.optimizers.mechanisms.projection import ProjectRadialState as ProjectRadialState
 from gnomon.optimizers.mechanisms.projection import project_radial as project_radial
 from gnomon.optimizers.mechanisms.quantized import QuantizeMomentsState as QuantizeMomentsState
@@ -80,6 +83,11 @@ from gnomon.optimizers.polyak.sania import SaniaState as SaniaState
 from gnomon.optimizers.polyak.sania import sania as sania
 from gnomon.optimizers.polyak.sps import SpsState as SpsState
 from gnomon.optimizers.polyak.sps import sps as sps
+from gnomon.optimizers.sharpness.cram import cram as cram
+from gnomon.optimizers.sharpness.gradient_penalty import add_gradient_penalty as add_gradient_penalty
+from gnomon.optimizers.sharpness.sam import asam as asam
+from gnomon.optimizers.sharpness.sam import normalization_leaves as normalization_leaves
+from gnomon.optimizers.sharpness.sam import sam as sam
 from gnomon.optimizers.transfer import mup as mup
 from gnomon.optimizers.transfer import mup_initialization as mup_initialization
 from gnomon.optimizers.transfer import scale_by_width as scale_by_width
@@ -109,6 +117,7 @@ __all__ = [
     "ConstrainState",
     "Constraint",
     "DescendState",
+    "Displaced",
     "FusedTransformation",
     "Growth",
     "HyperballState",
@@ -116,6 +125,7 @@ __all__ = [
     "MomSpsState",
     "MomoState",
     "OUTPUTS_FIRST",
+    "PerturbState",
     "ProjectRadialState",
     "QuantizeMomentsState",
     "ReparameterizeState",
@@ -134,6 +144,7 @@ __all__ = [
     "adamp",
     "adamp_8bit",
     "adamw_8bit",
+    "add_gradient_penalty",
     "add_norm_loss",
     "alig",
     "alr_hb",
@@ -141,10 +152,12 @@ __all__ = [
     "alr_shb",
     "alr_smag",
     "apply_fused",
+    "asam",
     "bucket_leaves",
     "constrain",
     "constraints",
     "cosine",
+    "cram",
     "data_dependent_init",
     "descend",
     "diagnostics",
@@ -168,14 +181,17 @@ __all__ = [
     "mup_initialization",
     "mup_rule",
     "norm_loss",
+    "normalization_leaves",
     "observed",
     "per_layer",
+    "perturb",
     "project_radial",
     "project_tangent",
     "quantize_moments",
     "reparameterize",
     "resolve_axes",
     "retract",
+    "sam",
     "sania",
     "scale_by_adagrad_sqr",
     "scale_by_adam_atan2",

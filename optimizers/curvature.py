@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from gnomon.optimizers.mechanisms.perturb import gradient_function
 from gnomon.optimizers.mechanisms.transform import transformation
 from gnomon.parameters.checks import require_params, require_within
 from gnomon.parameters.products import inner_product
@@ -31,16 +32,7 @@ def hessian_product(
     Raises:
       ValueError: if none of the functions is there.
     """
-    gradient = extra_args.get("grad_fn")
-    if gradient is None:
-        loss = extra_args.get("obj_fn") or extra_args.get("value_fn")
-        if loss is None:
-            raise ValueError(
-                f"{name} needs the curvature: pass the loss of this batch as a "
-                "function of the parameters, `update(..., obj_fn=loss_fn)`, or its "
-                "gradient as `grad_fn`."
-            )
-        gradient = jax.grad(loss)
+    gradient = gradient_function(name, extra_args)
 
     def product(params: optax.Params, vector: optax.Params) -> optax.Params:
         vector = jax.tree.map(lambda v, w: v.astype(w.dtype), vector, params)
