@@ -9,6 +9,7 @@ checkpoints and be computed at every step, read or not.
 
 import contextlib
 import contextvars
+import importlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
@@ -16,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import get_opaque_trace_state
 
+from gnomon.optimizers._names import modules_by_name
 from gnomon.parameters.paths import path_string
 
 __all__ = ["Observations", "diagnostics", "observed"]
@@ -23,23 +25,48 @@ __all__ = ["Observations", "diagnostics", "observed"]
 State = TypeVar("State", bound=type)
 Tell = Callable[[Any], "jax.Array | None"]
 TELLS = "_diagnostics"
+_WORDS: dict[str, str] = {}
 
 
-def tells(*fields: str, **computed: Tell) -> Callable[[State], State]:
+def tells(name: str, words: str, tell: Tell | None = None) -> Callable[[State], State]:
     """Decorates the class of a state: what of it is a diagnostic.
 
     Args:
-      *fields: fields that are one number.
-      **computed: functions of the state by the name of what they give; None where this
-        state has nothing of it.
+      name: its name.
+      words: what it is, in the words of a chart's legend.
+      tell: a function of the state that gives it, or None where this state has nothing
+        of it; by default the field of this name, which is one number.
+
+    Raises:
+      ValueError: if another state means something else by the name: charts compare
+        methods.
     """
+    means(name, words)
+    own = tell or (lambda state: getattr(state, name))
 
     def decorate(state: State) -> State:
-        of_fields = {name: lambda s, name=name: getattr(s, name) for name in fields}
-        setattr(state, TELLS, of_fields | computed)
+        setattr(state, TELLS, {name: own, **getattr(state, TELLS, {})})
         return state
 
     return decorate
+
+
+def means(name: str, words: str) -> str:
+    """Says what a diagnostic is; returns its name, for :func:`note`."""
+    if _WORDS.setdefault(name, words) != words:
+        raise ValueError(f"{name!r} means {_WORDS[name]!r}, not {words!r}: rename one")
+    return name
+
+
+def meanings() -> dict[str, str]:
+    """What the diagnostics of this package are, by name; loads all of its methods.
+
+    >>> meanings()["step_size"]
+    'step size of the update, as the value of the loss asks for it'
+    """
+    for module in sorted(set(modules_by_name().values())):
+        importlib.import_module(module)
+    return dict(_WORDS)
 
 
 def diagnostics(state: Any) -> dict[str, jax.Array]:
@@ -183,7 +210,7 @@ def note(name: str, share: Callable[[], tuple[jax.Array, int]]) -> None:
     number would not leave it.
 
     Args:
-      name: what it is.
+      name: its name, once :func:`means` has said what it is.
       share: gives how many there are, and of how many; not called if nobody listens.
     """
     listener = _listener()
