@@ -15,6 +15,8 @@ from gnomon.optimizers.adaptive.gravity import gravity as gravity
 from gnomon.optimizers.adaptive.gravity import scale_by_gravity as scale_by_gravity
 from gnomon.optimizers.curvature import scale_by_newton as scale_by_newton
 from gnomon.optimizers.matrices import hidden_matrices as hidden_matrices
+from gnomon.optimizers.mechanisms.balance import Balance as Balance
+from gnomon.optimizers.mechanisms.balance import balance as balance
 from gnomon.optimizers.mechanisms.buckets import Buckets as Buckets
 from gnomon.optimizers.mechanisms.buckets import bucket_leaves as bucket_leaves
 from gnomon.optimizers.mechanisms.constrain import ConstrainState as ConstrainState
@@ -23,6 +25,7 @@ from gnomon.optimizers.mechanisms.constrain import constrain as constrain
 from gnomon.optimizers.mechanisms.constrain import leaf_constraint as leaf_constraint
 from gnomon.optimizers.mechanisms.descent import DescendState as DescendState
 from gnomon.optimizers.mechanisms.descent import descend as descend
+from gnomon.optimizers.mechanisms.diagnostics import Observations as Observations
 from gnomon.optimizers.mechanisms.diagnostics import diagnostics as diagnostics
 from gnomon.optimizers.mechanisms.diagnostics import observed as observed
 from gnomon.optimizers.mechanisms.fused import FusedTransformation as FusedTransformation
@@ -113,6 +116,7 @@ __all__ = [
     "AlrHbState",
     "AlrMagState",
     "Axes",
+    "Balance",
     "Buckets",
     "ConstrainState",
     "Constraint",
@@ -125,6 +129,7 @@ __all__ = [
     "MomSpsState",
     "MomoState",
     "OUTPUTS_FIRST",
+    "Observations",
     "PerturbState",
     "ProjectRadialState",
     "QuantizeMomentsState",
@@ -153,6 +158,7 @@ __all__ = [
     "alr_smag",
     "apply_fused",
     "asam",
+    "balance",
     "bucket_leaves",
     "constrain",
     "constraints",

@@ -41,15 +41,17 @@ def tiers_of(parts: Parts) -> Mapping[str, Callable]:
     def free(state, batch, hypers):
         with observed() as seen:
             new_state, grads, outputs = train_step(parts, state, batch, hypers)
-        return new_state, probes.told(new_state.opt_state, seen) | probes.free(
+        opt_state, spec = new_state.opt_state, optimizer(hypers)
+        return new_state, probes.told(opt_state, seen) | probes.free(
             state.params,
             new_state.params,
             grads,
             outputs,
             carried=state.probes,
             learning_rate=rate(state, hypers),
-            optimizer=optimizer(hypers),
+            optimizer=spec,
             layers=layers,
+            said=probes.balanced(opt_state, seen, spec),
         )
 
     def cheap(state, batch, hypers):

@@ -61,7 +61,14 @@ def scale_by_belief(
 
     numbers = {"[0, 1)": dict(b1=b1, b2=b2), "[0, inf)": dict(eps=eps)}
     slots = (mu_dtype, WIDE)
-    return leafwise("adabelief", rule, ScaleByBeliefState, slots, numbers)
+    return leafwise(
+        "adabelief",
+        rule,
+        ScaleByBeliefState,
+        slots,
+        numbers,
+        says=lambda now: dict(momentum=now["b1"]),
+    )
 
 
 def adabelief(

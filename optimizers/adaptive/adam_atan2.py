@@ -71,7 +71,16 @@ def scale_by_adam_atan2(
 
     numbers = {"[0, 1)": dict(b1=b1, b2=b2), "[0, inf)": dict(a=a, b=b)}
     slots = (mu_dtype, WIDE)
-    return leafwise("adam_atan2", rule, ScaleByAdamAtan2State, slots, numbers)
+    return leafwise(
+        "adam_atan2",
+        rule,
+        ScaleByAdamAtan2State,
+        slots,
+        numbers,
+        # An arc tangent is no average, but nearly a line: the angle at equilibrium is
+        # 1 % off at b = 1, and 7 % at b = 0.1.
+        says=lambda now: dict(momentum=now["b1"]),
+    )
 
 
 def adam_atan2(

@@ -9,7 +9,7 @@ import optax
 from jax.sharding import NamedSharding
 
 from gnomon.optimizers.mechanisms.composition import norm_control
-from gnomon.optimizers.mechanisms.diagnostics import mean_of, note, tells
+from gnomon.optimizers.mechanisms.diagnostics import mean_of, means, note, tells
 from gnomon.optimizers.mechanisms.fused import (
     FusedTransformation,
     add_updates,
@@ -26,6 +26,9 @@ from gnomon.parameters.trees import compute_dtype, map_leaves
 
 __all__ = ["ConstrainState", "Constraint", "constrain", "leaf_constraint"]
 
+CONSTRAINED = means(
+    "constrained", "share of the numbers that a constraint selects which it moved"
+)
 Tangent = Literal["none", "gradients", "updates", "both"]
 
 
@@ -183,7 +186,11 @@ def leaf_constraint(
     )
 
 
-@tells(reference=lambda state: mean_of(state.reference))
+@tells(
+    "reference",
+    "mean of what a constraint remembers of the weights; 0 until it begins",
+    lambda state: mean_of(state.reference),
+)
 class ConstrainState(NamedTuple):
     """State of :func:`constrain`."""
 
@@ -351,7 +358,7 @@ def constrain(
             lambda u: _constrained(u, params, constraint, state.reference),
             free,
         )
-        note("constrained", lambda: _moved(free, updates, constraint.selects(params)))
+        note(CONSTRAINED, lambda: _moved(free, updates, constraint.selects(params)))
         return updates, state
 
     unfused = transformation(constraint.name, init_fn, update_fn)

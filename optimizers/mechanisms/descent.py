@@ -105,17 +105,24 @@ def descend(
     numbers = dict(learning_rate=learning_rate)
     if weight_decay is not None:
         numbers["weight_decay"] = weight_decay
+    independent = decay == "independent"
 
     def rule(h: Hyperparameters, u: jax.Array, w: jax.Array | None) -> jax.Array:
         if w is None:
             return -h.learning_rate * u
         pull = h.weight_decay * w
-        if decay == "independent":
+        if independent:
             return -(h.learning_rate * u + pull)
         if decay == "cautious":  # signs, because the product may underflow
             pull = jnp.where(jnp.sign(u) * jnp.sign(w) >= 0, pull, 0)
         return -h.learning_rate * (u + pull)
 
+    def says(now):
+        pull = now.get("weight_decay", 0.0)
+        return dict(shrinkage=pull if independent else now["learning_rate"] * pull)
+
+    # Cautious decay removes what hangs on the direction, a mask what hangs on the leaf.
+    told = says if decay != "cautious" and weight_decay_mask is None else None
     return leafwise(
         name,
         rule,
@@ -127,6 +134,7 @@ def descend(
         plan=lambda tree: jax.tree.map(lambda _: (), tree),
         needs_params=weight_decay is not None,
         complex_leaves=weight_decay is None,
+        says=told,
     )
 
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from gnomon.optimizers.mechanisms.composition import refuse_decay
+from gnomon.optimizers.mechanisms.diagnostics import say
 from gnomon.optimizers.mechanisms.transform import transformation
 from gnomon.parameters.checks import at_step, require_params, require_within
 from gnomon.parameters.trees import broadcast_mask, compute_dtype, map_leaves
@@ -74,6 +75,7 @@ def leafwise(
     further: Callable[..., Sequence[Any]] | None = None,
     needs_params: bool = True,
     complex_leaves: bool = False,
+    says: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None,
 ) -> Leafwise:
     r"""Makes a transform of a rule for one leaf.
 
@@ -114,6 +116,10 @@ def leafwise(
       needs_params: False for a rule that does not look at ``w``, which then is None;
         the dtypes are those of the updates.
       complex_leaves: whether the rule is right for complex numbers.
+      says: maps the hyperparameters of a step to the terms of
+        :class:`gnomon.optimizers.Balance` that they set, such as
+        ``lambda now: dict(momentum=now["b1"])``. Default None: it says nothing, and no
+        angle is predicted for an optimizer that it is part of.
 
     Returns:
       The transform, ascent-signed as its rule is. It needs ``params`` in ``update``
@@ -209,7 +215,10 @@ def leafwise(
         first, *new = map_leaves(
             on_leaf, updates, old[1:], like, axes_of(like), masks, *trees
         )
-        return first, state(count, *new)
+        changed = state(count, *new)
+        if says is not None:
+            say(type(changed), lambda: _numbers(says(now)))
+        return first, changed
 
     def in_one_dtype(
         h: Hyperparameters, update: jax.Array, w: jax.Array | None, *rest: jax.Array
@@ -240,3 +249,7 @@ def leafwise(
 
     transform = transformation(name, init_fn, update_fn, complex_leaves=complex_leaves)
     return Leafwise(transform, on_leaves)
+
+
+def _numbers(terms: Mapping[str, Any]) -> dict[str, jax.Array]:
+    return {name: jnp.asarray(x, jnp.float32) for name, x in terms.items()}

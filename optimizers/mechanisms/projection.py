@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from gnomon.kernels.adamp.program import Units, radial, views
-from gnomon.optimizers.mechanisms.diagnostics import note
+from gnomon.optimizers.mechanisms.diagnostics import means, note
 from gnomon.optimizers.mechanisms.inner import ascending
 from gnomon.optimizers.mechanisms.layered import layered
 from gnomon.optimizers.mechanisms.leafwise import Hyperparameters, leafwise
@@ -22,6 +22,10 @@ from gnomon.parameters.checks import ScalarOrSchedule, require_params
 from gnomon.parameters.units import Axes, Rules
 
 __all__ = ["ProjectRadialState", "project_radial"]
+
+PROJECTED = means(
+    "projected", "share of the units that are tested whose radial part was removed"
+)
 
 
 class Radial(NamedTuple):
@@ -75,7 +79,7 @@ def radial_part(
     found = views(squares, param.shape, Units(axes.reduce, axes.stack), delta, eps)
     total = jnp.sum(inner, axis=axes.layer(param.ndim).reduce, keepdims=True)
     passed = found.by_unit | found.by_layer  # a layer's units all together
-    note("projected", lambda: (passed.mean() * inner.size, inner.size))
+    note(PROJECTED, lambda: (passed.mean() * inner.size, inner.size))
     return Radial(
         radial(found.by_unit, inner, found.unit_square)
         + radial(found.by_layer, total, found.layer_square),

@@ -47,7 +47,11 @@ RECOMMENDED = {
 }
 
 
-@tells(radius=lambda state: mean_of(state.radius))
+@tells(
+    "radius",
+    "mean of the norms that layers are held at",
+    lambda state: mean_of(state.radius),
+)
 class HyperballState(NamedTuple):
     """State of :func:`hyperball`."""
 

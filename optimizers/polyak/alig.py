@@ -6,9 +6,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gnomon.optimizers.mechanisms.diagnostics import tells
 from gnomon.optimizers.mechanisms.transform import transformation
-from gnomon.optimizers.polyak.step_size import excess, polyak_step, require_value
+from gnomon.optimizers.polyak.step_size import (
+    excess,
+    polyak_step,
+    require_value,
+    tells_step_size,
+)
 from gnomon.parameters.checks import (
     ScalarOrSchedule,
     at_step,
@@ -23,7 +27,7 @@ __all__ = ["AligState", "alig"]
 RECOMMENDED = {"alig": dict(max_learning_rate=0.1, momentum=0.9)}
 
 
-@tells("step_size")
+@tells_step_size
 class AligState(NamedTuple):
     """State of :func:`alig`."""
 

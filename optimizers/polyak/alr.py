@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gnomon.optimizers.mechanisms.diagnostics import tells
 from gnomon.optimizers.mechanisms.transform import transformation
 from gnomon.optimizers.polyak.step_size import (
     against,
@@ -15,6 +14,7 @@ from gnomon.optimizers.polyak.step_size import (
     heavy_ball,
     polyak_step,
     require_value,
+    tells_step_size,
 )
 from gnomon.parameters.checks import ScalarOrSchedule, at_step, require_within
 from gnomon.parameters.products import inner_product, scalar_dtype
@@ -33,7 +33,7 @@ RECOMMENDED = {
 }
 
 
-@tells("step_size")
+@tells_step_size
 class AlrMagState(NamedTuple):
     """State of :func:`alr_mag` and :func:`alr_smag`."""
 
@@ -43,7 +43,7 @@ class AlrMagState(NamedTuple):
     trace: optax.Updates  # the decayed sum of gradients, in accumulator_dtype
 
 
-@tells("step_size")
+@tells_step_size
 class AlrHbState(NamedTuple):
     """State of :func:`alr_hb` and :func:`alr_shb`."""
 

@@ -8,7 +8,11 @@ import optax
 
 from gnomon.optimizers.mechanisms.diagnostics import tells
 from gnomon.optimizers.mechanisms.transform import transformation
-from gnomon.optimizers.polyak.step_size import polyak_step, require_value
+from gnomon.optimizers.polyak.step_size import (
+    polyak_step,
+    require_value,
+    tells_step_size,
+)
 from gnomon.parameters.checks import (
     ScalarOrSchedule,
     at_step,
@@ -32,7 +36,8 @@ RECOMMENDED = {
 }
 
 
-@tells("step_size", "f_min")
+@tells_step_size
+@tells("f_min", "lower bound of the loss, estimated or given")
 class MomoState(NamedTuple):
     """State of :func:`momo` and :func:`momo_adam`."""
 

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gnomon.optimizers.mechanisms.diagnostics import tells
 from gnomon.optimizers.mechanisms.transform import transformation
 from gnomon.optimizers.polyak.step_size import (
     excess,
@@ -15,6 +14,7 @@ from gnomon.optimizers.polyak.step_size import (
     heavy_ball,
     polyak_step,
     require_value,
+    tells_step_size,
 )
 from gnomon.parameters.checks import (
     ScalarOrSchedule,
@@ -31,7 +31,7 @@ RECOMMENDED = {"momsps": dict(variant="smooth", momentum=0.9, c=0.4, n_batches=2
 Variant = Literal["max", "smooth"]
 
 
-@tells("step_size")
+@tells_step_size
 class MomSpsState(NamedTuple):
     """State of :func:`momsps`."""
 

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gnomon.optimizers.mechanisms.diagnostics import tells
 from gnomon.optimizers.mechanisms.inner import ascending
 from gnomon.optimizers.mechanisms.layered import layered
 from gnomon.optimizers.mechanisms.transform import transformation
@@ -15,6 +14,7 @@ from gnomon.optimizers.polyak.step_size import (
     excess,
     polyak_step,
     require_value,
+    tells_step_size,
 )
 from gnomon.parameters.checks import ScalarOrSchedule, at_step, require_within
 from gnomon.parameters.products import inner_product, scalar_dtype
@@ -35,7 +35,7 @@ RECOMMENDED = {
 }
 
 
-@tells("step_size")
+@tells_step_size
 class SaniaState(NamedTuple):
     """State of :func:`sania`."""
 

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gnomon.optimizers.mechanisms.diagnostics import tells
 from gnomon.optimizers.mechanisms.transform import transformation
 from gnomon.optimizers.polyak.step_size import (
     against,
@@ -15,6 +14,7 @@ from gnomon.optimizers.polyak.step_size import (
     grown,
     polyak_step,
     require_value,
+    tells_step_size,
 )
 from gnomon.parameters.checks import (
     ScalarOrSchedule,
@@ -34,7 +34,7 @@ RECOMMENDED = {
 Variant = Literal["constant", "smooth", "plus"]
 
 
-@tells("step_size")
+@tells_step_size
 class SpsState(NamedTuple):
     """State of :func:`sps`."""
 

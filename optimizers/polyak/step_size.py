@@ -33,8 +33,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from gnomon.optimizers.mechanisms.diagnostics import tells
 from gnomon.parameters.checks import ScalarOrSchedule, at_step
 from gnomon.parameters.trees import compute_dtype, map_leaves, safe_divide
+
+tells_step_size = tells(
+    "step_size", "step size of the update, as the value of the loss asks for it"
+)
 
 
 def require_value(value: Any, name: str) -> None:
