@@ -24,6 +24,9 @@ def defaults() -> ml_collections.ConfigDict:
             seed=0,  # initialization and data order; paired across optimizers
             steps=1000,
             batch=16,  # examples a step
+            # Micro-batches that a batch is taken in, one after another: the gradient of
+            # all its examples in the memory of one part.
+            accumulate=1,
             task="gnomon.experiments.tasks.next_token",
             model=dict(name="gnomon.models.TransformerLM"),
             data=dict(name="stdlib_text"),
