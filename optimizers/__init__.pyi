@@ -84,6 +84,10 @@ from gnomon.optimizers.transfer import mup as mup
 from gnomon.optimizers.transfer import mup_initialization as mup_initialization
 from gnomon.optimizers.transfer import scale_by_width as scale_by_width
 from gnomon.optimizers.transfer import standard_parameterization as standard_parameterization
+from gnomon.optimizers.trust.lamb import LambState as LambState
+from gnomon.optimizers.trust.lamb import lamb as lamb
+from gnomon.optimizers.trust.lars import lars as lars
+from gnomon.optimizers.trust.tvlars import tvlars as tvlars
 from gnomon.optimizers.width import Growth as Growth
 from gnomon.optimizers.width import learning_rate_factors as learning_rate_factors
 from gnomon.optimizers.width import mup_rule as mup_rule
@@ -112,6 +116,7 @@ __all__ = [
     "FusedTransformation",
     "Growth",
     "HyperballState",
+    "LambState",
     "Leafwise",
     "MomSpsState",
     "MomoState",
@@ -154,6 +159,8 @@ __all__ = [
     "gravity",
     "hidden_matrices",
     "hyperball",
+    "lamb",
+    "lars",
     "lawn",
     "lawn_schedule",
     "layer_index_rescaling",
@@ -194,6 +201,7 @@ __all__ = [
     "standard_rule",
     "target_std",
     "target_variance_rescaling",
+    "tvlars",
     "unit_axes",
     "unit_norm",
     "unit_sphere",
