@@ -13,6 +13,14 @@ from gnomon.optimizers.adaptive.fadam import scale_by_fadam as scale_by_fadam
 from gnomon.optimizers.adaptive.gravity import ScaleByGravityState as ScaleByGravityState
 from gnomon.optimizers.adaptive.gravity import gravity as gravity
 from gnomon.optimizers.adaptive.gravity import scale_by_gravity as scale_by_gravity
+from gnomon.optimizers.adaptive.subset_norm import ScaleBySubsetNormState as ScaleBySubsetNormState
+from gnomon.optimizers.adaptive.subset_norm import scale_by_subset_norm as scale_by_subset_norm
+from gnomon.optimizers.adaptive.subset_norm import subset_norm as subset_norm
+from gnomon.optimizers.clipping.adaptive_clip import AdaptiveClipState as AdaptiveClipState
+from gnomon.optimizers.clipping.adaptive_clip import adaptive_clip as adaptive_clip
+from gnomon.optimizers.clipping.group_norm import clip_by_group_norm as clip_by_group_norm
+from gnomon.optimizers.clipping.norm_growth import LimitNormGrowthState as LimitNormGrowthState
+from gnomon.optimizers.clipping.norm_growth import limit_norm_growth as limit_norm_growth
 from gnomon.optimizers.curvature import scale_by_newton as scale_by_newton
 from gnomon.optimizers.matrices import hidden_matrices as hidden_matrices
 from gnomon.optimizers.mechanisms.buckets import Buckets as Buckets
@@ -71,6 +79,8 @@ from gnomon.optimizers.polyak.diagonal import ScaleByDiagonalState as ScaleByDia
 from gnomon.optimizers.polyak.diagonal import scale_by_adagrad_sqr as scale_by_adagrad_sqr
 from gnomon.optimizers.polyak.diagonal import scale_by_adam_sqr as scale_by_adam_sqr
 from gnomon.optimizers.polyak.diagonal import scale_by_hutchinson as scale_by_hutchinson
+from gnomon.optimizers.polyak.mean_slope import ScaleByMeanSlopeState as ScaleByMeanSlopeState
+from gnomon.optimizers.polyak.mean_slope import scale_by_mean_slope as scale_by_mean_slope
 from gnomon.optimizers.polyak.momo import MomoState as MomoState
 from gnomon.optimizers.polyak.momo import momo as momo
 from gnomon.optimizers.polyak.momo import momo_adam as momo_adam
@@ -104,6 +114,7 @@ from gnomon.parameters.units import unit_axes as unit_axes
 from gnomon.parameters.units import unit_norm as unit_norm
 
 __all__ = [
+    "AdaptiveClipState",
     "AddNormLossState",
     "AligState",
     "AlrHbState",
@@ -118,6 +129,7 @@ __all__ = [
     "HyperballState",
     "LambState",
     "Leafwise",
+    "LimitNormGrowthState",
     "MomSpsState",
     "MomoState",
     "OUTPUTS_FIRST",
@@ -131,7 +143,9 @@ __all__ = [
     "ScaleByDiagonalState",
     "ScaleByFAdamState",
     "ScaleByGravityState",
+    "ScaleByMeanSlopeState",
     "ScaleBySgdpState",
+    "ScaleBySubsetNormState",
     "SpsState",
     "WeightNormLatents",
     "adabelief",
@@ -139,6 +153,7 @@ __all__ = [
     "adamp",
     "adamp_8bit",
     "adamw_8bit",
+    "adaptive_clip",
     "add_norm_loss",
     "alig",
     "alr_hb",
@@ -147,6 +162,7 @@ __all__ = [
     "alr_smag",
     "apply_fused",
     "bucket_leaves",
+    "clip_by_group_norm",
     "constrain",
     "constraints",
     "cosine",
@@ -167,6 +183,7 @@ __all__ = [
     "leaf_constraint",
     "leafwise",
     "learning_rate_factors",
+    "limit_norm_growth",
     "max_norm",
     "momo",
     "momo_adam",
@@ -192,13 +209,16 @@ __all__ = [
     "scale_by_fadam",
     "scale_by_gravity",
     "scale_by_hutchinson",
+    "scale_by_mean_slope",
     "scale_by_newton",
     "scale_by_sgdp",
+    "scale_by_subset_norm",
     "scale_by_width",
     "sgdp",
     "sps",
     "standard_parameterization",
     "standard_rule",
+    "subset_norm",
     "target_std",
     "target_variance_rescaling",
     "tvlars",

@@ -102,7 +102,9 @@ def tvlars(
 
     def factor(h: Any) -> jax.Array:
         fallen = jnp.exp(-jnp.clip(h.rate * (h.t - h.delay), -_STEEPEST, _STEEPEST))
-        return h.trust * (safe_divide(fallen, 1 + h.alpha * fallen) + h.floor)
+        return jnp.asarray(
+            h.trust * (safe_divide(fallen, 1 + h.alpha * fallen) + h.floor)
+        )
 
     numbers: dict[str, dict[str, Any]] = {
         "[0, 1)": dict(momentum=momentum),

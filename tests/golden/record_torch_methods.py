@@ -43,6 +43,17 @@ RUNS = {
         "NovoGrad",
         dict(lr=0.05, betas=(0.8, 0.95), weight_decay=0.1),
     ),
+    # Its eps is added before the bias corrections, so it is zero here.
+    "subset_norm": (
+        "pytorch_optimizer",
+        "AdamWSN",
+        dict(lr=0.05, betas=(0.8, 0.95), eps=0.0, subset_size=4, group=dict(sn=True)),
+    ),
+    "sgdw": (
+        "timm.optim.sgdw",
+        "SGDW",
+        dict(lr=0.05, momentum=0.8, weight_decay=0.1),
+    ),
 }
 
 
@@ -69,9 +80,9 @@ def main():
     for run, (package, name, options) in RUNS.items():
         make = getattr(importlib.import_module(package), name)
         params = {n: torch.nn.Parameter(torch.tensor(w)) for n, w in weights.items()}
-        extra = options.get("group", {})
-        options = {key: value for key, value in options.items() if key != "group"}
-        optimizer = make([{"params": list(params.values()), **extra}], **options)
+        group = {"params": list(params.values()), **options.get("group", {})}
+        settings = {key: x for key, x in options.items() if key != "group"}
+        optimizer = make([group], **settings)
         trajectory = []
         for step in range(STEPS):
             for n, param in params.items():
