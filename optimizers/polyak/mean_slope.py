@@ -54,8 +54,8 @@ def scale_by_mean_slope() -> optax.GradientTransformationExtraArgs:
       >>> value, g = jax.value_and_grad(loss)(w)
       >>> optimizer = scale_by_mean_slope()
       >>> d, _ = optimizer.update(g, optimizer.init(w), slope=jax.nn.sigmoid(-w @ a))
-      >>> print((1e6 * g).round(1), d.round(3))
-      [-2.5 -3.3] [-3. -4.]
+      >>> print(f"{g[0]:.1e} {g[1]:.1e}, {d[0]:.3f} {d[1]:.3f}")
+      -2.5e-06 -3.3e-06, -3.000 -4.000
 
     References:
       Tyurin, `From Logistic Regression to the Perceptron Algorithm: Exploring Gradient
