@@ -11,7 +11,9 @@ from gnomon_contract import Verified
 LINE = OPTIMIZERS["adalomo"]
 SETTINGS = {k: v for k, v in LINE.items() if k not in ("name", "learning_rate")}
 # optax computes the decay of the second moments in float32.
-VERIFIED = {"adalomo": Verified("F06", "NumPy", 1e-8)}
+VERIFIED = {
+    "adalomo": Verified("F06", "NumPy", 1e-8, "https://arxiv.org/abs/2310.10195")
+}
 
 
 def test_equals_a_numpy_transcription(x64):

@@ -4,7 +4,11 @@ from gnomon.experiments.configs.optimizers import OPTIMIZERS
 from gnomon.optimizers import sgdp
 from gnomon_contract import Verified
 
-VERIFIED = {"sgdw": Verified("A05", "timm 1.0.31 SGDW", 1e-15)}
+VERIFIED = {
+    "sgdw": Verified(
+        "A05", "timm 1.0.31 SGDW", 1e-15, "https://arxiv.org/abs/1711.05101"
+    )
+}
 
 
 def test_equals_a_published_port(recorded):

@@ -16,7 +16,14 @@ ROWS = (
         steps=1500,
     ),
 )
-VERIFIED = {"novograd": Verified("A14", "pytorch-optimizer 4.1.0 NovoGrad", 1e-14)}
+VERIFIED = {
+    "novograd": Verified(
+        "A14",
+        "pytorch-optimizer 4.1.0 NovoGrad",
+        1e-14,
+        "https://arxiv.org/abs/1905.11286",
+    )
+}
 
 
 def test_equals_a_published_port(recorded):

@@ -65,6 +65,12 @@ def verified() -> dict[str, Verified]:
     return _merged("VERIFIED")
 
 
+def file_of(name: str) -> str:
+    """The test file that says what a method was compared with."""
+    files = (f for f, said in _files().items() if name in said.get("VERIFIED", {}))
+    return f"tests/optimizers/{next(files)}"
+
+
 def complex_adam() -> dict[str, Any]:
     """Makers of what is Adam, at the rate 0.1, on complex numbers too, by name."""
     return _merged("COMPLEX")

@@ -12,3 +12,5 @@ class Verified(NamedTuple):
     against: str = ""
     # The largest difference seen, rounded up; a test holds it.
     within: float | None = None
+    # Its paper, where no docstring of gnomon's refers to one.
+    paper: str = ""
