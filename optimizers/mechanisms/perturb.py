@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from gnomon.optimizers.mechanisms.constrain import when
-from gnomon.optimizers.mechanisms.diagnostics import note
+from gnomon.optimizers.mechanisms.diagnostics import means, note
 from gnomon.optimizers.mechanisms.inner import complete
 from gnomon.optimizers.mechanisms.layered import layered
 from gnomon.optimizers.mechanisms.transform import transformation
@@ -17,6 +17,10 @@ from gnomon.parameters.products import inner_product
 from gnomon.parameters.trees import map_leaves
 
 __all__ = ["Displaced", "PerturbState", "perturb"]
+
+TURNED = means(
+    "gradient_cosine", "cosine between the gradients at the point and at the weights"
+)
 
 
 class Displaced(NamedTuple):
@@ -162,7 +166,7 @@ def perturb(
         always = isinstance(every, int) and every == 1
         fires = always or state.count % jnp.asarray(every, jnp.int32) == 0
         counts = when(fires, there, updates)
-        note("gradient_cosine", lambda: (_cosine(counts, updates), 1))
+        note(TURNED, lambda: (_cosine(counts, updates), 1))
         if extra_args.get("grad") is not None:
             extra_args["grad"] = counts
         counts, inner_state = wrapped.update(counts, state.inner, params, **extra_args)

@@ -8,7 +8,7 @@ import pytest
 
 from gnomon.optimizers.sharpness.cram import cram
 from gnomon.optimizers.sharpness.sam import sam
-from gnomon_contract import Row, around_adamp
+from gnomon_contract import Row, Verified, around_adamp
 
 ROWS = (
     Row(
@@ -22,6 +22,7 @@ ROWS = (
     ),
 )
 LAYERS = {"cram": lambda i, **s: cram(i, 0.1, patterns=((1, 2),), **s)}
+VERIFIED = {"cram": Verified("I01", "NumPy", 1e-6)}
 GENERATOR = np.random.default_rng(0)
 PARAMS = {
     "up": {"kernel": GENERATOR.normal(size=(8, 6)), "bias": GENERATOR.normal(size=6)},

@@ -8,7 +8,7 @@ import pytest
 
 from gnomon.optimizers import adamp
 from gnomon.optimizers.sharpness.gradient_penalty import add_gradient_penalty
-from gnomon_contract import Row
+from gnomon_contract import Row, Verified
 from gnomon_contract.layers import descending
 
 
@@ -29,6 +29,7 @@ ROWS = (
 LAYERS = {
     "add_gradient_penalty": lambda: descending(add_gradient_penalty(0.5, eps=0.1))
 }
+VERIFIED = {"add_gradient_penalty": Verified("D16", "automatic differentiation", 1e-12)}
 PARAMS = {"kernel": jnp.array([[0.5, -1.0], [2.0, 0.3]]), "bias": jnp.array([0.1, 1.0])}
 
 

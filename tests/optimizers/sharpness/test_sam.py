@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gnomon.optimizers import adamp
 from gnomon.optimizers.sharpness.sam import asam, normalization_leaves, sam
-from gnomon_contract import Row, around_adamp
+from gnomon_contract import Row, Verified, around_adamp
 
 ROWS = (
     Row(
@@ -33,6 +33,10 @@ LAYERS = {
     "sam": lambda i, **s: sam(i, 0.1, perturbed="kernel", **s),
     "asam": lambda i, **s: asam(i, 0.1, view="layer", **s),
     "normalization_leaves": None,  # by names alone
+}
+VERIFIED = {
+    "sam": Verified("H04", "NumPy", 1e-12),
+    "asam": Verified("H04", "NumPy", 1e-12),
 }
 PARAMS = {
     "norm": {"scale": jnp.array([1.0, 0.5]), "bias": jnp.array([0.2, -0.1])},
