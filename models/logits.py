@@ -130,7 +130,7 @@ def _losses(how: Any, kernel: Array, chunk: Any) -> tuple[Array, Array, Array]:
 def _summed(
     how: Any, features: Array, kernel: Array, labels: Array, weights: Array
 ) -> Array:
-    def step(total, chunk):
+    def step(total: Array, chunk: Any) -> tuple[Array, None]:
         return total + _losses(how, kernel, chunk)[0], None
 
     zero = jnp.zeros((), weights.dtype)
@@ -144,7 +144,7 @@ def _forward(
     multiplier, tied, _ = how
     wide = compute_dtype(kernel.dtype)
 
-    def step(carry, chunk):
+    def step(carry: tuple[Array, Array], chunk: Any) -> tuple[Any, Array]:
         total, slope = carry
         x, y, w = chunk
         loss, logits, norm = _losses(how, kernel, chunk)
@@ -168,9 +168,12 @@ def _forward(
     return total, (dx, slope.astype(kernel.dtype))
 
 
-def _backward(how: Any, slopes: tuple[Array, Array], seed: Array) -> tuple:
+def _backward(
+    how: Any, slopes: tuple[Array, Array], seed: Array
+) -> tuple[Array, Array, None, None]:
     del how
-    return *((seed * s.astype(seed.dtype)).astype(s.dtype) for s in slopes), None, None
+    dx, dw = ((seed * s.astype(seed.dtype)).astype(s.dtype) for s in slopes)
+    return dx, dw, None, None
 
 
 _summed.defvjp(_forward, _backward)

@@ -75,7 +75,7 @@ def call(block: nnx.Module, remat: str, *arguments: Any, **options: Any) -> Any:
       **options: of Python's types.
     """
     if remat == NONE:
-        return block(*arguments, **options)  # type: ignore[operator]
+        return block(*arguments, **options)
     graphdef, state = nnx.split(block)
 
     def run(state: Any, *arguments: Any) -> tuple[Any, Any]:

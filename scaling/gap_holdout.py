@@ -83,10 +83,12 @@ def held_out(fit: "Efficiencies", by: str, level: float) -> GapHoldout:
     return GapHoldout(smaller, names, *(np.array(column, float) for column in columns))
 
 
-def _held(by, params, tokens):
+def _held(by: str, params: np.ndarray, tokens: np.ndarray) -> np.ndarray:
     """Which cells are the largest."""
+    largest: np.ndarray
     if by == "params":
-        return params == params.max()
+        largest = params == params.max()
+        return largest
     if by == "tokens":
         return np.array(
             [
@@ -95,11 +97,14 @@ def _held(by, params, tokens):
             ]
         )
     if by == "compute":
-        return params * tokens >= SAME * (params * tokens).max()
+        largest = params * tokens >= SAME * (params * tokens).max()
+        return largest
     raise ValueError(f'by={by!r}: must be "params", "tokens" or "compute"')
 
 
-def _last(by, params, tokens, cell, near):
+def _last(
+    by: str, params: np.ndarray, tokens: np.ndarray, cell: np.integer, near: np.ndarray
+) -> int:
     """The kept cell whose gap one would carry over.
 
     Of a size that was held out, the next smaller size at about as many tokens a
@@ -108,4 +113,4 @@ def _last(by, params, tokens, cell, near):
     ratio = np.abs(np.log(tokens[near] / params[near] * params[cell] / tokens[cell]))
     size = np.abs(np.log(params[near] / params[cell]))
     keys = (ratio, size) if by == "params" else (-tokens[near], size)
-    return np.lexsort(keys)[0]
+    return int(np.lexsort(keys)[0])

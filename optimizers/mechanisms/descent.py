@@ -1,6 +1,6 @@
 """The last link of an optimizer: a step against the direction, and decay."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -117,7 +117,7 @@ def descend(
             pull = jnp.where(jnp.sign(u) * jnp.sign(w) >= 0, pull, 0)
         return -h.learning_rate * (u + pull)
 
-    def says(now):
+    def says(now: Mapping[str, jax.Array]) -> dict[str, jax.typing.ArrayLike]:
         pull = now.get("weight_decay", 0.0)
         return dict(shrinkage=pull if independent else now["learning_rate"] * pull)
 

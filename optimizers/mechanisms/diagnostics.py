@@ -10,8 +10,8 @@ checkpoints and be computed at every step, read or not.
 import contextlib
 import contextvars
 import importlib
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Self, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -133,18 +133,22 @@ class Observations(dict[str, jax.Array]):
 
     said: list[tuple[type, Mapping[str, jax.Array]]]
 
-    def __init__(self, shares=(), said=()):
+    def __init__(
+        self,
+        shares: Mapping[str, jax.Array] | Iterable[tuple[str, jax.Array]] = (),
+        said: Iterable[tuple[type, Mapping[str, jax.Array]]] = (),
+    ):
         """Joins the two."""
         super().__init__(shares)
         self.said = list(said)
 
-    def tree_flatten(self):
+    def tree_flatten(self) -> tuple[tuple[Any, ...], tuple[type, ...]]:
         """For JAX."""
         parts = tuple(part for part, _ in self.said)
         return (dict(self), [terms for _, terms in self.said]), parts
 
     @classmethod
-    def tree_unflatten(cls, parts, children):
+    def tree_unflatten(cls, parts: tuple[type, ...], children: Sequence[Any]) -> Self:
         """For JAX."""
         return cls(children[0], zip(parts, children[1], strict=True))
 
