@@ -7,7 +7,8 @@
   `gnomon.optimizers.diagnostics`. The step is taken by a second compiled program that
   also returns them.
 - ``cheap_every``: every so many steps the gradient noise scale, spectral norms, the
-  spectra of small layers' gradients, and activations, on the batch of the step.
+  spectra of small layers' gradients, and activations, on the batch of the step, or the
+  first micro-batch of it.
 - ``full_every``: every so many steps the curvature of the loss, on that batch too.
 - ``layers``: the regex that groups parameters (`gnomon.dynamics.layers.layers_of`); by
   default each module is a layer.
@@ -28,6 +29,7 @@ from absl import logging as log
 from gnomon import dynamics
 from gnomon.dynamics import curvature
 from gnomon.experiments.config.resolve import resolve
+from gnomon.models import LazyLogits
 from gnomon.optimizers import Balance, Observations, balance, diagnostics
 
 SETTINGS: dict[str, Any] = dict(free=False, cheap_every=0, full_every=0, layers="")
@@ -145,7 +147,7 @@ def free(
     before: Any,
     after: Any,
     grads: Any,
-    outputs: jax.Array,
+    sizes: dynamics.Logits,
     *,
     carried: Mapping[str, Any],
     learning_rate: jax.Array,
@@ -160,7 +162,7 @@ def free(
       after: the parameters after it; the update is their difference, so what rounding
         took from it is not in it.
       grads: the gradients.
-      outputs: what the model put out on the step's batch.
+      sizes: of the model's outputs on the step's batch, or on each micro-batch of it.
       carried: the probes' memory.
       learning_rate: of the step.
       optimizer: its keywords.
@@ -183,12 +185,11 @@ def free(
         learning_rate=learning_rate,
         layers=layers,
     )
-    size = dynamics.logits(outputs)
     return {
         **motion._asdict(),
         **_equilibrium(motion, optimizer, learning_rate, said),
-        "logit_norm": size.norm,
-        "logit_maximum": size.maximum,
+        "logit_norm": jnp.mean(sizes.norm),
+        "logit_maximum": jnp.max(sizes.maximum),
     }
 
 
@@ -208,6 +209,14 @@ def balanced(
         if dynamics.rule_of(optimizer["name"], optimizer) is None:
             log.info("no angle at equilibrium is predicted: %s", error)
         return None
+
+
+def sizes(outputs: Any) -> dynamics.Logits:
+    """How large a model's outputs are, those that are not yet computed too."""
+    if not isinstance(outputs, LazyLogits):
+        return dynamics.logits(outputs)
+    rows = outputs.rows(jax.vmap(jax.vmap(dynamics.logits)))
+    return dynamics.Logits(jnp.mean(rows.norm), jnp.max(rows.maximum))
 
 
 def told(opt_state: Any, seen: Mapping[str, jax.Array]) -> dict[str, jax.Array]:

@@ -98,7 +98,9 @@ def diagnostics(state: Any) -> dict[str, jax.Array]:
     }
 
 
-def _told(node: Any, path: tuple) -> Iterator[tuple[tuple, str, jax.Array]]:
+def _told(
+    node: Any, path: tuple[Any, ...]
+) -> Iterator[tuple[tuple[Any, ...], str, jax.Array]]:
     for name, tell in getattr(type(node), TELLS, {}).items():
         value = tell(node)
         if value is not None:

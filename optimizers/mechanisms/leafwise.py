@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Protocol, Self
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from gnomon.optimizers.mechanisms.diagnostics import say
 from gnomon.optimizers.mechanisms.transform import transformation
 from gnomon.parameters.checks import at_step, require_params, require_within
 from gnomon.parameters.trees import broadcast_mask, compute_dtype, map_leaves
-from gnomon.parameters.units import Rules, resolve_axes
+from gnomon.parameters.units import Axes, Rules, resolve_axes
 
 __all__ = ["Leafwise", "leafwise"]
 
@@ -22,7 +22,22 @@ __all__ = ["Leafwise", "leafwise"]
 WIDE = "wide"
 
 
-class Leafwise(optax.GradientTransformationExtraArgs):
+class Hyperparameters(Protocol):
+    """What a rule is told first, as ``h``: its numbers, its step and its leaf.
+
+    A hyperparameter is an attribute by its name, ``h.b1``, in the dtype of the leaf.
+    """
+
+    numbers: dict[str, Any]  # all hyperparameters, as keywords of a kernel
+    t: jax.Array  # the number of the step, from 1
+    axes: Axes  # of the leaf; where there is a plan, what it says
+    decays: bool  # whether the leaf decays
+
+    def __getattr__(self, name: str) -> jax.Array: ...
+
+
+# optax ships no types.
+class Leafwise(optax.GradientTransformationExtraArgs):  # type: ignore[misc]
     """A transform that :func:`leafwise` made.
 
     Attributes:
@@ -34,9 +49,13 @@ class Leafwise(optax.GradientTransformationExtraArgs):
 
     on_leaves: Callable[..., tuple[Any, Any]]
 
-    def __new__(cls, transform, on_leaves):
+    def __new__(
+        cls,
+        transform: optax.GradientTransformationExtraArgs,
+        on_leaves: Callable[..., tuple[Any, Any]],
+    ) -> Self:
         """Joins the map over leaves to a transform."""
-        self = super().__new__(cls, *transform)
+        self: Self = super().__new__(cls, *transform)
         self.on_leaves = on_leaves
         return self
 
@@ -44,7 +63,7 @@ class Leafwise(optax.GradientTransformationExtraArgs):
 def leafwise(
     name: str,
     rule: Callable[..., Any],
-    state: Callable[..., Any],
+    state: Callable[..., optax.OptState],
     slots: Sequence[jax.typing.DTypeLike | None],
     hyperparameters: Mapping[str, Mapping[str, Any]],
     *,
@@ -142,16 +161,16 @@ def leafwise(
         for label, value in numbers.items()
     }
 
-    def axes_of(params):
+    def axes_of(params: optax.Params) -> Any:
         return resolve_axes(params, rules, stacked) if plan is None else plan(params)
 
-    def init_fn(params):
+    def init_fn(params: optax.Params) -> optax.OptState:
         refuse_decay(name, given.get("weight_decay", 0.0), weight_decay_mask, params)
         axes_of(params)  # refuses rules that match nothing
         trees = [params] * len(slots) if initial is None else initial(params)
 
-        def slot(tree, dtype):
-            def leaf(w, first):
+        def slot(tree: Any, dtype: jax.typing.DTypeLike | None) -> Any:
+            def leaf(w: jax.Array, first: jax.Array) -> jax.Array:
                 own = w.dtype if dtype is None else dtype
                 if isinstance(own, str) and own == WIDE:
                     own = compute_dtype(w.dtype)
@@ -163,7 +182,13 @@ def leafwise(
         kept = (slot(tree, dtype) for tree, dtype in zip(trees, slots, strict=True))
         return state(jnp.zeros([], jnp.int32), *kept)
 
-    def on_leaves(fn, updates, old, params, *trees):
+    def on_leaves(
+        fn: Callable[..., tuple[Any, ...]],
+        updates: optax.Updates,
+        old: optax.OptState,
+        params: optax.Params | None,
+        *trees: Any,
+    ) -> tuple[Any, optax.OptState]:
         if needs_params:
             require_params(params, name)
         like = params if needs_params else updates
@@ -171,7 +196,7 @@ def leafwise(
         now = {label: at_step(label, value, old[0]) for label, value in given.items()}
         undecayed = now | {"weight_decay": 0.0} if "weight_decay" in now else now
 
-        def on_leaf(update, *rest):
+        def on_leaf(update: jax.Array, *rest: Any) -> tuple[Any, ...]:
             kept, more = rest[: len(slots)], rest[len(slots) + 3 :]
             leaf, axes, decays = rest[len(slots) : len(slots) + 3]
             dtype = compute_dtype(leaf.dtype)
@@ -195,7 +220,9 @@ def leafwise(
             say(type(changed), lambda: _numbers(says(now)))
         return first, changed
 
-    def in_one_dtype(h, update, w, *rest):
+    def in_one_dtype(
+        h: Hyperparameters, update: jax.Array, w: jax.Array | None, *rest: jax.Array
+    ) -> tuple[jax.Array, ...]:
         kept = rest[: len(slots)]
         if h.axes is None:
             return update, *kept
@@ -208,7 +235,12 @@ def leafwise(
             *(x.astype(y.dtype) for x, y in zip(new, kept, strict=True)),
         )
 
-    def update_fn(updates, old, params=None, **extra_args):
+    def update_fn(
+        updates: optax.Updates,
+        old: optax.OptState,
+        params: optax.Params | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, optax.OptState]:
         trees: Sequence[Any] = ()
         if further is not None:
             count = optax.safe_increment(old[0])

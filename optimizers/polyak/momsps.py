@@ -1,7 +1,7 @@
 """MomSPS: heavy-ball SGD with the stochastic Polyak step size."""
 
 import math
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -119,7 +119,7 @@ def momsps(
     require_within("(-inf, inf)", f_min=f_min)
     require_within("(0, inf]", init_step_size=init_step_size)
 
-    def init_fn(params):
+    def init_fn(params: optax.Params) -> MomSpsState:
         dtype = scalar_dtype(params)
         return MomSpsState(
             count=jnp.zeros([], jnp.int32),
@@ -128,7 +128,14 @@ def momsps(
             velocity=optax.tree.zeros_like(params),
         )
 
-    def update_fn(updates, state, params=None, *, value=None, **extra_args):
+    def update_fn(
+        updates: optax.Updates,
+        state: MomSpsState,
+        params: optax.Params | None = None,
+        *,
+        value: Any = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, MomSpsState]:
         del params, extra_args
         require_value(value, "momsps")
         dtype = state.step_size.dtype

@@ -1,6 +1,6 @@
 """SANIA: the Polyak step size in any metric, with no learning rate to set."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -121,14 +121,21 @@ def sania(
     require_within("(-inf, inf)", f_min=f_min)
     require_within("[0, inf]", max_learning_rate=max_learning_rate)
 
-    def init_fn(params):
+    def init_fn(params: optax.Params) -> SaniaState:
         return SaniaState(
             count=jnp.zeros([], jnp.int32),
             step_size=jnp.zeros([], scalar_dtype(params)),
             preconditioner=preconditioner.init(params),
         )
 
-    def update_fn(updates, state, params=None, *, value=None, **extra_args):
+    def update_fn(
+        updates: optax.Updates,
+        state: SaniaState,
+        params: optax.Params | None = None,
+        *,
+        value: Any = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, SaniaState]:
         require_value(value, "sania")
         dtype = state.step_size.dtype
         direction, inner = preconditioner.update(

@@ -1,7 +1,7 @@
 """SPS: SGD with the stochastic Polyak step size."""
 
 import math
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -135,7 +135,7 @@ def sps(
     require_within("[0, inf)", eps=eps)
     require_within("(0, inf]", init_step_size=init_step_size)
 
-    def init_fn(params):
+    def init_fn(params: optax.Params) -> SpsState:
         dtype = scalar_dtype(params)
         return SpsState(
             count=jnp.zeros([], jnp.int32),
@@ -143,7 +143,14 @@ def sps(
             last_positive=jnp.asarray(init_step_size, dtype),
         )
 
-    def update_fn(updates, state, params=None, *, value=None, **extra_args):
+    def update_fn(
+        updates: optax.Updates,
+        state: SpsState,
+        params: optax.Params | None = None,
+        *,
+        value: Any = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, SpsState]:
         del params, extra_args
         require_value(value, "sps")
         dtype = state.step_size.dtype

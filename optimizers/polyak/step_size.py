@@ -145,7 +145,7 @@ def grown(
 def against(step_size: jax.Array, direction: optax.Updates) -> optax.Updates:
     """The updates ``-step_size * direction``, each in the dtype of its leaf."""
 
-    def scale(d):
+    def scale(d: jax.Array) -> jax.Array:
         dtype = compute_dtype(d.dtype)
         return (-step_size.astype(dtype) * d.astype(dtype)).astype(d.dtype)
 
@@ -170,7 +170,7 @@ def heavy_ball(
       The update and the new velocity, which is the update in the velocity's dtype.
     """
 
-    def rule(g, v):
+    def rule(g: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array]:
         dtype = compute_dtype(g.dtype)
         step = jnp.asarray(momentum, dtype) * v.astype(dtype)
         step -= step_size.astype(dtype) * g.astype(dtype)
