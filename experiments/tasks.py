@@ -28,17 +28,56 @@ def next_token(apply: Apply, batch: Mapping[str, jax.Array]) -> Outcome:
     The batch holds ``tokens`` [B, T + 1]; the model sees the first T and is asked
     for the last T. The metric ``bits`` is the same loss in bits a token. Where a model
     returns `gnomon.models.LazyLogits`, the logits are computed chunk by chunk.
+
+    With ``config.model.separator``, the token that ends a document, the loss is that of
+    `within`: the first token of a document, which nothing before it tells of, does not
+    count. In an evaluation over several batches, each batch counts as much.
     """
+    return _next_token(apply, batch, None)
+
+
+def within(separator: int) -> Callable[..., Outcome]:
+    """`next_token`, without the tokens that come after a separator.
+
+    Args:
+      separator: the token that ends a document.
+
+    Returns:
+      The task, a mean over the tokens that count; its ``weight`` is their number.
+    """
+
+    def counted(batch: Mapping[str, jax.Array]) -> jax.Array:
+        return (batch["tokens"][:, :-1].astype(jnp.int32) != separator).astype(float)
+
+    def task(apply: Apply, batch: Mapping[str, jax.Array]) -> Outcome:
+        return _next_token(apply, batch, counted(batch))
+
+    def weight(batch: Mapping[str, jax.Array]) -> jax.Array:
+        return jnp.sum(counted(batch))
+
+    task.weight = weight  # type: ignore[attr-defined]
+    return task
+
+
+next_token.within = within  # type: ignore[attr-defined]
+
+
+def _next_token(
+    apply: Apply, batch: Mapping[str, jax.Array], weights: jax.Array | None
+) -> Outcome:
     tokens = batch["tokens"].astype(jnp.int32)
     logits, labels = apply(tokens[:, :-1]), tokens[:, 1:]
     if isinstance(logits, LazyLogits):
-        loss = logits.cross_entropy(labels)
+        loss = logits.cross_entropy(labels, weights)
+        return loss, {"bits": loss / jnp.log(2.0)}
+    losses = optax.softmax_cross_entropy_with_integer_labels(
+        logits.astype(jnp.float32), labels
+    )
+    if weights is None:
+        loss = jnp.mean(losses)
     else:
-        loss = jnp.mean(
-            optax.softmax_cross_entropy_with_integer_labels(
-                logits.astype(jnp.float32), labels
-            )
-        )
+        weights = weights.astype(losses.dtype)
+        loss = jnp.sum(losses * weights) / jnp.maximum(jnp.sum(weights), 1)
     return loss, {"bits": loss / jnp.log(2.0)}
 
 

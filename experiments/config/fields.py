@@ -15,7 +15,10 @@ OBSERVING = ("dynamics",)
 PLACEMENT = ("mesh",)
 # Fields that came later, and what says nothing new: a trial that leaves them at that
 # has the id that it had before.
-SILENT: Mapping[str, Any] = {"accumulate": 1}
+SILENT: Mapping[str, Any] = {
+    "accumulate": 1,
+    "parameters": {"dtype": "", "rounding": "nearest"},
+}
 LEFT_OUT = (*OPERATIONAL, *OBSERVING, *PLACEMENT)
 """The fields that a trial's id does not tell."""
 

@@ -11,6 +11,7 @@ from gnomon.experiments.config.resolve import arguments, resolve
 from gnomon.experiments.trial.accumulation import Look, Objective, accumulated, whole
 from gnomon.experiments.trial.bits import per_byte
 from gnomon.experiments.trial.optimizer import Hypers, learning_rate, make_optimizer
+from gnomon.experiments.trial.precision import narrow, widen
 from gnomon.experiments.trial.preflight import check_task
 from gnomon.models import functional
 from gnomon.optimizers import apply_fused
@@ -68,6 +69,10 @@ def parts_of(config: Mapping, bytes_per_unit: float | None = None) -> Parts:
     spec = config["model"]
     model = functional(resolve(spec["name"]), **arguments(spec))
     task = resolve(config["task"])
+    # A model that keeps documents apart has a loss that does so too, if there is one.
+    separator = spec.get("separator")
+    if separator is not None and hasattr(task, "within"):
+        task = task.within(separator)
     if bytes_per_unit is not None:
         task = per_byte(task, bytes_per_unit)
     return Parts(config, model, task)
@@ -131,13 +136,15 @@ def train_step(
       The state after the step, the gradients of the loss, and what was asked, with a
       leading axis over micro-batches where the config has any.
     """
+    config = parts.config
     sought = objective(parts, state, batch)
-    loss, metrics, stats, grads, looked = sought.take(state.params, look)
+    before = widen(config, state.params)
+    loss, metrics, stats, grads, looked = sought.take(before, look)
     params, opt_state = apply_fused(
-        make_optimizer(parts.config, hypers),
+        make_optimizer(config, hypers),
         grads,
         state.opt_state,
-        state.params,
+        before,
         value=loss,
         grad=grads,
         value_fn=sought.value,
@@ -145,13 +152,13 @@ def train_step(
         obj_fn=sought.value,
     )
     seen = {"loss": loss, **metrics, "count": jnp.ones((), jnp.float32)}
-    schedule = learning_rate(parts.config, hypers)
+    schedule = learning_rate(config, hypers)
     if schedule is not None:
         seen["learning_rate"] = schedule(state.step)
     first = (state.diverged_at == NEVER) & ~jnp.isfinite(loss)
     new_state = TrainState(
         step=state.step + 1,
-        params=params,
+        params=narrow(config, params, jax.random.fold_in(state.key, state.step)),
         stats=stats,
         opt_state=opt_state,
         key=state.key,

@@ -175,3 +175,26 @@ def test_a_trial_without_micro_batches_keeps_its_id(tiny):
     assert make_trial(config).id != make_trial(config | dict(accumulate=2)).id
     old = {key: value for key, value in config.items() if key != "accumulate"}
     assert make_trial(config).id == make_trial(old).id
+
+
+@pytest.mark.parametrize("chunk", [None, 4])
+def test_tokens_behind_a_separator_do_not_count(tiny, chunk):
+    config = tiny(batch=8, accumulate=4, model__separator=3, model__logits_chunk=chunk)
+    static, traced = split(config)
+    parts = parts_of(static)
+    rows = {"tokens": np.where(TOKENS["tokens"] % 3, TOKENS["tokens"], 3)}
+    hypers = {name: jnp.asarray(value) for name, value in traced.items()}
+
+    @functools.partial(jax.jit, compiler_options=QUICK)
+    def both():
+        state = initial_state(parts, jnp.uint32(0), hypers, rows)
+        inputs, labels = rows["tokens"][:, :-1], rows["tokens"][:, 1:]
+        logits, _ = parts.model.apply(state.params, {}, inputs, train=True)
+        logits = logits if chunk is None else logits.dense()
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        return objective(parts, state, rows).value(state.params), losses
+
+    found, losses = both()
+    wanted = np.average(losses, weights=rows["tokens"][:, :-1] != 3)
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+    assert abs(wanted - np.mean(losses)) > 1e-3
