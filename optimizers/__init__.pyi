@@ -60,9 +60,13 @@ from gnomon.optimizers.norms.lawn import lawn_schedule as lawn_schedule
 from gnomon.optimizers.norms.norm_loss import AddNormLossState as AddNormLossState
 from gnomon.optimizers.norms.norm_loss import add_norm_loss as add_norm_loss
 from gnomon.optimizers.norms.norm_loss import norm_loss as norm_loss
+from gnomon.optimizers.norms.radial_brake import RadialBrakeState as RadialBrakeState
+from gnomon.optimizers.norms.radial_brake import radial_brake as radial_brake
 from gnomon.optimizers.norms.sgdp import ScaleBySgdpState as ScaleBySgdpState
 from gnomon.optimizers.norms.sgdp import scale_by_sgdp as scale_by_sgdp
 from gnomon.optimizers.norms.sgdp import sgdp as sgdp
+from gnomon.optimizers.norms.update_floor import UpdateFloorState as UpdateFloorState
+from gnomon.optimizers.norms.update_floor import update_floor as update_floor
 from gnomon.optimizers.norms.variance import layer_index_rescaling as layer_index_rescaling
 from gnomon.optimizers.norms.variance import target_variance_rescaling as target_variance_rescaling
 from gnomon.optimizers.norms.weight_norm import WeightNormLatents as WeightNormLatents
@@ -135,6 +139,7 @@ __all__ = [
     "OUTPUTS_FIRST",
     "ProjectRadialState",
     "QuantizeMomentsState",
+    "RadialBrakeState",
     "ReparameterizeState",
     "SaniaState",
     "ScaleByAdamAtan2State",
@@ -147,6 +152,7 @@ __all__ = [
     "ScaleBySgdpState",
     "ScaleBySubsetNormState",
     "SpsState",
+    "UpdateFloorState",
     "WeightNormLatents",
     "adabelief",
     "adam_atan2",
@@ -197,6 +203,7 @@ __all__ = [
     "project_radial",
     "project_tangent",
     "quantize_moments",
+    "radial_brake",
     "reparameterize",
     "resolve_axes",
     "retract",
@@ -225,6 +232,7 @@ __all__ = [
     "unit_axes",
     "unit_norm",
     "unit_sphere",
+    "update_floor",
     "weight_norm",
     "width_growth",
 ]
