@@ -5,6 +5,9 @@ from gnomon.optimizers.adaptive.adabelief import scale_by_belief as scale_by_bel
 from gnomon.optimizers.adaptive.adam_atan2 import ScaleByAdamAtan2State as ScaleByAdamAtan2State
 from gnomon.optimizers.adaptive.adam_atan2 import adam_atan2 as adam_atan2
 from gnomon.optimizers.adaptive.adam_atan2 import scale_by_adam_atan2 as scale_by_adam_atan2
+from gnomon.optimizers.adaptive.centralize import CentralizeState as CentralizeState
+from gnomon.optimizers.adaptive.centralize import centralize_units as centralize_units
+from gnomon.optimizers.adaptive.centralize import standardize_gradients as standardize_gradients
 from gnomon.optimizers.adaptive.eight_bit import adamp_8bit as adamp_8bit
 from gnomon.optimizers.adaptive.eight_bit import adamw_8bit as adamw_8bit
 from gnomon.optimizers.adaptive.fadam import ScaleByFAdamState as ScaleByFAdamState
@@ -13,6 +16,8 @@ from gnomon.optimizers.adaptive.fadam import scale_by_fadam as scale_by_fadam
 from gnomon.optimizers.adaptive.gravity import ScaleByGravityState as ScaleByGravityState
 from gnomon.optimizers.adaptive.gravity import gravity as gravity
 from gnomon.optimizers.adaptive.gravity import scale_by_gravity as scale_by_gravity
+from gnomon.optimizers.adaptive.pnm import ScaleByPNMState as ScaleByPNMState
+from gnomon.optimizers.adaptive.pnm import scale_by_pnm as scale_by_pnm
 from gnomon.optimizers.adaptive.subset_norm import ScaleBySubsetNormState as ScaleBySubsetNormState
 from gnomon.optimizers.adaptive.subset_norm import scale_by_subset_norm as scale_by_subset_norm
 from gnomon.optimizers.adaptive.subset_norm import subset_norm as subset_norm
@@ -125,6 +130,7 @@ __all__ = [
     "AlrMagState",
     "Axes",
     "Buckets",
+    "CentralizeState",
     "ConstrainState",
     "Constraint",
     "DescendState",
@@ -149,6 +155,7 @@ __all__ = [
     "ScaleByFAdamState",
     "ScaleByGravityState",
     "ScaleByMeanSlopeState",
+    "ScaleByPNMState",
     "ScaleBySgdpState",
     "ScaleBySubsetNormState",
     "SpsState",
@@ -168,6 +175,7 @@ __all__ = [
     "alr_smag",
     "apply_fused",
     "bucket_leaves",
+    "centralize_units",
     "clip_by_group_norm",
     "constrain",
     "constraints",
@@ -218,6 +226,7 @@ __all__ = [
     "scale_by_hutchinson",
     "scale_by_mean_slope",
     "scale_by_newton",
+    "scale_by_pnm",
     "scale_by_sgdp",
     "scale_by_subset_norm",
     "scale_by_width",
@@ -225,6 +234,7 @@ __all__ = [
     "sps",
     "standard_parameterization",
     "standard_rule",
+    "standardize_gradients",
     "subset_norm",
     "target_std",
     "target_variance_rescaling",
