@@ -5,6 +5,9 @@ from gnomon.optimizers.adaptive.adabelief import scale_by_belief as scale_by_bel
 from gnomon.optimizers.adaptive.adam_atan2 import ScaleByAdamAtan2State as ScaleByAdamAtan2State
 from gnomon.optimizers.adaptive.adam_atan2 import adam_atan2 as adam_atan2
 from gnomon.optimizers.adaptive.adam_atan2 import scale_by_adam_atan2 as scale_by_adam_atan2
+from gnomon.optimizers.adaptive.centralize import CentralizeState as CentralizeState
+from gnomon.optimizers.adaptive.centralize import centralize_units as centralize_units
+from gnomon.optimizers.adaptive.centralize import standardize_gradients as standardize_gradients
 from gnomon.optimizers.adaptive.eight_bit import adamp_8bit as adamp_8bit
 from gnomon.optimizers.adaptive.eight_bit import adamw_8bit as adamw_8bit
 from gnomon.optimizers.adaptive.fadam import ScaleByFAdamState as ScaleByFAdamState
@@ -13,6 +16,8 @@ from gnomon.optimizers.adaptive.fadam import scale_by_fadam as scale_by_fadam
 from gnomon.optimizers.adaptive.gravity import ScaleByGravityState as ScaleByGravityState
 from gnomon.optimizers.adaptive.gravity import gravity as gravity
 from gnomon.optimizers.adaptive.gravity import scale_by_gravity as scale_by_gravity
+from gnomon.optimizers.adaptive.pnm import ScaleByPNMState as ScaleByPNMState
+from gnomon.optimizers.adaptive.pnm import scale_by_pnm as scale_by_pnm
 from gnomon.optimizers.adaptive.subset_norm import ScaleBySubsetNormState as ScaleBySubsetNormState
 from gnomon.optimizers.adaptive.subset_norm import scale_by_subset_norm as scale_by_subset_norm
 from gnomon.optimizers.adaptive.subset_norm import subset_norm as subset_norm
@@ -66,9 +71,13 @@ from gnomon.optimizers.norms.lawn import lawn_schedule as lawn_schedule
 from gnomon.optimizers.norms.norm_loss import AddNormLossState as AddNormLossState
 from gnomon.optimizers.norms.norm_loss import add_norm_loss as add_norm_loss
 from gnomon.optimizers.norms.norm_loss import norm_loss as norm_loss
+from gnomon.optimizers.norms.radial_brake import RadialBrakeState as RadialBrakeState
+from gnomon.optimizers.norms.radial_brake import radial_brake as radial_brake
 from gnomon.optimizers.norms.sgdp import ScaleBySgdpState as ScaleBySgdpState
 from gnomon.optimizers.norms.sgdp import scale_by_sgdp as scale_by_sgdp
 from gnomon.optimizers.norms.sgdp import sgdp as sgdp
+from gnomon.optimizers.norms.update_floor import UpdateFloorState as UpdateFloorState
+from gnomon.optimizers.norms.update_floor import update_floor as update_floor
 from gnomon.optimizers.norms.variance import layer_index_rescaling as layer_index_rescaling
 from gnomon.optimizers.norms.variance import target_variance_rescaling as target_variance_rescaling
 from gnomon.optimizers.norms.weight_norm import WeightNormLatents as WeightNormLatents
@@ -133,6 +142,7 @@ __all__ = [
     "Axes",
     "Balance",
     "Buckets",
+    "CentralizeState",
     "ConstrainState",
     "Constraint",
     "DescendState",
@@ -150,6 +160,7 @@ __all__ = [
     "PerturbState",
     "ProjectRadialState",
     "QuantizeMomentsState",
+    "RadialBrakeState",
     "ReparameterizeState",
     "SaniaState",
     "ScaleByAdamAtan2State",
@@ -159,9 +170,11 @@ __all__ = [
     "ScaleByFAdamState",
     "ScaleByGravityState",
     "ScaleByMeanSlopeState",
+    "ScaleByPNMState",
     "ScaleBySgdpState",
     "ScaleBySubsetNormState",
     "SpsState",
+    "UpdateFloorState",
     "WeightNormLatents",
     "adabelief",
     "adam_atan2",
@@ -180,6 +193,7 @@ __all__ = [
     "asam",
     "balance",
     "bucket_leaves",
+    "centralize_units",
     "clip_by_group_norm",
     "constrain",
     "constraints",
@@ -218,6 +232,7 @@ __all__ = [
     "project_radial",
     "project_tangent",
     "quantize_moments",
+    "radial_brake",
     "reparameterize",
     "resolve_axes",
     "retract",
@@ -233,6 +248,7 @@ __all__ = [
     "scale_by_hutchinson",
     "scale_by_mean_slope",
     "scale_by_newton",
+    "scale_by_pnm",
     "scale_by_sgdp",
     "scale_by_subset_norm",
     "scale_by_width",
@@ -240,6 +256,7 @@ __all__ = [
     "sps",
     "standard_parameterization",
     "standard_rule",
+    "standardize_gradients",
     "subset_norm",
     "target_std",
     "target_variance_rescaling",
@@ -247,6 +264,7 @@ __all__ = [
     "unit_axes",
     "unit_norm",
     "unit_sphere",
+    "update_floor",
     "weight_norm",
     "width_growth",
 ]

@@ -184,7 +184,11 @@ def observed() -> Iterator[Observations]:
         part was removed;
       * ``constrained``: of the numbers in the leaves that a constraint selects, the
         share that it moved: 0 before LAWN's switch and 1 after it, the leaves that
-        target variance rescaling rescaled, the units that were above their bound.
+        target variance rescaling rescaled, the units that were above their bound;
+      * ``clipped``: of the units that adaptive clipping looks at, the share whose
+        gradient was too long;
+      * ``floored``: of the norms that an update floor looks at, the share that it
+        raised.
 
       A fused kernel tells nothing: there the sums stay on the chip, and to give them
       out would cost every step, observed or not. ``implementation="xla"`` tells.

@@ -49,6 +49,26 @@ RUNS = {
         "AdamWSN",
         dict(lr=0.05, betas=(0.8, 0.95), eps=0.0, subset_size=4, group=dict(sn=True)),
     ),
+    # Its momentum and its denominator, and nothing else.
+    "pnm": (
+        "pytorch_optimizer",
+        "Ranger21",
+        dict(
+            lr=0.05,
+            betas=(0.8, 0.95),
+            beta0=0.9,
+            beta_softplus=5.0,
+            eps=1e-3,
+            num_iterations=100,
+            disable_lr_scheduler=True,
+            agc_clipping_value=1e9,
+            centralize_gradients=False,
+            normalize_gradients=False,
+            lookahead_merge_time=1000,
+            weight_decay=0.0,
+            norm_loss_factor=0.0,
+        ),
+    ),
     "sgdw": (
         "timm.optim.sgdw",
         "SGDW",
