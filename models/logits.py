@@ -144,7 +144,7 @@ def _forward(
     multiplier, tied, _ = how
     wide = compute_dtype(kernel.dtype)
 
-    def step(carry: Any, chunk: Any) -> tuple[Any, Array]:
+    def step(carry: tuple[Array, Array], chunk: Any) -> tuple[Any, Array]:
         total, slope = carry
         x, y, w = chunk
         loss, logits, norm = _losses(how, kernel, chunk)
@@ -168,9 +168,12 @@ def _forward(
     return total, (dx, slope.astype(kernel.dtype))
 
 
-def _backward(how: Any, slopes: tuple[Array, Array], seed: Array) -> tuple[Any, ...]:
+def _backward(
+    how: Any, slopes: tuple[Array, Array], seed: Array
+) -> tuple[Array, Array, None, None]:
     del how
-    return *((seed * s.astype(seed.dtype)).astype(s.dtype) for s in slopes), None, None
+    dx, dw = ((seed * s.astype(seed.dtype)).astype(s.dtype) for s in slopes)
+    return dx, dw, None, None
 
 
 _summed.defvjp(_forward, _backward)

@@ -5,8 +5,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-# What is written or shown, and not what a trial computes.
-RHYTHM = ("log_every", "checkpoint_every", "tensorboard")
+# What is written or shown and when, and not what a trial computes.
+RHYTHM = ("log_every", "checkpoint_every", "tensorboard", "steps_per_dispatch")
 OPERATIONAL = ("report", "tuning", *RHYTHM)
 # Changes the program, and what it tells, but not the trial: no part of its id.
 OBSERVING = ("dynamics",)

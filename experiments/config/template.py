@@ -38,6 +38,9 @@ def defaults() -> ml_collections.ConfigDict:
             schedule=dict(name="gnomon.experiments.schedules.warmup_cosine"),
             static=(),  # optimizer fields a program must know before compilation
             evaluate=dict(every=0, batches=8, batch=64),  # every 0: at the end alone
+            # Steps that the device takes between two words with the host; 0: as many
+            # as lie between rows, evaluations, probes and checkpoints.
+            steps_per_dispatch=0,
             log_every=20,
             checkpoint_every=200,
             tensorboard=True,

@@ -24,12 +24,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from absl import logging as log
 
 from gnomon import dynamics
 from gnomon.dynamics import curvature
 from gnomon.experiments.config.resolve import resolve
 from gnomon.models import LazyLogits
-from gnomon.optimizers import diagnostics
+from gnomon.optimizers import Balance, Observations, balance, diagnostics
 
 SETTINGS: dict[str, Any] = dict(free=False, cheap_every=0, full_every=0, layers="")
 ADAM = (optax.adam, optax.adamw)  # divide by what `adam_denominator` computes
@@ -112,15 +113,28 @@ def _number(value: Any) -> Any:
 
 
 def _equilibrium(
-    motion: dynamics.Motion, optimizer: Mapping[str, Any], rate: jax.Array
+    motion: dynamics.Motion,
+    optimizer: Mapping[str, Any],
+    rate: jax.Array,
+    said: Balance | None = None,
 ) -> dict[str, jax.Array]:
-    rule = dynamics.rule_of(optimizer["name"], optimizer)
-    if rule is None:
-        return {}
-    decay, momentum = (_number(optimizer.get(x)) for x in (rule.decay, rule.momentum))
-    if decay is None or momentum is None:
-        return {}
-    found = dynamics.equilibrium(motion, rate, decay, momentum, adaptive=rule.adaptive)
+    """The prediction from what the optimizer said, or from what optax's docs say."""
+    if said is not None:
+        found = dynamics.equilibrium(
+            motion, 1.0, said.shrinkage, said.momentum, adaptive=True
+        )
+    else:
+        rule = dynamics.rule_of(optimizer["name"], optimizer)
+        if rule is None:
+            return {}
+        decay, momentum = (
+            _number(optimizer.get(x)) for x in (rule.decay, rule.momentum)
+        )
+        if decay is None or momentum is None:
+            return {}
+        found = dynamics.equilibrium(
+            motion, rate, decay, momentum, adaptive=rule.adaptive
+        )
     return {
         "equilibrium_angle": found.angle[0],
         "angle_ratio": found.angle_ratio,
@@ -139,6 +153,7 @@ def free(
     learning_rate: jax.Array,
     optimizer: Mapping[str, Any],
     layers: str,
+    said: Balance | None = None,
 ) -> dict[str, jax.Array]:
     """Measures a step that was taken.
 
@@ -152,6 +167,7 @@ def free(
       learning_rate: of the step.
       optimizer: its keywords.
       layers: the regex of the grouping.
+      said: what the optimizer said of where it holds the weights, if it did.
 
     Returns:
       By quantity, arrays [layers + 1] or scalars.
@@ -171,10 +187,28 @@ def free(
     )
     return {
         **motion._asdict(),
-        **_equilibrium(motion, optimizer, learning_rate),
+        **_equilibrium(motion, optimizer, learning_rate, said),
         "logit_norm": jnp.mean(sizes.norm),
         "logit_maximum": jnp.max(sizes.maximum),
     }
+
+
+def balanced(
+    opt_state: Any, seen: Observations, optimizer: Mapping[str, Any]
+) -> Balance | None:
+    """Where an optimizer says that it holds the weights; None, and why not, in the log.
+
+    Args:
+      opt_state: its state after the step.
+      seen: what was seen while it ran.
+      optimizer: its keywords, of one of another package that a formula is known for.
+    """
+    try:
+        return balance(seen, opt_state)
+    except LookupError as error:
+        if dynamics.rule_of(optimizer["name"], optimizer) is None:
+            log.info("no angle at equilibrium is predicted: %s", error)
+        return None
 
 
 def sizes(outputs: Any) -> dynamics.Logits:

@@ -45,15 +45,17 @@ def tiers_of(parts: Parts) -> Mapping[str, Callable]:
             new_state, grads, sizes = train_step(
                 parts, state, batch, hypers, probes.sizes
             )
-        return new_state, probes.told(new_state.opt_state, seen) | probes.free(
+        opt_state, spec = new_state.opt_state, optimizer(hypers)
+        return new_state, probes.told(opt_state, seen) | probes.free(
             state.params,
             new_state.params,
             grads,
             sizes,
             carried=state.probes,
             learning_rate=rate(state, hypers),
-            optimizer=optimizer(hypers),
+            optimizer=spec,
             layers=layers,
+            said=probes.balanced(opt_state, seen, spec),
         )
 
     def cheap(state, batch, hypers):
