@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +18,7 @@ from gnomon.scaling.paired import Paired
 from gnomon.scaling.selection import flattery
 from gnomon.scaling.worth import ends, log_efficiency, shaped, speedups
 
+Places = Sequence[np.ndarray]  # logs of params and tokens over their centers
 SIGMA = 0.6827  # the level of an interval of one standard deviation to both sides
 
 
@@ -256,9 +257,9 @@ class Efficiencies:
         k = freed.runs.labels.index(label)
         count = len(freed.runs.labels)
 
-        def difference(theta, term):
+        def difference(theta: np.ndarray, term: int) -> np.ndarray:
             own = theta[..., jointly.HEAD + (2 + term) * count + k]
-            return np.exp(theta[..., term]) * np.expm1(own)
+            return np.asarray(np.exp(theta[..., term]) * np.expm1(own))
 
         return Exponents(
             *(
@@ -333,7 +334,7 @@ class Efficiencies:
         if not 0 < level < 1:
             raise ValueError(f"level={level}: must lie between 0 and 1, such as 0.95")
 
-    def _places(self, params, tokens):
+    def _places(self, params: Any, tokens: Any) -> tuple[Places, tuple[int, ...]]:
         given = np.broadcast_arrays(
             positive("params", params), positive("tokens", tokens)
         )
@@ -343,7 +344,7 @@ class Efficiencies:
         ]
         return logs, given[0].shape
 
-    def _gaps(self, theta, label, at):
+    def _gaps(self, theta: np.ndarray, label: str, at: Places) -> np.ndarray:
         """``[draws, places]`` of differences to the baseline."""
         k = np.full(len(at[0]), self.runs.labels.index(label))
         mine, base = (jointly.terms(theta, who, *at) for who in (k, 0 * k))
@@ -351,26 +352,28 @@ class Efficiencies:
             first * near + second * far
             for first, near, _, second, far, _ in (mine, base)
         ]
-        return sums[0] - sums[1]
+        return np.asarray(sums[0] - sums[1])
 
-    def _beyond(self, at):
+    def _beyond(self, at: Places) -> np.ndarray:
         """Which places lie beyond all runs in size, length or compute."""
         runs = self._rows
-        return (
+        return np.asarray(
             (at[0] > runs.size.max() + 1e-9)
             | (at[1] > runs.length.max() + 1e-9)
             | (at[0] + at[1] > runs.compute.max() + 1e-9)
         )
 
-    def _misfit(self, at):
+    def _misfit(self, at: Places) -> np.ndarray:
         """Variances that seeds do not explain."""
         variance = self.joint.scatter(at[0] + at[1])
         if np.isnan(self.runs.noise):
             return variance
         explained = self.runs.noise**2 * np.mean(1 / self.runs.runs)
-        return np.maximum(0.0, variance - explained)
+        return np.asarray(np.maximum(0.0, variance - explained))
 
-    def _spread(self, label, value, at, noise):
+    def _spread(
+        self, label: str, value: np.ndarray, at: Places, noise: bool
+    ) -> np.ndarray:
         """Draws of gaps, with the lack of fit of a cell."""
         drawn = self._gaps(self.draws, label, at)
         if label == self.baseline:
@@ -384,13 +387,18 @@ class Efficiencies:
         order = np.random.default_rng(self.seed + 1).permutation(len(drawn))
         ranks = (np.arange(len(drawn)) + 0.5) / len(drawn)
         score = special.stdtrit(max(self.joint.freedom, 1), ranks)[order]
-        return value + wide * (drawn - value + score[:, None] * np.sqrt(variance))
+        drawn = drawn - value + score[:, None] * np.sqrt(variance)
+        return np.asarray(value + wide * drawn)
 
-    def _around(self, level, function):
+    def _around(
+        self, level: float, function: Callable[[np.ndarray], np.ndarray]
+    ) -> Estimate:
         value = function(self.joint.theta)
         return Estimate(float(value), *map(float, ends(function(self.draws), level)))
 
-    def _stretched(self, label, level, log):
+    def _stretched(
+        self, label: str, level: float, log: Callable[..., np.ndarray]
+    ) -> Estimate:
         k, count = self.runs.labels.index(label), len(self.runs.labels)
         found = self._around(level, lambda theta: log(theta, k, count))
         with np.errstate(over="ignore"):

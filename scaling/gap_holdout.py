@@ -77,16 +77,16 @@ def held_out(fit: "Efficiencies", by: str, level: float) -> GapHoldout:
             at = {"params": runs.params[cell], "tokens": runs.tokens[cell]}
             said = smaller.gap(name, **at, level=level, noise=True)
             near = kept[np.isfinite(gaps[k, kept])]
-            last = near[_last(by, runs.params, runs.tokens, cell, near)]
+            last = near[_last(by, runs.params, runs.tokens, int(cell), near)]
             rows.append((name, *at.values(), gaps[k, cell], *said, gaps[k, last]))
     names, *columns = zip(*rows, strict=True)
     return GapHoldout(smaller, names, *(np.array(column, float) for column in columns))
 
 
-def _held(by, params, tokens):
+def _held(by: str, params: np.ndarray, tokens: np.ndarray) -> np.ndarray:
     """Which cells are the largest."""
     if by == "params":
-        return params == params.max()
+        return np.asarray(params == params.max())
     if by == "tokens":
         return np.array(
             [
@@ -95,11 +95,13 @@ def _held(by, params, tokens):
             ]
         )
     if by == "compute":
-        return params * tokens >= SAME * (params * tokens).max()
+        return np.asarray(params * tokens >= SAME * (params * tokens).max())
     raise ValueError(f'by={by!r}: must be "params", "tokens" or "compute"')
 
 
-def _last(by, params, tokens, cell, near):
+def _last(
+    by: str, params: np.ndarray, tokens: np.ndarray, cell: int, near: np.ndarray
+) -> int:
     """The kept cell whose gap one would carry over.
 
     Of a size that was held out, the next smaller size at about as many tokens a
@@ -108,4 +110,4 @@ def _last(by, params, tokens, cell, near):
     ratio = np.abs(np.log(tokens[near] / params[near] * params[cell] / tokens[cell]))
     size = np.abs(np.log(params[near] / params[cell]))
     keys = (ratio, size) if by == "params" else (-tokens[near], size)
-    return np.lexsort(keys)[0]
+    return int(np.lexsort(keys)[0])

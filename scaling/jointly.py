@@ -76,13 +76,13 @@ class Runs(NamedTuple):
     @property
     def cells(self) -> np.ndarray:
         """How many losses each cell has."""
-        return np.bincount(self.cell)
+        return np.bincount(np.asarray(self.cell, np.intp))
 
     @property
     def compute(self) -> np.ndarray:
         """``[cells]`` log of size times length over their centers."""
         first = np.unique(self.cell, return_index=True)[1]
-        return (self.size + self.length)[first]
+        return np.asarray((self.size + self.length)[first])
 
 
 class Joint(NamedTuple):
@@ -107,7 +107,7 @@ class Joint(NamedTuple):
     def scatter(self, compute: np.ndarray) -> np.ndarray:
         """Variances of losses at logs of compute; beyond the runs they fall no more."""
         within = np.minimum(compute, self.largest)
-        return self.variance * np.exp(-2 * self.decline * within)
+        return np.asarray(self.variance * np.exp(-2 * self.decline * within))
 
 
 def terms(
@@ -173,7 +173,9 @@ def fit(runs: Runs) -> Joint:
     )
 
 
-def _climb(runs, theta, ratio, decline, start):
+def _climb(
+    runs: Runs, theta: np.ndarray, ratio: np.ndarray, decline: np.ndarray, start: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Theta, minus twice the restricted log likelihood, and the variance at each."""
     weights = np.ones((len(theta), len(runs.cells)))
     freedom = len(runs.loss) - len(runs.free)
@@ -298,7 +300,7 @@ def descend(
     off = ratio[:, None] / (within + np.multiply.outer(ratio, counts))
     weights = weights / within
 
-    def evaluate(at, pick):
+    def evaluate(at: np.ndarray, pick: np.ndarray) -> tuple[np.ndarray, ...]:
         said, slopes = _slopes(at, runs)
         rows = np.concatenate([slopes, (said - runs.loss)[..., None]], axis=-1)
         weight = weights[pick]

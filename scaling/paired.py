@@ -61,7 +61,7 @@ class Paired(NamedTuple):
     def gaps(self) -> np.ndarray:
         """``[labels, cells]`` losses less the baseline's of the same cell."""
         found = self.table()
-        return found - found[0]
+        return np.asarray(found - found[0])
 
 
 def pair(
@@ -155,7 +155,9 @@ def pair(
     return found
 
 
-def _means(number, seeds, loss, paired):
+def _means(
+    number: np.ndarray, seeds: np.ndarray, loss: np.ndarray, paired: bool
+) -> tuple[np.ndarray, np.ndarray, float, int]:
     """A cell's means by optimizer, with the effects of seeds taken off by regression.
 
     Also the residual sum of squares and its degrees of freedom.
