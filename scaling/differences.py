@@ -18,6 +18,7 @@ from gnomon.scaling.paired import Paired
 from gnomon.scaling.selection import flattery
 from gnomon.scaling.worth import ends, log_efficiency, shaped, speedups
 
+Places = Sequence[np.ndarray]  # logs of params and tokens over their centers
 SIGMA = 0.6827  # the level of an interval of one standard deviation to both sides
 
 
@@ -258,8 +259,7 @@ class Efficiencies:
 
         def difference(theta: np.ndarray, term: int) -> np.ndarray:
             own = theta[..., jointly.HEAD + (2 + term) * count + k]
-            found: np.ndarray = np.exp(theta[..., term]) * np.expm1(own)
-            return found
+            return np.asarray(np.exp(theta[..., term]) * np.expm1(own))
 
         return Exponents(
             *(
@@ -334,9 +334,7 @@ class Efficiencies:
         if not 0 < level < 1:
             raise ValueError(f"level={level}: must lie between 0 and 1, such as 0.95")
 
-    def _places(
-        self, params: Any, tokens: Any
-    ) -> tuple[list[np.ndarray], tuple[int, ...]]:
+    def _places(self, params: Any, tokens: Any) -> tuple[Places, tuple[int, ...]]:
         given = np.broadcast_arrays(
             positive("params", params), positive("tokens", tokens)
         )
@@ -346,9 +344,7 @@ class Efficiencies:
         ]
         return logs, given[0].shape
 
-    def _gaps(
-        self, theta: np.ndarray, label: str, at: Sequence[np.ndarray]
-    ) -> np.ndarray:
+    def _gaps(self, theta: np.ndarray, label: str, at: Places) -> np.ndarray:
         """``[draws, places]`` of differences to the baseline."""
         k = np.full(len(at[0]), self.runs.labels.index(label))
         mine, base = (jointly.terms(theta, who, *at) for who in (k, 0 * k))
@@ -356,30 +352,27 @@ class Efficiencies:
             first * near + second * far
             for first, near, _, second, far, _ in (mine, base)
         ]
-        gaps: np.ndarray = sums[0] - sums[1]
-        return gaps
+        return np.asarray(sums[0] - sums[1])
 
-    def _beyond(self, at: Sequence[np.ndarray]) -> np.ndarray:
+    def _beyond(self, at: Places) -> np.ndarray:
         """Which places lie beyond all runs in size, length or compute."""
         runs = self._rows
-        beyond: np.ndarray = (
+        return np.asarray(
             (at[0] > runs.size.max() + 1e-9)
             | (at[1] > runs.length.max() + 1e-9)
             | (at[0] + at[1] > runs.compute.max() + 1e-9)
         )
-        return beyond
 
-    def _misfit(self, at: Sequence[np.ndarray]) -> np.ndarray:
+    def _misfit(self, at: Places) -> np.ndarray:
         """Variances that seeds do not explain."""
         variance = self.joint.scatter(at[0] + at[1])
         if np.isnan(self.runs.noise):
             return variance
         explained = self.runs.noise**2 * np.mean(1 / self.runs.runs)
-        rest: np.ndarray = np.maximum(0.0, variance - explained)
-        return rest
+        return np.asarray(np.maximum(0.0, variance - explained))
 
     def _spread(
-        self, label: str, value: np.ndarray, at: Sequence[np.ndarray], noise: bool
+        self, label: str, value: np.ndarray, at: Places, noise: bool
     ) -> np.ndarray:
         """Draws of gaps, with the lack of fit of a cell."""
         drawn = self._gaps(self.draws, label, at)
@@ -394,9 +387,8 @@ class Efficiencies:
         order = np.random.default_rng(self.seed + 1).permutation(len(drawn))
         ranks = (np.arange(len(drawn)) + 0.5) / len(drawn)
         score = special.stdtrit(max(self.joint.freedom, 1), ranks)[order]
-        scattered = drawn - value + score[:, None] * np.sqrt(variance)
-        spread: np.ndarray = value + wide * scattered
-        return spread
+        drawn = drawn - value + score[:, None] * np.sqrt(variance)
+        return np.asarray(value + wide * drawn)
 
     def _around(
         self, level: float, function: Callable[[np.ndarray], np.ndarray]
@@ -405,10 +397,7 @@ class Efficiencies:
         return Estimate(float(value), *map(float, ends(function(self.draws), level)))
 
     def _stretched(
-        self,
-        label: str,
-        level: float,
-        log: Callable[[np.ndarray, int, int], np.ndarray],
+        self, label: str, level: float, log: Callable[..., np.ndarray]
     ) -> Estimate:
         k, count = self.runs.labels.index(label), len(self.runs.labels)
         found = self._around(level, lambda theta: log(theta, k, count))

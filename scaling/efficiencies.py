@@ -21,7 +21,7 @@ where that is more. Tests count how often they hold.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gnomon.scaling.check import draws as checked_draws
+from gnomon.scaling.check import LEAST_DRAWS
 from gnomon.scaling.differences import Efficiencies
 from gnomon.scaling.fit import DRAWS
 from gnomon.scaling.paired import pair
@@ -101,6 +101,8 @@ def fit_efficiencies(
     searches = dict(searches or {})
     if searches and (missing := [name for name in runs.labels if name not in searches]):
         raise ValueError(f"searches: gives no number for {', '.join(missing)}")
-    if not checked_draws(draws):
-        raise ValueError("draws=0: intervals of differences need draws, mostly 400")
+    if isinstance(draws, bool) or not isinstance(draws, int) or draws < LEAST_DRAWS:
+        raise ValueError(
+            f"draws={draws!r}: must be at least {LEAST_DRAWS}, mostly {DRAWS}"
+        )
     return Efficiencies(runs, tuple(own), searches, draws, random)

@@ -77,7 +77,7 @@ def held_out(fit: "Efficiencies", by: str, level: float) -> GapHoldout:
             at = {"params": runs.params[cell], "tokens": runs.tokens[cell]}
             said = smaller.gap(name, **at, level=level, noise=True)
             near = kept[np.isfinite(gaps[k, kept])]
-            last = near[_last(by, runs.params, runs.tokens, cell, near)]
+            last = near[_last(by, runs.params, runs.tokens, int(cell), near)]
             rows.append((name, *at.values(), gaps[k, cell], *said, gaps[k, last]))
     names, *columns = zip(*rows, strict=True)
     return GapHoldout(smaller, names, *(np.array(column, float) for column in columns))
@@ -85,10 +85,8 @@ def held_out(fit: "Efficiencies", by: str, level: float) -> GapHoldout:
 
 def _held(by: str, params: np.ndarray, tokens: np.ndarray) -> np.ndarray:
     """Which cells are the largest."""
-    largest: np.ndarray
     if by == "params":
-        largest = params == params.max()
-        return largest
+        return np.asarray(params == params.max())
     if by == "tokens":
         return np.array(
             [
@@ -97,13 +95,12 @@ def _held(by: str, params: np.ndarray, tokens: np.ndarray) -> np.ndarray:
             ]
         )
     if by == "compute":
-        largest = params * tokens >= SAME * (params * tokens).max()
-        return largest
+        return np.asarray(params * tokens >= SAME * (params * tokens).max())
     raise ValueError(f'by={by!r}: must be "params", "tokens" or "compute"')
 
 
 def _last(
-    by: str, params: np.ndarray, tokens: np.ndarray, cell: np.integer, near: np.ndarray
+    by: str, params: np.ndarray, tokens: np.ndarray, cell: int, near: np.ndarray
 ) -> int:
     """The kept cell whose gap one would carry over.
 

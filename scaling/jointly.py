@@ -76,14 +76,13 @@ class Runs(NamedTuple):
     @property
     def cells(self) -> np.ndarray:
         """How many losses each cell has."""
-        return np.bincount(self.cell)
+        return np.bincount(np.asarray(self.cell, np.intp))
 
     @property
     def compute(self) -> np.ndarray:
         """``[cells]`` log of size times length over their centers."""
         first = np.unique(self.cell, return_index=True)[1]
-        compute: np.ndarray = (self.size + self.length)[first]
-        return compute
+        return np.asarray((self.size + self.length)[first])
 
 
 class Joint(NamedTuple):
@@ -108,8 +107,7 @@ class Joint(NamedTuple):
     def scatter(self, compute: np.ndarray) -> np.ndarray:
         """Variances of losses at logs of compute; beyond the runs they fall no more."""
         within = np.minimum(compute, self.largest)
-        found: np.ndarray = self.variance * np.exp(-2 * self.decline * within)
-        return found
+        return np.asarray(self.variance * np.exp(-2 * self.decline * within))
 
 
 def terms(
@@ -176,11 +174,7 @@ def fit(runs: Runs) -> Joint:
 
 
 def _climb(
-    runs: Runs,
-    theta: np.ndarray,
-    ratio: np.ndarray,
-    decline: np.ndarray,
-    start: float,
+    runs: Runs, theta: np.ndarray, ratio: np.ndarray, decline: np.ndarray, start: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Theta, minus twice the restricted log likelihood, and the variance at each."""
     weights = np.ones((len(theta), len(runs.cells)))

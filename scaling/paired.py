@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gnomon.scaling.check import checked
+from gnomon.scaling.fit import first_rows
 
 LEAST = 3  # cells that an optimizer must share with the baseline
 
@@ -60,8 +61,7 @@ class Paired(NamedTuple):
     def gaps(self) -> np.ndarray:
         """``[labels, cells]`` losses less the baseline's of the same cell."""
         found = self.table()
-        gaps: np.ndarray = found - found[0]
-        return gaps
+        return np.asarray(found - found[0])
 
 
 def pair(
@@ -85,7 +85,8 @@ def pair(
         runs that share none.
 
     Returns:
-      The paired losses.
+      The paired losses. A row that repeats another to the last digit is the same run
+      and counts once.
 
     Raises:
       ValueError: A column is unfit, the baseline has no run, or an optimizer shares
@@ -117,6 +118,10 @@ def pair(
         raise ValueError(f"seed: has shape {seeds.shape}; give one seed a run, [runs]")
     labels = (baseline, *(n for n in dict.fromkeys(names.tolist()) if n != baseline))
     number = np.array([labels.index(name) for name in names])
+    shown = np.unique(seeds, return_inverse=True)[1] if seed is not None else 0 * number
+    once = np.unique(first_rows(np.stack([number, shown, *columns.values()], axis=1)))
+    number, seeds = number[once], seeds[once]
+    columns = {name: column[once] for name, column in columns.items()}
     places = np.stack([columns["params"], columns["tokens"]], axis=1)
     cells, cell = np.unique(places, axis=0, return_inverse=True)
     cell = cell.reshape(-1)

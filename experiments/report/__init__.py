@@ -43,6 +43,7 @@ def write_report(
     from gnomon.experiments.report.curves import best_curves
     from gnomon.experiments.report.differences import differences
     from gnomon.experiments.report.law import baseline_law
+    from gnomon.experiments.report.own_laws import own_laws
     from gnomon.experiments.report.page import page
     from gnomon.experiments.report.profiles import profiles
     from gnomon.experiments.report.record import record
@@ -75,7 +76,8 @@ def write_report(
         curves = best_curves(analysis.cells, by_id, metric, "train_loss")
     said = record(analysis, provenance, law, found, sizes, joint)
     write_json(workdir / "report.json", said)
-    html = page(analysis, provenance, curves, law, found, sizes, joint)
+    laws = own_laws(columns, analysis) if sizes else ()
+    html = page(analysis, provenance, curves, law, found, sizes, joint, laws)
     write_text(workdir / "report.html", html)
     words = terminal(analysis, provenance, found, sizes, joint)
     return f"{words}\n\nreport: {workdir / 'report.html'}"

@@ -6,18 +6,20 @@ from typing import Any
 from gnomon.experiments.report.differences import Differences, Standing
 from gnomon.scaling.fit import Estimate
 
+EXPONENT = "+.3f"
 
-def written(found: Estimate, sign: str = "") -> str:
+
+def written(found: Estimate, form: str = ".2f") -> str:
     """An estimate with its interval.
 
     >>> written(Estimate(1.4, 1.27, float("inf")))
     '1.40 [1.27, no end]'
-    >>> written(Estimate(-0.1, -0.2, 0.0), "+")
-    '-0.10 [-0.20, +0.00]'
+    >>> written(Estimate(-0.1, -0.2, 0.0), EXPONENT)
+    '-0.100 [-0.200, +0.000]'
     """
 
     def number(value: float) -> str:
-        return f"{value:{sign}.2f}" if math.isfinite(value) else "no end"
+        return f"{value:{form}}" if math.isfinite(value) else "no end"
 
     return f"{number(found.value)} [{number(found.low)}, {number(found.high)}]"
 
@@ -27,10 +29,12 @@ def verdict(one: Standing, baseline: str) -> str:
     parts = []
     for what, worth in (("tokens", one.worth.tokens), ("parameters", one.worth.params)):
         if worth.low > 1 or worth.high < 1:
-            parts.append(f"makes {written(worth)} of {what}")
+            parts.append(
+                f"makes of {what} {written(worth)} times what {baseline} makes"
+            )
         else:
             parts.append(f"shows no difference in {what}, {written(worth)}")
-    said = f"{one.label} {' and '.join(parts)}, {baseline} being 1."
+    said = f"{one.label} {' and '.join(parts)}."
     changes = []
     for what, own in (
         ("length", one.exponents.tokens),
@@ -38,13 +42,15 @@ def verdict(one: Standing, baseline: str) -> str:
     ):
         if own.low > 0 or own.high < 0:
             way = "grows" if own.low > 0 else "shrinks"
-            changes.append(
-                f"it {way} with {what} (exponent {written(own, '+')} beside"
-                f" {baseline}'s)"
-            )
+            changes.append(f"it {way} with {what}")
+    exponents = (
+        f"(exponents less {baseline}'s: of length"
+        f" {written(one.exponents.tokens, EXPONENT)}, of size"
+        f" {written(one.exponents.params, EXPONENT)})"
+    )
     if changes:
-        return f"{said} Its standing is no constant: {' and '.join(changes)}."
-    return f"{said} Whether that is a constant or changes the exponents is not decided."
+        return f"{said} Its gain is no constant: {' and '.join(changes)} {exponents}."
+    return f"{said} No change of its gain with length or size is shown {exponents}."
 
 
 def check(found: Differences) -> str:
@@ -85,7 +91,8 @@ def cautions(found: Differences) -> list[str]:
         "Budgets count the model's FLOPs alone; what an optimizer adds is in the time a"
         " step, the wall time of the longest runs of each size, start-up and"
         " compilation included.",
-        "Each interval is at 95 % by itself; none is corrected for their number.",
+        f"Exponents are an optimizer's own less {fit.baseline}'s: above 0 its gain"
+        " grows. Each interval is at 95 % by itself, none corrected for their number.",
         *(f"{note[0].upper()}{note[1:]}." for note in fit.notes),
     ]
     if found.left_out:
@@ -102,8 +109,8 @@ def rows(found: Differences) -> list[list[str]]:
             "optimizer",
             "worth of a parameter",
             "worth of a token",
-            "exponent of size, own - shared",
-            "exponent of length, own - shared",
+            "exponent of size",
+            "exponent of length",
             "speedup in steps",
             "time a step",
             "speedup in time",
@@ -117,9 +124,9 @@ def rows(found: Differences) -> list[list[str]]:
                 one.label,
                 written(one.worth.params),
                 written(one.worth.tokens),
-                written(one.exponents.params, "+"),
-                written(one.exponents.tokens, "+"),
-                f"{written(one.speedup)}",
+                written(one.exponents.params, EXPONENT),
+                written(one.exponents.tokens, EXPONENT),
+                written(one.speedup),
                 f"{one.time:.2f}x" if timed else "-",
                 written(pace) if timed else "-",
             ]

@@ -43,6 +43,7 @@ def page(
     found: Profiles | None = None,
     sizes: Mapping[str, Sizes] | None = None,
     joint: Differences | None = None,
+    laws: Sequence[Sequence[str]] = (),
 ) -> str:
     """Writes the page.
 
@@ -55,6 +56,7 @@ def page(
       found: times to targets, for a sweep over several workloads.
       sizes: losses by size and budget, for a sweep of IsoFLOP curves.
       joint: the joint law of all optimizers, where there is one.
+      laws: rows of each optimizer's own law, beside the sizes.
 
     Returns:
       The text of an HTML file that loads nothing from anywhere.
@@ -62,11 +64,11 @@ def page(
     title = f"{' / '.join(analysis.labels)}: which is faster?"
     body = [
         _verdict(analysis, provenance),
+        *([_joint(analysis, joint)] if joint is not None else []),
+        *([_sizes(analysis, sizes, laws)] if sizes else []),
         *_pictures(analysis, curves),
         *([_profiles(analysis, found)] if found is not None else []),
-        *([_sizes(analysis, sizes)] if sizes else []),
         *([_law(analysis, law)] if law is not None else []),
-        *([_joint(analysis, joint)] if joint is not None else []),
         _section(
             "Tuned settings",
             "One row for each optimizer and model. Only rows that say “tuned” enter a"
@@ -225,15 +227,23 @@ def _profiles(analysis: Analysis, found: Profiles) -> str:
     )
 
 
-def _sizes(analysis: Analysis, found: Mapping[str, Sizes]) -> str:
-    """Parabolas and the frontier."""
+def _sizes(
+    analysis: Analysis, found: Mapping[str, Sizes], laws: Sequence[Sequence[str]]
+) -> str:
+    """Parabolas, the frontier, and each optimizer's own law."""
+    own = ""
+    if len(laws) > 1:
+        own = (
+            "<p>The law L = E + A / N^alpha + B / D^beta of each by itself; such laws"
+            f" do not rank optimizers.</p>\n{_table(laws)}\n"
+        )
     return _section(
         "Best size for a budget",
         "How to read this: a curve is one budget of compute, spent on models of several"
         " sizes, and a star its fitted minimum. "
         + budgets.sentence(found)
         + " Such vertices are biased where sizes do not lie evenly around the best.",
-        f"{_panels(analysis, isoflops(found, analysis.metric), legend=False)}\n"
+        f"{_panels(analysis, isoflops(found, analysis.metric), legend=False)}\n{own}"
         f"<details><summary>Best sizes in numbers</summary>\n"
         f"{_table(budgets.rows(found))}\n</details>",
     )
@@ -252,7 +262,7 @@ def _joint(analysis: Analysis, found: Differences) -> str:
         f" differences at equal size and length, a token (full mark) or parameter"
         f" (hollow) is worth so many of {analysis.baseline}’s; a bar that touches 1×"
         " shows no difference.",
-        f"{_picture(analysis, worths(found, analysis.labels))}\n{paragraphs}\n"
+        f"<figure class=lone>{worths(found, analysis.labels)}</figure>\n{paragraphs}\n"
         f"{_table(differences_words.rows(found))}\n<ul class=notes>{notes}</ul>",
     )
 

@@ -1,6 +1,7 @@
 """Laws of differences: coverage, hold-out, exponents, pairing, what they refuse."""
 
 import dataclasses
+import pickle
 
 import numpy as np
 import pytest
@@ -203,8 +204,42 @@ def test_seeds_tell_noise_from_lack_of_fit(found):
     assert unpaired.runs.noise > 0.007  # the luck of a seed is in it
 
 
+def test_copies_of_runs_are_no_evidence_and_a_fit_survives_pickling(found):
+    tiled = {name: np.tile(column, 10) for name, column in runs().items()}
+    often = fit_efficiencies(**tiled, baseline="AdamW", draws=200)
+    again = pickle.loads(pickle.dumps(found))
+    for other in (often, again):
+        assert other.gap("Muon", **BEYOND) == found.gap("Muon", **BEYOND)
+        assert other.runs.noise == found.runs.noise
+
+
+BAD = {
+    "NaN": lambda x: np.where(np.arange(len(x)) == 2, np.nan, x),
+    "not positive": lambda x: -x,
+    "not a column of numbers": lambda x: [str(value) for value in x],
+    "has shape": lambda x: x[:, None],
+    "differ in length": lambda x: x[:-1],
+}
+
+
+@pytest.mark.parametrize("column", ["params", "tokens", "loss"])
+def test_a_column_that_holds_no_runs_is_refused_by_name(column):
+    table = runs()
+    for message, change in BAD.items():
+        with pytest.raises(ValueError, match=f"{column}.*{message}|{message}"):
+            fit_efficiencies(
+                **{**table, column: change(table[column])}, baseline="AdamW"
+            )
+
+
 def test_refusals_name_the_column(found):
     table = runs()
+    for draws in (-1, 0, 1, 19, 1.5, True, "many"):
+        with pytest.raises(ValueError, match="draws="):
+            fit_efficiencies(**table, baseline="AdamW", draws=draws)
+    for name in ("label", "seed"):
+        with pytest.raises(ValueError, match=name):
+            fit_efficiencies(**{**table, name: table[name][:-1]}, baseline="AdamW")
     with pytest.raises(ValueError, match="baseline='SGD': no run"):
         fit_efficiencies(**table, baseline="SGD")
     with pytest.raises(ValueError, match="own: 'SGD'"):

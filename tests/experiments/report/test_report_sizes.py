@@ -12,10 +12,12 @@ from gnomon.experiments.report.analysis import analyze
 from gnomon.experiments.report.budgets import sentence, sizes_of
 from gnomon.experiments.report.differences import differences
 from gnomon.experiments.report.differences_words import check, verdict
+from gnomon.experiments.report.own_laws import own_laws
 from gnomon.experiments.report.page import page
 from gnomon.experiments.report.record import record
 
 WORTH = {"AdamW": 1.0, "Muon": 1.5, "Twin": 1.0}
+WHERE = Provenance(dict(planned=9, finished=9, diverged=0, unfinished=0), {}, [])
 PACE = {"AdamW": 1e-3, "Muon": 1.25e-3, "Twin": 1e-3}
 
 
@@ -90,9 +92,9 @@ def test_the_joint_law_says_what_was_planted(joint):
     assert muon.worth.tokens.low > 1.2
     assert muon.time == pytest.approx(1.25, abs=0.2)
     said = verdict(muon, "AdamW")
-    assert said.startswith("Muon makes 1.")
+    assert said.startswith("Muon makes of tokens 1.")
     assert "shows no difference in parameters" in said
-    assert "not decided" in said
+    assert "No change of its gain with length or size is shown" in said
     assert "shows no difference in tokens" in verdict(twin, "AdamW")
     assert set(joint.held.params * joint.held.tokens >= 0.9 * 8e10 / 6) == {True}
     assert joint.held.error < 0.02
@@ -101,8 +103,7 @@ def test_the_joint_law_says_what_was_planted(joint):
 
 def test_the_page_and_the_record_hold_it(analysis, joint):
     sizes = sizes_of(analysis)
-    counts = dict(planned=9, finished=9, diverged=0, unfinished=0)
-    where = Provenance(counts, {}, [])
+    where = WHERE
     written = record(analysis, where, None, None, sizes, joint)
     again = json.loads(json.dumps(written, allow_nan=False))
     assert again["joint_law"]["optimizers"]["Muon"]["time_per_step"] > 1
@@ -112,6 +113,16 @@ def test_the_page_and_the_record_hold_it(analysis, joint):
     for words in ("Best size for a budget", "One law for all", "speedup in time"):
         assert words in html
     assert "One law for all" not in page(analysis, where, {})
+
+
+def test_each_optimizer_has_a_law_of_its_own(runs, analysis):
+    heading, *rows = own_laws(runs, analysis)
+    assert [row[0] for row in rows] == list(WORTH)
+    assert {row[-1] for row in rows} == {str(5 * 4 * 2)}
+    assert all(len(row) == len(heading) for row in rows)
+    assert rows[0][2].startswith("0.4") or rows[0][1].startswith("not determined")
+    html = page(analysis, WHERE, {}, None, None, sizes_of(analysis), None, rows)
+    assert "of each by itself" in html
 
 
 def test_too_few_lengths_or_sizes_give_none(runs):
