@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from gnomon.experiments.trial import probes
 from gnomon.experiments.trial.optimizer import filled_in, learning_rate
+from gnomon.experiments.trial.sharded_update import on_device
 from gnomon.experiments.trial.step import Parts, train_loss, train_step
 from gnomon.optimizers import observed
 
@@ -41,7 +42,8 @@ def tiers_of(parts: Parts) -> Mapping[str, Callable]:
     def free(state, batch, hypers):
         with observed() as seen:
             new_state, grads, outputs = train_step(parts, state, batch, hypers)
-        return new_state, probes.told(new_state.opt_state, seen) | probes.free(
+        kept = on_device(config, new_state.opt_state)
+        return new_state, probes.told(kept, seen) | probes.free(
             state.params,
             new_state.params,
             grads,
@@ -68,7 +70,7 @@ def tiers_of(parts: Parts) -> Mapping[str, Callable]:
         look = probes.Look(
             loss_fn=lambda params: train_loss(parts, state, params, batch)[0],
             params=state.params,
-            opt_state=state.opt_state,
+            opt_state=on_device(config, state.opt_state),
             learning_rate=rate(state, hypers),
             optimizer=optimizer(hypers),
         )
