@@ -5,6 +5,9 @@ from gnomon.optimizers.adaptive.adabelief import scale_by_belief as scale_by_bel
 from gnomon.optimizers.adaptive.adam_atan2 import ScaleByAdamAtan2State as ScaleByAdamAtan2State
 from gnomon.optimizers.adaptive.adam_atan2 import adam_atan2 as adam_atan2
 from gnomon.optimizers.adaptive.adam_atan2 import scale_by_adam_atan2 as scale_by_adam_atan2
+from gnomon.optimizers.adaptive.centralize import CentralizeState as CentralizeState
+from gnomon.optimizers.adaptive.centralize import centralize_units as centralize_units
+from gnomon.optimizers.adaptive.centralize import standardize_gradients as standardize_gradients
 from gnomon.optimizers.adaptive.eight_bit import adamp_8bit as adamp_8bit
 from gnomon.optimizers.adaptive.eight_bit import adamw_8bit as adamw_8bit
 from gnomon.optimizers.adaptive.fadam import ScaleByFAdamState as ScaleByFAdamState
@@ -13,8 +16,20 @@ from gnomon.optimizers.adaptive.fadam import scale_by_fadam as scale_by_fadam
 from gnomon.optimizers.adaptive.gravity import ScaleByGravityState as ScaleByGravityState
 from gnomon.optimizers.adaptive.gravity import gravity as gravity
 from gnomon.optimizers.adaptive.gravity import scale_by_gravity as scale_by_gravity
+from gnomon.optimizers.adaptive.pnm import ScaleByPNMState as ScaleByPNMState
+from gnomon.optimizers.adaptive.pnm import scale_by_pnm as scale_by_pnm
+from gnomon.optimizers.adaptive.subset_norm import ScaleBySubsetNormState as ScaleBySubsetNormState
+from gnomon.optimizers.adaptive.subset_norm import scale_by_subset_norm as scale_by_subset_norm
+from gnomon.optimizers.adaptive.subset_norm import subset_norm as subset_norm
+from gnomon.optimizers.clipping.adaptive_clip import AdaptiveClipState as AdaptiveClipState
+from gnomon.optimizers.clipping.adaptive_clip import adaptive_clip as adaptive_clip
+from gnomon.optimizers.clipping.group_norm import clip_by_group_norm as clip_by_group_norm
+from gnomon.optimizers.clipping.norm_growth import LimitNormGrowthState as LimitNormGrowthState
+from gnomon.optimizers.clipping.norm_growth import limit_norm_growth as limit_norm_growth
 from gnomon.optimizers.curvature import scale_by_newton as scale_by_newton
 from gnomon.optimizers.matrices import hidden_matrices as hidden_matrices
+from gnomon.optimizers.mechanisms.balance import Balance as Balance
+from gnomon.optimizers.mechanisms.balance import balance as balance
 from gnomon.optimizers.mechanisms.buckets import Buckets as Buckets
 from gnomon.optimizers.mechanisms.buckets import bucket_leaves as bucket_leaves
 from gnomon.optimizers.mechanisms.constrain import ConstrainState as ConstrainState
@@ -23,6 +38,7 @@ from gnomon.optimizers.mechanisms.constrain import constrain as constrain
 from gnomon.optimizers.mechanisms.constrain import leaf_constraint as leaf_constraint
 from gnomon.optimizers.mechanisms.descent import DescendState as DescendState
 from gnomon.optimizers.mechanisms.descent import descend as descend
+from gnomon.optimizers.mechanisms.diagnostics import Observations as Observations
 from gnomon.optimizers.mechanisms.diagnostics import diagnostics as diagnostics
 from gnomon.optimizers.mechanisms.diagnostics import observed as observed
 from gnomon.optimizers.mechanisms.fused import FusedTransformation as FusedTransformation
@@ -30,6 +46,9 @@ from gnomon.optimizers.mechanisms.fused import apply_fused as apply_fused
 from gnomon.optimizers.mechanisms.leafwise import Leafwise as Leafwise
 from gnomon.optimizers.mechanisms.leafwise import leafwise as leafwise
 from gnomon.optimizers.mechanisms.per_layer import per_layer as per_layer
+from gnomon.optimizers.mechanisms.perturb import Displaced as Displaced
+from gnomon.optimizers.mechanisms.perturb import PerturbState as PerturbState
+from gnomon.optimizers.mechanisms.perturb import perturb as perturb
 from gnomon.optimizers.mechanisms.projection import ProjectRadialState as ProjectRadialState
 from gnomon.optimizers.mechanisms.projection import project_radial as project_radial
 from gnomon.optimizers.mechanisms.quantized import QuantizeMomentsState as QuantizeMomentsState
@@ -52,9 +71,13 @@ from gnomon.optimizers.norms.lawn import lawn_schedule as lawn_schedule
 from gnomon.optimizers.norms.norm_loss import AddNormLossState as AddNormLossState
 from gnomon.optimizers.norms.norm_loss import add_norm_loss as add_norm_loss
 from gnomon.optimizers.norms.norm_loss import norm_loss as norm_loss
+from gnomon.optimizers.norms.radial_brake import RadialBrakeState as RadialBrakeState
+from gnomon.optimizers.norms.radial_brake import radial_brake as radial_brake
 from gnomon.optimizers.norms.sgdp import ScaleBySgdpState as ScaleBySgdpState
 from gnomon.optimizers.norms.sgdp import scale_by_sgdp as scale_by_sgdp
 from gnomon.optimizers.norms.sgdp import sgdp as sgdp
+from gnomon.optimizers.norms.update_floor import UpdateFloorState as UpdateFloorState
+from gnomon.optimizers.norms.update_floor import update_floor as update_floor
 from gnomon.optimizers.norms.variance import layer_index_rescaling as layer_index_rescaling
 from gnomon.optimizers.norms.variance import target_variance_rescaling as target_variance_rescaling
 from gnomon.optimizers.norms.weight_norm import WeightNormLatents as WeightNormLatents
@@ -71,6 +94,8 @@ from gnomon.optimizers.polyak.diagonal import ScaleByDiagonalState as ScaleByDia
 from gnomon.optimizers.polyak.diagonal import scale_by_adagrad_sqr as scale_by_adagrad_sqr
 from gnomon.optimizers.polyak.diagonal import scale_by_adam_sqr as scale_by_adam_sqr
 from gnomon.optimizers.polyak.diagonal import scale_by_hutchinson as scale_by_hutchinson
+from gnomon.optimizers.polyak.mean_slope import ScaleByMeanSlopeState as ScaleByMeanSlopeState
+from gnomon.optimizers.polyak.mean_slope import scale_by_mean_slope as scale_by_mean_slope
 from gnomon.optimizers.polyak.momo import MomoState as MomoState
 from gnomon.optimizers.polyak.momo import momo as momo
 from gnomon.optimizers.polyak.momo import momo_adam as momo_adam
@@ -80,10 +105,19 @@ from gnomon.optimizers.polyak.sania import SaniaState as SaniaState
 from gnomon.optimizers.polyak.sania import sania as sania
 from gnomon.optimizers.polyak.sps import SpsState as SpsState
 from gnomon.optimizers.polyak.sps import sps as sps
+from gnomon.optimizers.sharpness.cram import cram as cram
+from gnomon.optimizers.sharpness.gradient_penalty import add_gradient_penalty as add_gradient_penalty
+from gnomon.optimizers.sharpness.sam import asam as asam
+from gnomon.optimizers.sharpness.sam import normalization_leaves as normalization_leaves
+from gnomon.optimizers.sharpness.sam import sam as sam
 from gnomon.optimizers.transfer import mup as mup
 from gnomon.optimizers.transfer import mup_initialization as mup_initialization
 from gnomon.optimizers.transfer import scale_by_width as scale_by_width
 from gnomon.optimizers.transfer import standard_parameterization as standard_parameterization
+from gnomon.optimizers.trust.lamb import LambState as LambState
+from gnomon.optimizers.trust.lamb import lamb as lamb
+from gnomon.optimizers.trust.lars import lars as lars
+from gnomon.optimizers.trust.tvlars import tvlars as tvlars
 from gnomon.optimizers.width import Growth as Growth
 from gnomon.optimizers.width import learning_rate_factors as learning_rate_factors
 from gnomon.optimizers.width import mup_rule as mup_rule
@@ -100,24 +134,33 @@ from gnomon.parameters.units import unit_axes as unit_axes
 from gnomon.parameters.units import unit_norm as unit_norm
 
 __all__ = [
+    "AdaptiveClipState",
     "AddNormLossState",
     "AligState",
     "AlrHbState",
     "AlrMagState",
     "Axes",
+    "Balance",
     "Buckets",
+    "CentralizeState",
     "ConstrainState",
     "Constraint",
     "DescendState",
+    "Displaced",
     "FusedTransformation",
     "Growth",
     "HyperballState",
+    "LambState",
     "Leafwise",
+    "LimitNormGrowthState",
     "MomSpsState",
     "MomoState",
     "OUTPUTS_FIRST",
+    "Observations",
+    "PerturbState",
     "ProjectRadialState",
     "QuantizeMomentsState",
+    "RadialBrakeState",
     "ReparameterizeState",
     "SaniaState",
     "ScaleByAdamAtan2State",
@@ -126,14 +169,20 @@ __all__ = [
     "ScaleByDiagonalState",
     "ScaleByFAdamState",
     "ScaleByGravityState",
+    "ScaleByMeanSlopeState",
+    "ScaleByPNMState",
     "ScaleBySgdpState",
+    "ScaleBySubsetNormState",
     "SpsState",
+    "UpdateFloorState",
     "WeightNormLatents",
     "adabelief",
     "adam_atan2",
     "adamp",
     "adamp_8bit",
     "adamw_8bit",
+    "adaptive_clip",
+    "add_gradient_penalty",
     "add_norm_loss",
     "alig",
     "alr_hb",
@@ -141,10 +190,15 @@ __all__ = [
     "alr_shb",
     "alr_smag",
     "apply_fused",
+    "asam",
+    "balance",
     "bucket_leaves",
+    "centralize_units",
+    "clip_by_group_norm",
     "constrain",
     "constraints",
     "cosine",
+    "cram",
     "data_dependent_init",
     "descend",
     "diagnostics",
@@ -154,12 +208,15 @@ __all__ = [
     "gravity",
     "hidden_matrices",
     "hyperball",
+    "lamb",
+    "lars",
     "lawn",
     "lawn_schedule",
     "layer_index_rescaling",
     "leaf_constraint",
     "leafwise",
     "learning_rate_factors",
+    "limit_norm_growth",
     "max_norm",
     "momo",
     "momo_adam",
@@ -168,14 +225,18 @@ __all__ = [
     "mup_initialization",
     "mup_rule",
     "norm_loss",
+    "normalization_leaves",
     "observed",
     "per_layer",
+    "perturb",
     "project_radial",
     "project_tangent",
     "quantize_moments",
+    "radial_brake",
     "reparameterize",
     "resolve_axes",
     "retract",
+    "sam",
     "sania",
     "scale_by_adagrad_sqr",
     "scale_by_adam_atan2",
@@ -185,18 +246,25 @@ __all__ = [
     "scale_by_fadam",
     "scale_by_gravity",
     "scale_by_hutchinson",
+    "scale_by_mean_slope",
     "scale_by_newton",
+    "scale_by_pnm",
     "scale_by_sgdp",
+    "scale_by_subset_norm",
     "scale_by_width",
     "sgdp",
     "sps",
     "standard_parameterization",
     "standard_rule",
+    "standardize_gradients",
+    "subset_norm",
     "target_std",
     "target_variance_rescaling",
+    "tvlars",
     "unit_axes",
     "unit_norm",
     "unit_sphere",
+    "update_floor",
     "weight_norm",
     "width_growth",
 ]

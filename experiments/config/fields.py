@@ -13,6 +13,12 @@ OBSERVING = ("dynamics",)
 # Says which devices a trial lies on: as another number of devices would, it changes the
 # program and the rounding of its sums, and not the trial.
 PLACEMENT = ("mesh",)
+# Fields that came later, and what says nothing new: a trial that leaves them at that
+# has the id that it had before.
+SILENT: Mapping[str, Any] = {
+    "accumulate": 1,
+    "parameters": {"dtype": "", "rounding": "nearest"},
+}
 LEFT_OUT = (*OPERATIONAL, *OBSERVING, *PLACEMENT)
 """The fields that a trial's id does not tell."""
 
@@ -32,5 +38,11 @@ def identity(config: Mapping[str, Any]) -> str:
 
     >>> identity({"steps": 3, "log_every": 1}) == identity({"steps": 3})
     True
+    >>> identity({"steps": 3, "accumulate": 1}) == identity({"steps": 3})
+    True
     """
-    return digest({key: value for key, value in config.items() if key not in LEFT_OUT})
+    told = {key: value for key, value in config.items() if key not in LEFT_OUT}
+    for key, silent in SILENT.items():
+        if key in told and told[key] == silent:
+            del told[key]
+    return digest(told)

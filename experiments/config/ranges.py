@@ -90,6 +90,7 @@ FIELDS: Mapping[str, Range] = {
     "seed": Whole(0, UINT32),
     "steps": Whole(1),
     "batch": Whole(1),
+    "accumulate": Whole(1),
     "task": Word(needed=True),
     "evaluate.every": Whole(0, meaning=" (0: at the end alone)"),
     "evaluate.batches": Whole(1),

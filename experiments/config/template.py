@@ -13,7 +13,7 @@ import numpy as np
 from gnomon.experiments.config.resolve import ConfigError, did_you_mean
 
 # Sections whose fields are gnomon's; a component's own signature says what it takes.
-OWN = ("evaluate", "report", "dynamics", "tuning", "mesh")
+OWN = ("evaluate", "report", "dynamics", "tuning", "mesh", "parameters")
 
 
 def defaults() -> ml_collections.ConfigDict:
@@ -24,8 +24,14 @@ def defaults() -> ml_collections.ConfigDict:
             seed=0,  # initialization and data order; paired across optimizers
             steps=1000,
             batch=16,  # examples a step
+            # Micro-batches that a batch is taken in, one after another: the gradient of
+            # all its examples in the memory of one part.
+            accumulate=1,
             task="gnomon.experiments.tasks.next_token",
             model=dict(name="gnomon.models.TransformerLM"),
+            # How they are stored (`gnomon.experiments.trial.precision`): "", as the
+            # model has them, or "bfloat16", with rounding "nearest" or "stochastic".
+            parameters=dict(dtype="", rounding="nearest"),
             data=dict(name="stdlib_text"),
             optimizer=dict(name="optax.adamw", learning_rate=1e-3),
             # Of every learning_rate of the optimizer, a nested one's too.

@@ -4,8 +4,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from gnomon.experiments.config.accumulation import check_accumulate
 from gnomon.experiments.config.components import check_components
 from gnomon.experiments.config.devices import check_mesh
+from gnomon.experiments.config.precision import check_parameters
 from gnomon.experiments.config.ranges import check_fields, check_leaves, check_optimizer
 from gnomon.experiments.config.rates import peaks
 from gnomon.experiments.config.resolve import ConfigError, check, did_you_mean
@@ -41,6 +43,8 @@ def validate(config: Mapping) -> None:
     check_leaves(config)
     check_fields(config)
     check_mesh(config)
+    check_accumulate(config)
+    check_parameters(config)
     layers = config["dynamics"].get("layers")
     try:
         re.compile(layers or "")

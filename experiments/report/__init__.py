@@ -39,7 +39,9 @@ def write_report(
     # Loaded here, so that a sweep that only runs trials does not wait for pictures.
     from gnomon.experiments.records.provenance import select, trace
     from gnomon.experiments.report.analysis import analyze
+    from gnomon.experiments.report.budgets import sizes_of
     from gnomon.experiments.report.curves import best_curves
+    from gnomon.experiments.report.differences import differences
     from gnomon.experiments.report.law import baseline_law
     from gnomon.experiments.report.page import page
     from gnomon.experiments.report.profiles import profiles
@@ -67,14 +69,16 @@ def write_report(
     by_id = {run.id: run for run in runs}
     curves = best_curves(analysis.cells, by_id, metric)
     found = profiles(analysis, curves)
+    sizes, joint = sizes_of(analysis), differences(columns, analysis)
     # One figure shows one metric: if a run lacks evaluations, all show training loss.
     if any(curve is not None and curve.name != metric for curve in curves.values()):
         curves = best_curves(analysis.cells, by_id, metric, "train_loss")
-    write_json(workdir / "report.json", record(analysis, provenance, law, found))
-    write_text(workdir / "report.html", page(analysis, provenance, curves, law, found))
-    return (
-        f"{terminal(analysis, provenance, found)}\n\nreport: {workdir / 'report.html'}"
-    )
+    said = record(analysis, provenance, law, found, sizes, joint)
+    write_json(workdir / "report.json", said)
+    html = page(analysis, provenance, curves, law, found, sizes, joint)
+    write_text(workdir / "report.html", html)
+    words = terminal(analysis, provenance, found, sizes, joint)
+    return f"{words}\n\nreport: {workdir / 'report.html'}"
 
 
 def main(workdir: str | os.PathLike[str], baseline: str = "", metric: str = "") -> None:

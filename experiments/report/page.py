@@ -6,13 +6,16 @@ from collections.abc import Mapping, Sequence
 
 from gnomon.experiments.drawing import sheet
 from gnomon.experiments.records.provenance import Provenance
-from gnomon.experiments.report import verdict
+from gnomon.experiments.report import budgets, differences_words, verdict
 from gnomon.experiments.report.analysis import Analysis
+from gnomon.experiments.report.budgets import Sizes
 from gnomon.experiments.report.curves import Curve, left_out
+from gnomon.experiments.report.differences import Differences
 from gnomon.experiments.report.figure_laws import law as law_figure
 from gnomon.experiments.report.figure_laws import performance_profiles
 from gnomon.experiments.report.figure_losses import loss_against_compute, loss_curves
 from gnomon.experiments.report.figure_rates import learning_rates
+from gnomon.experiments.report.figure_sizes import isoflops, worths
 from gnomon.experiments.report.figure_speedups import speedups
 from gnomon.experiments.report.law import Law, NoLaw
 from gnomon.experiments.report.law import sentence as law_sentence
@@ -38,6 +41,8 @@ def page(
     curves: Mapping[tuple[str, Scale], Curve | None],
     law: Law | NoLaw | None = None,
     found: Profiles | None = None,
+    sizes: Mapping[str, Sizes] | None = None,
+    joint: Differences | None = None,
 ) -> str:
     """Writes the page.
 
@@ -48,6 +53,8 @@ def page(
         little was recorded for one.
       law: the baseline's, where there is one.
       found: times to targets, for a sweep over several workloads.
+      sizes: losses by size and budget, for a sweep of IsoFLOP curves.
+      joint: the joint law of all optimizers, where there is one.
 
     Returns:
       The text of an HTML file that loads nothing from anywhere.
@@ -57,7 +64,9 @@ def page(
         _verdict(analysis, provenance),
         *_pictures(analysis, curves),
         *([_profiles(analysis, found)] if found is not None else []),
+        *([_sizes(analysis, sizes)] if sizes else []),
         *([_law(analysis, law)] if law is not None else []),
+        *([_joint(analysis, joint)] if joint is not None else []),
         _section(
             "Tuned settings",
             "One row for each optimizer and model. Only rows that say “tuned” enter a"
@@ -140,10 +149,11 @@ def _legend(analysis: Analysis) -> str:
     return f"<div class=legend>{''.join(items)}</div>"
 
 
-def _panels(analysis: Analysis, svgs: Sequence[str]) -> str:
+def _panels(analysis: Analysis, svgs: Sequence[str], legend: bool = True) -> str:
     cards = "".join(f"<div class=panel>{svg}</div>" for svg in svgs)
     kind = "" if len(svgs) > 1 else " class=lone"
-    return f"<figure{kind}>{_legend(analysis)}<div class=panels>{cards}</div></figure>"
+    keys = _legend(analysis) if legend else ""
+    return f"<figure{kind}>{keys}<div class=panels>{cards}</div></figure>"
 
 
 def _picture(analysis: Analysis, svg: str) -> str:
@@ -212,6 +222,38 @@ def _profiles(analysis: Analysis, found: Profiles) -> str:
         " left is faster on more workloads, and the score is the area under it."
         + left_out,
         f"{_picture(analysis, svg)}\n{_table(profile_rows(found))}",
+    )
+
+
+def _sizes(analysis: Analysis, found: Mapping[str, Sizes]) -> str:
+    """Parabolas and the frontier."""
+    return _section(
+        "Best size for a budget",
+        "How to read this: a curve is one budget of compute, spent on models of several"
+        " sizes, and a star its fitted minimum. "
+        + budgets.sentence(found)
+        + " Such vertices are biased where sizes do not lie evenly around the best.",
+        f"{_panels(analysis, isoflops(found, analysis.metric), legend=False)}\n"
+        f"<details><summary>Best sizes in numbers</summary>\n"
+        f"{_table(budgets.rows(found))}\n</details>",
+    )
+
+
+def _joint(analysis: Analysis, found: Differences) -> str:
+    """The law that all optimizers share but for what they make of N and D."""
+    words = differences_words.sentences(found)
+    notes = "".join(
+        f"<li>{_text(note)}</li>" for note in differences_words.cautions(found)
+    )
+    paragraphs = "".join(f"<p>{_text(sentence)}</p>" for sentence in words)
+    return _section(
+        "One law for all",
+        "How to read this: under one law with a shared floor and exponents, fitted to"
+        f" differences at equal size and length, a token (full mark) or parameter"
+        f" (hollow) is worth so many of {analysis.baseline}’s; a bar that touches 1×"
+        " shows no difference.",
+        f"{_picture(analysis, worths(found, analysis.labels))}\n{paragraphs}\n"
+        f"{_table(differences_words.rows(found))}\n<ul class=notes>{notes}</ul>",
     )
 
 

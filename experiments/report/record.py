@@ -1,11 +1,14 @@
 """The numbers of a report as `report.json` holds them."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from gnomon.experiments.records.provenance import Provenance
-from gnomon.experiments.report import verdict
+from gnomon.experiments.report import differences_words, verdict
 from gnomon.experiments.report.analysis import Analysis
+from gnomon.experiments.report.budgets import Sizes, inside
+from gnomon.experiments.report.differences import Differences
 from gnomon.experiments.report.law import Law, NoLaw
 from gnomon.experiments.report.profiles import Profiles
 from gnomon.experiments.report.text import verdict_lines
@@ -20,6 +23,8 @@ def record(
     provenance: Provenance,
     law: Law | NoLaw | None = None,
     found: Profiles | None = None,
+    sizes: Mapping[str, Sizes] | None = None,
+    joint: Differences | None = None,
 ) -> dict[str, Any]:
     """Everything the report says, as plain data; what is unknown is None.
 
@@ -28,6 +33,8 @@ def record(
       provenance: where they come from.
       law: the baseline's, where there is one.
       found: times to targets, for a sweep over several workloads.
+      sizes: losses by size and budget, for a sweep of IsoFLOP curves.
+      joint: the joint law of all optimizers, where there is one.
 
     Returns:
       Sections ``verdicts`` (sentences), ``overall``, ``comparisons``, ``cells``
@@ -46,6 +53,8 @@ def record(
         "comparisons": [_comparison(c, analysis) for c in analysis.comparisons],
         "cells": [_cell(cell) for cell in analysis.cells],
         "law": None if law is None else _law(law),
+        "isoflop": {label: _sizes(one) for label, one in (sizes or {}).items()} or None,
+        "joint_law": None if joint is None else differences_words.record(joint),
         "time_to_target": None if found is None else _profiles(found),
         "trials": dict(provenance.counts),
         "notes": [*provenance.notes, *verdict.notes(analysis)],
@@ -61,6 +70,19 @@ def _known(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_known(item) for item in value]
     return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _sizes(found: Sizes) -> dict[str, Any]:
+    exponent, *interval = found.exponent
+    at = found.frontier
+    return {
+        "compute": at.compute.tolist(),
+        "params": at.params.tolist(),
+        "loss": at.loss.tolist(),
+        "inside": inside(found).tolist(),
+        "exponent": exponent,
+        "exponent_interval": interval,
+    }
 
 
 def _profiles(found: Profiles) -> dict[str, Any]:

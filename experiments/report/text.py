@@ -1,6 +1,7 @@
 """The report as plain text, and the rows its tables share with the page."""
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -8,8 +9,10 @@ import numpy as np
 from gnomon.experiments.console.table import table
 from gnomon.experiments.drawing.ticks import flops, short
 from gnomon.experiments.records.provenance import Provenance
-from gnomon.experiments.report import factors, verdict
+from gnomon.experiments.report import budgets, differences_words, factors, verdict
 from gnomon.experiments.report.analysis import Analysis
+from gnomon.experiments.report.budgets import Sizes
+from gnomon.experiments.report.differences import Differences
 from gnomon.experiments.report.profiles import Profiles
 from gnomon.scaling.comparison.cell import Cell, why
 from gnomon.scaling.comparison.speedup import Comparison
@@ -142,7 +145,11 @@ def profile_rows(found: Profiles) -> Rows:
 
 
 def terminal(
-    analysis: Analysis, provenance: Provenance, found: Profiles | None = None
+    analysis: Analysis,
+    provenance: Provenance,
+    found: Profiles | None = None,
+    sizes: Mapping[str, Sizes] | None = None,
+    joint: Differences | None = None,
 ) -> str:
     """The whole report for a terminal."""
     parts = []
@@ -153,6 +160,11 @@ def terminal(
         parts.append(table(comparison_rows(analysis)))
     if found is not None:
         parts.append("steps to the target\n" + table(profile_rows(found)))
+    if sizes:
+        parts.append(budgets.sentence(sizes))
+    if joint is not None:
+        parts.append(table(differences_words.rows(joint)))
+        parts.append("\n".join(differences_words.sentences(joint)))
     notes = [*provenance.notes, *verdict.notes(analysis)]
     if notes:
         parts.append("\n".join(f"note: {note}" for note in notes))

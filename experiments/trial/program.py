@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from gnomon.experiments.trial import probes
 from gnomon.experiments.trial.optimizer import Hypers, learning_rate, make_optimizer
+from gnomon.experiments.trial.precision import narrow, widen
 from gnomon.experiments.trial.step import (
     NEVER,
     Batch,
@@ -71,6 +72,7 @@ def initial_state(
     config = parts.config
     init_key, key = jax.random.split(jax.random.key(seed))
     params, stats = parts.model.init(init_key)
+    params = narrow(config, params)
     _, (metrics, *_) = jax.eval_shape(
         lambda p, s, b: forward(parts, p, s, b, train=True, key=key),
         params,
@@ -84,7 +86,7 @@ def initial_state(
         step=jnp.zeros((), jnp.int32),
         params=params,
         stats=stats,
-        opt_state=make_optimizer(config, hypers).init(params),
+        opt_state=make_optimizer(config, hypers).init(widen(config, params)),
         key=key,
         window={name: jnp.zeros((), jnp.float32) for name in [*names, "count"]},
         diverged_at=jnp.full((), NEVER, jnp.int32),

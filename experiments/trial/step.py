@@ -6,9 +6,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gnomon.experiments.config.accumulation import parts_in
 from gnomon.experiments.config.resolve import arguments, resolve
+from gnomon.experiments.trial.accumulation import Look, Objective, accumulated, whole
 from gnomon.experiments.trial.bits import per_byte
 from gnomon.experiments.trial.optimizer import Hypers, learning_rate, make_optimizer
+from gnomon.experiments.trial.precision import narrow, widen
 from gnomon.experiments.trial.preflight import check_task
 from gnomon.models import functional
 from gnomon.optimizers import apply_fused
@@ -47,7 +50,8 @@ class Parts(NamedTuple):
     Attributes:
       config: the config.
       model: its model, as `gnomon.models.functional` gives it.
-      task: ``(apply, batch) -> (loss, metrics)``.
+      task: ``(apply, batch) -> (loss, metrics)``; it may have ``weight``, see
+        `gnomon.experiments.trial.accumulation`.
     """
 
     config: Mapping
@@ -65,6 +69,10 @@ def parts_of(config: Mapping, bytes_per_unit: float | None = None) -> Parts:
     spec = config["model"]
     model = functional(resolve(spec["name"]), **arguments(spec))
     task = resolve(config["task"])
+    # A model that keeps documents apart has a loss that does so too, if there is one.
+    separator = spec.get("separator")
+    if separator is not None and hasattr(task, "within"):
+        task = task.within(separator)
     if bytes_per_unit is not None:
         task = per_byte(task, bytes_per_unit)
     return Parts(config, model, task)
@@ -94,16 +102,26 @@ def forward(
     return loss, (metrics, new_stats, outputs)
 
 
-def train_loss(
-    parts: Parts, state: TrainState, params: Any, batch: Batch
-) -> tuple[jax.Array, tuple]:
-    """`forward` as the step from a state sees it, at any parameters."""
+def objective(parts: Parts, state: TrainState, batch: Batch) -> Objective:
+    """The loss of a batch as the step from a state sees it, at any parameters."""
+
+    def loss_fn(params, stats, batch, key):
+        return forward(parts, params, stats, batch, train=True, key=key)
+
     key = jax.random.fold_in(state.key, state.step)
-    return forward(parts, params, state.stats, batch, train=True, key=key)
+    count = parts_in(parts.config)
+    if count == 1:
+        return whole(loss_fn, state.stats, batch, key)
+    weight = getattr(parts.task, "weight", None)
+    return accumulated(loss_fn, state.stats, batch, key, parts=count, weight=weight)
 
 
 def train_step(
-    parts: Parts, state: TrainState, batch: Batch, hypers: Hypers
+    parts: Parts,
+    state: TrainState,
+    batch: Batch,
+    hypers: Hypers,
+    look: Look = lambda outputs: None,
 ) -> tuple[TrainState, Any, Any]:
     """One step of training.
 
@@ -112,39 +130,35 @@ def train_step(
       state: the state before the step; its ``step`` is t, from 0.
       batch: the examples of the step.
       hypers: the trial's traced numbers.
+      look: what is asked of the model's outputs, which are not kept themselves.
 
     Returns:
-      The state after the step, the gradients of the loss, and the model's outputs.
+      The state after the step, the gradients of the loss, and what was asked, with a
+      leading axis over micro-batches where the config has any.
     """
-
-    def loss_fn(params):
-        return train_loss(parts, state, params, batch)
-
-    def value_fn(params):
-        return loss_fn(params)[0]
-
-    (loss, (metrics, stats, outputs)), grads = jax.value_and_grad(
-        loss_fn, has_aux=True
-    )(state.params)
+    config = parts.config
+    sought = objective(parts, state, batch)
+    before = widen(config, state.params)
+    loss, metrics, stats, grads, looked = sought.take(before, look)
     params, opt_state = apply_fused(
-        make_optimizer(parts.config, hypers),
+        make_optimizer(config, hypers),
         grads,
         state.opt_state,
-        state.params,
+        before,
         value=loss,
         grad=grads,
-        value_fn=value_fn,
-        grad_fn=jax.grad(value_fn),
-        obj_fn=value_fn,
+        value_fn=sought.value,
+        grad_fn=sought.grad,
+        obj_fn=sought.value,
     )
     seen = {"loss": loss, **metrics, "count": jnp.ones((), jnp.float32)}
-    schedule = learning_rate(parts.config, hypers)
+    schedule = learning_rate(config, hypers)
     if schedule is not None:
         seen["learning_rate"] = schedule(state.step)
     first = (state.diverged_at == NEVER) & ~jnp.isfinite(loss)
     new_state = TrainState(
         step=state.step + 1,
-        params=params,
+        params=narrow(config, params, jax.random.fold_in(state.key, state.step)),
         stats=stats,
         opt_state=opt_state,
         key=state.key,
@@ -152,7 +166,7 @@ def train_step(
         diverged_at=jnp.where(first, state.step, state.diverged_at),
         probes=state.probes,
     )
-    return new_state, grads, outputs
+    return new_state, grads, looked
 
 
 def evaluation(parts: Parts, state: TrainState, batch: Batch) -> dict[str, jax.Array]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import jax
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 from gnomon.experiments.config import defaults, override, plain
 from gnomon.experiments.records.files import write_json
@@ -126,6 +127,20 @@ def compiled(tmp_path_factory):
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("xla")),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_here(compiled):
+    """The same cache within the process of the tests, which train small runs anew."""
+    names = [name.lower() for name in compiled]
+    before = {name: getattr(jax.config, name) for name in names}
+    for name, value in compiled.items():
+        jax.config.update(name.lower(), value if "DIR" in name else int(value))
+    compilation_cache.reset_cache()
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
 
 
 @pytest.fixture

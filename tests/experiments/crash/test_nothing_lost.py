@@ -75,25 +75,28 @@ def swept(tmp_path_factory, optax_promotion):
     return Broken(Sweep(Late, keep=False), tmp_path_factory.mktemp("sweep"))
 
 
-def _program(name: str, *options: str) -> tuple[int, str]:
+def _program(name: str, compiled: dict[str, str], *options: str) -> tuple[int, str]:
     done = subprocess.run(
-        [sys.executable, str(HERE / name), *options], capture_output=True, text=True
+        [sys.executable, str(HERE / name), *options],
+        env=os.environ | compiled,
+        capture_output=True,
+        text=True,
     )
     return done.returncode, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("runs", ["train-late", "sweep-late"])
-def test_broken_at_any_change_to_the_disk_a_rerun_ends_as_if_unbroken(runs):
+def test_broken_at_any_change_to_the_disk_a_rerun_ends_as_if_unbroken(runs, compiled):
     """A sample of the points; `points.py` without ``--sample`` runs them all."""
-    status, output = _program("points.py", f"--runs={runs}", "--sample=24")
+    status, output = _program("points.py", compiled, f"--runs={runs}", "--sample=24")
     assert status == 0, output
     assert json.loads(output.splitlines()[-1])[runs.split("-")[0]] == 24
 
 
-def test_three_processes_train_each_trial_exactly_once():
+def test_three_processes_train_each_trial_exactly_once(compiled):
     """Two rounds; ``processes.py --rounds 20 --trials 240`` trains for real."""
     options = "--rounds=2", "--trials=40", "--stand_in"
-    status, output = _program("processes.py", *options)
+    status, output = _program("processes.py", compiled, *options)
     assert status == 0, output
 
 

@@ -1,0 +1,73 @@
+"""Sizes by a rule, and lengths of training that spend a budget of compute.
+
+A config of a law takes models of one shape at several sizes and gives each as many
+steps as its budget pays for.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from gnomon.experiments.config.resolve import ConfigError, did_you_mean, resolve
+
+ASPECT = 16  # width over depth
+
+# The depth that goes with a width.
+RULES: dict[str, Callable[[int], int]] = {
+    "width": lambda width: 2,
+    "aspect": lambda width: max(1, round(width / ASPECT)),
+}
+
+
+def sized(width: int, rule: str = "width") -> dict[str, int]:
+    """The overrides of a model of one width, its depth by a named rule.
+
+    Args:
+      width: features of the model.
+      rule: ``"width"`` keeps two blocks; ``"aspect"`` adds a block every 16 features.
+
+    Raises:
+      ConfigError: There is no such rule.
+
+    Example:
+      >>> sized(48), sized(48, "aspect")
+      ({'model.width': 48, 'model.depth': 2}, {'model.width': 48, 'model.depth': 3})
+    """
+    if rule not in RULES:
+        raise ConfigError(f"rule {rule!r}{did_you_mean(rule, RULES)}")
+    return {"model.width": width, "model.depth": RULES[rule](width)}
+
+
+def flops_of(model: Mapping[str, Any], batch: int, shape: tuple[int, ...]) -> float:
+    """Training FLOPs of a step: three forward passes of a model that counts its own.
+
+    Args:
+      model: as a config has it, its class under ``name``.
+      batch: examples a step.
+      shape: of an example, ``(length,)`` for tokens.
+
+    Example:
+      >>> model = {"name": "gnomon.models.TransformerLM", "width": 32, "depth": 2}
+      >>> print(f"{flops_of(model, batch=16, shape=(64,)):.4g}")
+      2.517e+08
+    """
+    kwargs = {key: value for key, value in dict(model).items() if key != "name"}
+    return 3.0 * batch * float(resolve(model["name"]).forward_flops(shape, **kwargs))
+
+
+def steps_for(
+    compute: float, model: Mapping[str, Any], batch: int, shape: tuple[int, ...]
+) -> int:
+    """Steps that a budget pays for, at least one.
+
+    Args:
+      compute: training FLOPs; the optimizer's own are not counted.
+      model: as a config has it.
+      batch: examples a step.
+      shape: of an example.
+
+    Example:
+      >>> model = {"name": "gnomon.models.TransformerLM", "width": 32, "depth": 2}
+      >>> steps_for(1e11, model, batch=16, shape=(64,))
+      397
+    """
+    return max(1, round(compute / flops_of(model, batch, shape)))
