@@ -59,13 +59,17 @@ def trials_from(config: dict[str, Any], module: ModuleType, arg: str) -> list[Tr
     return make_trials(config, call(module, "sweep", arg))
 
 
-def dry_run(sweep: Sweep) -> str:
-    """The plan of a sweep as a table; compiles and times, and writes nothing."""
+def dry_run(sweep: Sweep, peak: float = 0.0) -> str:
+    """The plan of a sweep as tables; compiles and times, and writes nothing.
+
+    Args:
+      sweep: the sweep.
+      peak: FLOPs a second that a device can do at most; 0 where it is to be known.
+    """
     plans = []
     for key, group in sweep.groups.items():
-        plans.append(
-            plan_group(sweep.names[key], group, sweep.data(group[0]), sweep.max_lanes)
-        )
+        name, data = sweep.names[key], sweep.data(group[0])
+        plans.append(plan_group(name, group, data, sweep.max_lanes, peak))
         print(
             f"planned {len(plans)}/{len(sweep.groups)}: {printable(sweep.names[key])}",
             file=sys.stderr,
@@ -87,7 +91,7 @@ def main(given: Given) -> None:
     sweep = Sweep(trials, values.max_lanes)
     print(f"{len(trials)} trials in {len(sweep.groups)} groups")
     if values.dry_run:
-        print(printable(dry_run(sweep), keep="\n"))
+        print(printable(dry_run(sweep, values.peak_flops), keep="\n"))
         return
     run: Callable = run_sweep
     if distributed:
@@ -121,6 +125,12 @@ def define(values: flags.FlagValues) -> None:
         )
     )
     switch("dry_run", False, "Print the plan and its cost; run nothing.")
+    number(
+        "peak_flops",
+        0,
+        "FLOPs a second of a device, for the MFU of --dry_run; 0: as published.",
+        lower_bound=0,
+    )
     whole("max_lanes", 0, "Most trials side by side; 0: what fits.", lower_bound=0)
     switch("keep_checkpoints", False, "Keep checkpoints of done trials.")
     choice("engine", "local", ["local", "ray"], "Who runs the trials: local or ray.")

@@ -7,6 +7,8 @@ from typing import Any
 from gnomon.experiments.config.resolve import ConfigError, is_whole
 
 AXES = ("data", "model")
+NAMED = ("fsdp", "zero1")
+"""Rules that have a name: what they cut is in `gnomon.experiments.trial.mesh`."""
 
 
 def size_of(config: Mapping) -> int:
@@ -17,6 +19,22 @@ def size_of(config: Mapping) -> int:
     """
     mesh = config.get("mesh") or {}
     return mesh.get("data", 1) * mesh.get("model", 1)
+
+
+def rules_of(config: Mapping) -> list[Any]:
+    """The rules of a mesh, in order; a name alone is the one rule.
+
+    >>> rules_of({"mesh": {"rules": "zero1"}}), rules_of({"mesh": {}})
+    (['zero1'], [])
+    """
+    rules = (config.get("mesh") or {}).get("rules", ())
+    return [rules] if isinstance(rules, str) else list(rules)
+
+
+def named_rule(config: Mapping) -> str | None:
+    """The rule that has a name, if there is one."""
+    named = [rule for rule in rules_of(config) if isinstance(rule, str)]
+    return named[0] if named else None
 
 
 def check_mesh(config: Mapping) -> None:
@@ -40,8 +58,15 @@ def check_mesh(config: Mapping) -> None:
                 f"config.{field}={batch}: config.mesh.data={data} does not divide it;"
                 f" use {batch // data * data or data}, or another mesh"
             )
-    for rule in mesh.get("rules", ()):
-        _check_rule(rule)
+    rules = rules_of(config)
+    for rule in rules:
+        if rule not in NAMED:
+            _check_rule(rule)
+    if any(rule in NAMED for rule in rules[:-1]):
+        raise ConfigError(
+            f"config.mesh.rules={rules!r}: a rule with a name is of every parameter;"
+            " give one, as the last rule"
+        )
 
 
 def _check_rule(rule: Any) -> None:
@@ -53,7 +78,9 @@ def _check_rule(rule: Any) -> None:
     except re.error as error:
         raise ConfigError(f"{shown} does not start with a regex ({error})") from error
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"{shown} is not a regex and where to cut") from error
+        raise ConfigError(
+            f"{shown} is not a regex and where to cut, nor one of {', '.join(NAMED)}"
+        ) from error
     if isinstance(where, str):
         known = where in AXES
     else:

@@ -95,6 +95,7 @@ FIELDS: Mapping[str, Range] = {
     "evaluate.every": Whole(0, meaning=" (0: at the end alone)"),
     "evaluate.batches": Whole(1),
     "evaluate.batch": Whole(1),
+    "mesh.state_memory": Word(),
     "steps_per_dispatch": Whole(0, meaning=" (0: as many as fit)"),
     "log_every": Whole(1),
     "checkpoint_every": Whole(1),

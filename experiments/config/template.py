@@ -45,7 +45,9 @@ def defaults() -> ml_collections.ConfigDict:
             checkpoint_every=200,
             tensorboard=True,
             # One trial over several devices (`gnomon.experiments.trial.mesh`).
-            mesh=dict(data=1, model=1, rules=()),
+            # Rules by name: "fsdp", "zero1". state_memory "pinned_host" keeps the
+            # optimizer's state on the host; "" is the device.
+            mesh=dict(data=1, model=1, rules=(), state_memory=""),
             # Probes (`gnomon.experiments.trial.probes`); every 0: off.
             dynamics=dict(free=False, cheap_every=0, full_every=0, layers=""),
             # Whom to compare with, by what: smaller is better.

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gnomon.experiments.config.devices import size_of
 from gnomon.experiments.config.resolve import ConfigError
@@ -23,6 +24,7 @@ from gnomon.experiments.trial.lanes import (
     padded,
     seeds_of,
 )
+from gnomon.experiments.trial.needs import Needs, needs_of, needs_table
 from gnomon.models import parameter_count
 
 
@@ -35,8 +37,9 @@ class GroupPlan(NamedTuple):
       lanes: how many run side by side.
       parameters: trained numbers of one model.
       flops: training FLOPs of all its trials.
-      bytes: memory of a step with ``lanes`` lanes.
+      bytes: memory of a dispatch with ``lanes`` lanes, on a device.
       seconds: estimated time of all its trials, compilation included.
+      needs: what the program of one chunk needs.
     """
 
     name: str
@@ -46,6 +49,7 @@ class GroupPlan(NamedTuple):
     flops: float
     bytes: int
     seconds: float
+    needs: Needs | None = None
 
 
 def group_names(grouped: Mapping[str, Sequence[Trial]]) -> dict[str, str]:
@@ -110,7 +114,11 @@ def fit_lanes(
 
 
 def plan_group(
-    name: str, trials: Sequence[Trial], dataset: Dataset, forced: int = 0
+    name: str,
+    trials: Sequence[Trial],
+    dataset: Dataset,
+    forced: int = 0,
+    peak: float = 0.0,
 ) -> GroupPlan:
     """Compiles a group and times a few of its steps; writes nothing."""
     config = trials[0].config
@@ -120,15 +128,21 @@ def plan_group(
     seeds, distinct, which = seeds_of(chosen)
     hypers = jax.tree.map(jnp.asarray, hypers_of(chosen))
     state = compiled.init(jnp.asarray(seeds), hypers)
+    sizes = (compiled.most, len(distinct)) if compiled.most > 1 else (len(distinct),)
     batch = {
-        key: jnp.zeros((len(distinct), *shape.shape), shape.dtype)
+        key: jnp.zeros((*sizes, *shape.shape), shape.dtype)
         for key, shape in batch_shapes(dataset.train, config["batch"]).items()
     }
     ready = time.monotonic() - started
     times = []
     for _ in range(4):
         begin = time.monotonic()
-        state = compiled.step(state, batch, jnp.asarray(which), hypers)
+        if compiled.most > 1:
+            batch = jax.device_put(batch, compiled.place.blocks)
+            how = np.int32(1), np.bool_(False), jnp.asarray(which), hypers
+            state, _ = compiled.steps(state, batch, *how)
+        else:
+            state = compiled.step(state, batch, jnp.asarray(which), hypers)
         jax.block_until_ready(state)
         times.append(time.monotonic() - begin)
     chunks = -(-len(trials) // lanes)
@@ -140,11 +154,14 @@ def plan_group(
         flops=flops_per_step(config, dataset) * config["steps"] * len(trials),
         bytes=compiled.bytes,
         seconds=chunks * (config["steps"] * min(times) + ready),
+        needs=needs_of(
+            config, dataset, compiled, count=lanes, seconds=min(times), peak=peak
+        ),
     )
 
 
 def plan_table(plans: Sequence[GroupPlan]) -> str:
-    """The plan as a table with its totals."""
+    """The plan as a table with its totals, and one of what its programs need."""
     total = GroupPlan(
         name="all",
         trials=sum(plan.trials for plan in plans),
@@ -167,4 +184,6 @@ def plan_table(plans: Sequence[GroupPlan]) -> str:
         )
         for plan in [*plans, total]
     ]
-    return table([[*head, "estimated time"], *rows], words=1, total=True)
+    planned = table([[*head, "estimated time"], *rows], words=1, total=True)
+    needs = [(plan.name, plan.needs) for plan in plans if plan.needs is not None]
+    return f"{planned}\n\n{needs_table(needs)}" if needs else planned

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -34,16 +34,37 @@ def flops_per_step(config: Mapping, dataset: Dataset) -> float:
     return 3.0 * float((analysis or {}).get("flops", 0.0))
 
 
-def memory_of(compiled: Any) -> int:
-    """Bytes XLA plans for one call: arguments, outputs, temporaries, less aliases."""
+class Memory(NamedTuple):
+    """Bytes XLA plans for one call of a program, on one device.
+
+    Attributes:
+      arguments: what it is given.
+      outputs: what it returns.
+      temporaries: what it needs on the way.
+      aliased: arguments whose memory the outputs take.
+    """
+
+    arguments: int
+    outputs: int
+    temporaries: int
+    aliased: int
+
+    @property
+    def total(self) -> int:
+        """All that is there at once."""
+        return self.arguments + self.outputs + self.temporaries - self.aliased
+
+
+def memory_of(compiled: Any) -> Memory:
+    """What XLA's own analysis says of a program; zeros where it says nothing."""
     plan = compiled.memory_analysis()
     if plan is None:
-        return 0
-    return (
-        plan.argument_size_in_bytes
-        + plan.output_size_in_bytes
-        + plan.temp_size_in_bytes
-        - plan.alias_size_in_bytes
+        return Memory(0, 0, 0, 0)
+    return Memory(
+        plan.argument_size_in_bytes,
+        plan.output_size_in_bytes,
+        plan.temp_size_in_bytes,
+        plan.alias_size_in_bytes,
     )
 
 

@@ -23,7 +23,7 @@ from gnomon.experiments.config.devices import size_of
 from gnomon.experiments.config.trials import Trial, split
 from gnomon.experiments.data import Dataset
 from gnomon.experiments.trial.abstract import batch_shapes
-from gnomon.experiments.trial.cost import memory_of
+from gnomon.experiments.trial.cost import Memory, memory_of
 from gnomon.experiments.trial.dispatch import looped, most_steps, slow_in_a_loop
 from gnomon.experiments.trial.placement import Placement, placement_of
 from gnomon.experiments.trial.program import make_program
@@ -47,7 +47,7 @@ class Lanes(NamedTuple):
         when first called; they consume ``state`` as ``step`` does.
       state: the abstract state, for restoring a checkpoint.
       place: where the arrays lie.
-      bytes: memory of one dispatch, from XLA's own analysis.
+      memory: of one dispatch, from XLA's own analysis.
     """
 
     init: Callable
@@ -58,7 +58,12 @@ class Lanes(NamedTuple):
     probes: Mapping[str, Callable]
     state: TrainState
     place: Placement
-    bytes: int
+    memory: Memory
+
+    @property
+    def bytes(self) -> int:
+        """What a dispatch has on a device at once."""
+        return self.memory.total
 
 
 def across(
@@ -172,12 +177,30 @@ def compile_lanes(
 
         return every
 
+    def kept(step: Callable) -> Callable:
+        """The step with its parameters, on a mesh, where they are between two steps.
+
+        What a loop carries lies otherwise as it suits XLA, which may cut parameters
+        as their gradients are cut, and gather them at every use.
+        """
+        if size_of(config) == 1:
+            return step
+        cuts = jax.tree.map(
+            lambda s: NamedSharding(s.mesh, P(*s.spec[1:])), place.state.params
+        )
+
+        def hold(state: TrainState) -> TrainState:
+            held = jax.lax.with_sharding_constraint(state.params, cuts)
+            return state._replace(params=held)
+
+        return lambda state, batch, hypers: hold(step(hold(state), batch, hypers))
+
     def several(state, batches, count, logging, which, hypers):
         def lane(state, index, hypers, batches, count, logging):
             def pick(at):
                 return jax.tree.map(lambda leaf: leaf[at, index], batches)
 
-            return looped(program.step)(state, pick, count, logging, hypers)
+            return looped(kept(program.step))(state, pick, count, logging, hypers)
 
         axes = (0, 0, 0, None, None, None)
         return spread(lane, axes)(state, which, hypers, batches, count, logging)
@@ -238,5 +261,5 @@ def compile_lanes(
         },
         state=state,
         place=place,
-        bytes=memory_of(compiled),
+        memory=memory_of(compiled),
     )

@@ -10,6 +10,7 @@ import optax
 from gnomon.experiments.config.rates import peaks, scheduled
 from gnomon.experiments.config.resolve import build
 from gnomon.experiments.trial.preflight import same_shapes, traced_schedule
+from gnomon.experiments.trial.sharded_update import sharded
 from gnomon.optimizers.mechanisms.layered import layered
 
 Hypers = Mapping[str, jax.Array]
@@ -51,4 +52,4 @@ def make_optimizer(
     optimizer = build(scheduled(spec, lambda peak: _schedule(config, hypers, peak)))
     if not spec["name"].startswith("gnomon."):
         optimizer = layered(optimizer)
-    return same_shapes(optimizer, spec["name"])
+    return sharded(same_shapes(optimizer, spec["name"]), config)

@@ -8,7 +8,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from gnomon.experiments.config.devices import size_of
-from gnomon.experiments.trial.mesh import device_mesh, shardings_of
+from gnomon.experiments.trial.mesh import device_mesh, shardings_of, with_state_memory
 from gnomon.experiments.trial.step import TrainState
 
 
@@ -51,7 +51,7 @@ def placement_of(config: Mapping, lanes: int, state: TrainState) -> Placement:
     if size_of(config) == 1:
         mesh = lane_mesh(lanes)
         mine, ours = (NamedSharding(mesh, spec) for spec in (P("lane"), P()))
-        every = jax.tree.map(lambda leaf: mine, state)
+        every = with_state_memory(config, jax.tree.map(lambda leaf: mine, state))
         return Placement(mesh.size, mine, ours, ours, ours, every)
     mesh = device_mesh(config)
     # Before the axis of the examples: the seeds, or the steps and the seeds.
@@ -59,5 +59,5 @@ def placement_of(config: Mapping, lanes: int, state: TrainState) -> Placement:
         NamedSharding(mesh, spec)
         for spec in (P(), P(None, "data"), P(None, None, "data"))
     )
-    states = shardings_of(config, mesh, state)
+    states = with_state_memory(config, shardings_of(config, mesh, state))
     return Placement(1, whole, batches, blocks, batches, states)

@@ -9,6 +9,7 @@ from gnomon.experiments.config.accumulation import parts_in
 from gnomon.experiments.trial import probes
 from gnomon.experiments.trial.accumulation import first_part
 from gnomon.experiments.trial.optimizer import filled_in, learning_rate
+from gnomon.experiments.trial.sharded_update import on_device
 from gnomon.experiments.trial.step import Parts, forward, objective, train_step
 from gnomon.optimizers import observed
 
@@ -45,7 +46,8 @@ def tiers_of(parts: Parts) -> Mapping[str, Callable]:
             new_state, grads, sizes = train_step(
                 parts, state, batch, hypers, probes.sizes
             )
-        opt_state, spec = new_state.opt_state, optimizer(hypers)
+        opt_state = on_device(config, new_state.opt_state)
+        spec = optimizer(hypers)
         return new_state, probes.told(opt_state, seen) | probes.free(
             state.params,
             new_state.params,
@@ -80,7 +82,7 @@ def tiers_of(parts: Parts) -> Mapping[str, Callable]:
         look = probes.Look(
             loss_fn=objective(parts, state, batch).value,
             params=state.params,
-            opt_state=state.opt_state,
+            opt_state=on_device(config, state.opt_state),
             learning_rate=rate(state, hypers),
             optimizer=optimizer(hypers),
         )

@@ -147,9 +147,11 @@ def test_claims_are_exclusive_and_an_abandoned_one_is_resumed(tiny, tmp_path):
 
 def test_a_dry_run_prints_the_plan_and_writes_nothing(tiny, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    table = dry_run(Sweep(grid(tiny)))
+    table = dry_run(Sweep(grid(tiny)), peak=1e12)
     line = next(text for text in table.splitlines() if text.startswith("adamw"))
     assert re.search(r"adamw +4 +4 +[\d,]+ +\d\.\d\de\+\d\d +\d+ MiB +\d+s", line)
+    needs = r"adamw +8\.0 B +\d+ MiB +\d+ MiB( +\d\.\de\+\d\d){3} +\d+\.\d%"
+    assert re.search(needs, table.splitlines()[-1])
     assert not list(tmp_path.iterdir())
 
 
