@@ -28,6 +28,8 @@ from gnomon.optimizers.clipping.norm_growth import LimitNormGrowthState as Limit
 from gnomon.optimizers.clipping.norm_growth import limit_norm_growth as limit_norm_growth
 from gnomon.optimizers.curvature import scale_by_newton as scale_by_newton
 from gnomon.optimizers.matrices import hidden_matrices as hidden_matrices
+from gnomon.optimizers.mechanisms.balance import Balance as Balance
+from gnomon.optimizers.mechanisms.balance import balance as balance
 from gnomon.optimizers.mechanisms.buckets import Buckets as Buckets
 from gnomon.optimizers.mechanisms.buckets import bucket_leaves as bucket_leaves
 from gnomon.optimizers.mechanisms.constrain import ConstrainState as ConstrainState
@@ -36,6 +38,7 @@ from gnomon.optimizers.mechanisms.constrain import constrain as constrain
 from gnomon.optimizers.mechanisms.constrain import leaf_constraint as leaf_constraint
 from gnomon.optimizers.mechanisms.descent import DescendState as DescendState
 from gnomon.optimizers.mechanisms.descent import descend as descend
+from gnomon.optimizers.mechanisms.diagnostics import Observations as Observations
 from gnomon.optimizers.mechanisms.diagnostics import diagnostics as diagnostics
 from gnomon.optimizers.mechanisms.diagnostics import observed as observed
 from gnomon.optimizers.mechanisms.fused import FusedTransformation as FusedTransformation
@@ -43,6 +46,9 @@ from gnomon.optimizers.mechanisms.fused import apply_fused as apply_fused
 from gnomon.optimizers.mechanisms.leafwise import Leafwise as Leafwise
 from gnomon.optimizers.mechanisms.leafwise import leafwise as leafwise
 from gnomon.optimizers.mechanisms.per_layer import per_layer as per_layer
+from gnomon.optimizers.mechanisms.perturb import Displaced as Displaced
+from gnomon.optimizers.mechanisms.perturb import PerturbState as PerturbState
+from gnomon.optimizers.mechanisms.perturb import perturb as perturb
 from gnomon.optimizers.mechanisms.projection import ProjectRadialState as ProjectRadialState
 from gnomon.optimizers.mechanisms.projection import project_radial as project_radial
 from gnomon.optimizers.mechanisms.quantized import QuantizeMomentsState as QuantizeMomentsState
@@ -99,6 +105,11 @@ from gnomon.optimizers.polyak.sania import SaniaState as SaniaState
 from gnomon.optimizers.polyak.sania import sania as sania
 from gnomon.optimizers.polyak.sps import SpsState as SpsState
 from gnomon.optimizers.polyak.sps import sps as sps
+from gnomon.optimizers.sharpness.cram import cram as cram
+from gnomon.optimizers.sharpness.gradient_penalty import add_gradient_penalty as add_gradient_penalty
+from gnomon.optimizers.sharpness.sam import asam as asam
+from gnomon.optimizers.sharpness.sam import normalization_leaves as normalization_leaves
+from gnomon.optimizers.sharpness.sam import sam as sam
 from gnomon.optimizers.transfer import mup as mup
 from gnomon.optimizers.transfer import mup_initialization as mup_initialization
 from gnomon.optimizers.transfer import scale_by_width as scale_by_width
@@ -129,11 +140,13 @@ __all__ = [
     "AlrHbState",
     "AlrMagState",
     "Axes",
+    "Balance",
     "Buckets",
     "CentralizeState",
     "ConstrainState",
     "Constraint",
     "DescendState",
+    "Displaced",
     "FusedTransformation",
     "Growth",
     "HyperballState",
@@ -143,6 +156,8 @@ __all__ = [
     "MomSpsState",
     "MomoState",
     "OUTPUTS_FIRST",
+    "Observations",
+    "PerturbState",
     "ProjectRadialState",
     "QuantizeMomentsState",
     "RadialBrakeState",
@@ -167,6 +182,7 @@ __all__ = [
     "adamp_8bit",
     "adamw_8bit",
     "adaptive_clip",
+    "add_gradient_penalty",
     "add_norm_loss",
     "alig",
     "alr_hb",
@@ -174,12 +190,15 @@ __all__ = [
     "alr_shb",
     "alr_smag",
     "apply_fused",
+    "asam",
+    "balance",
     "bucket_leaves",
     "centralize_units",
     "clip_by_group_norm",
     "constrain",
     "constraints",
     "cosine",
+    "cram",
     "data_dependent_init",
     "descend",
     "diagnostics",
@@ -206,8 +225,10 @@ __all__ = [
     "mup_initialization",
     "mup_rule",
     "norm_loss",
+    "normalization_leaves",
     "observed",
     "per_layer",
+    "perturb",
     "project_radial",
     "project_tangent",
     "quantize_moments",
@@ -215,6 +236,7 @@ __all__ = [
     "reparameterize",
     "resolve_axes",
     "retract",
+    "sam",
     "sania",
     "scale_by_adagrad_sqr",
     "scale_by_adam_atan2",

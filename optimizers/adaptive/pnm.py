@@ -13,7 +13,11 @@ from gnomon.parameters.trees import safe_divide
 __all__ = ["ScaleByPNMState", "scale_by_pnm"]
 
 
-@tells(second_moment=lambda state: mean_of(state.largest))
+@tells(
+    "largest_second_moment",
+    "mean of the largest averaged squares of gradients",
+    lambda state: mean_of(state.largest),
+)
 class ScaleByPNMState(NamedTuple):
     """State of :func:`scale_by_pnm`."""
 

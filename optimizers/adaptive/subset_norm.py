@@ -24,7 +24,11 @@ RECOMMENDED = {
 Shape = Literal["unit", "input", "smaller", "root"]
 
 
-@tells(second_moment=lambda state: mean_of(state.nu))
+@tells(
+    "second_moment",
+    "mean of the averaged squared norms of subsets",
+    lambda state: mean_of(state.nu),
+)
 class ScaleBySubsetNormState(NamedTuple):
     """State of :func:`scale_by_subset_norm`."""
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gnomon.optimizers.mechanisms.diagnostics import note
+from gnomon.optimizers.mechanisms.diagnostics import means, note
 from gnomon.optimizers.mechanisms.leafwise import leafwise
 from gnomon.optimizers.mechanisms.sets import norm_plan
 from gnomon.parameters.roles import Role, roles, warn_of_guesses
@@ -16,6 +16,8 @@ from gnomon.parameters.units import Rules, unit_norm
 __all__ = ["AdaptiveClipState", "adaptive_clip"]
 # Below it a gradient is taken for zero: no number to divide by.
 _TINY = 1e-6
+
+CLIPPED = means("clipped", "share of the units whose gradient was clipped")
 
 
 class AdaptiveClipState(NamedTuple):
@@ -93,7 +95,7 @@ def adaptive_clip(
         norm = unit_norm(g, h.axes)
         bound = h.clipping * jnp.maximum(unit_norm(w, h.axes), h.eps)
         over = norm > bound
-        note("clipped", lambda: (jnp.sum(over), over.size))
+        note(CLIPPED, lambda: (jnp.sum(over), over.size))
         return jnp.where(over, g * (bound / jnp.maximum(norm, _TINY)), g)
 
     chosen = but_the_head if constrained is None else constrained

@@ -17,7 +17,11 @@ __all__ = ["LimitNormGrowthState", "limit_norm_growth"]
 Span = Literal["leaf", "tree"]
 
 
-@tells(limited_norm=lambda state: mean_of(state.norm))
+@tells(
+    "limited_norm",
+    "mean of the norms that the next updates may exceed by the factor alone",
+    lambda state: mean_of(state.norm),
+)
 class LimitNormGrowthState(NamedTuple):
     """State of :func:`limit_norm_growth`."""
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gnomon.optimizers.mechanisms.diagnostics import note
+from gnomon.optimizers.mechanisms.diagnostics import means, note
 from gnomon.optimizers.mechanisms.leafwise import leafwise
 from gnomon.optimizers.mechanisms.sets import View, norm_plan
 from gnomon.parameters.checks import ScalarOrSchedule
@@ -14,6 +14,7 @@ from gnomon.parameters.select import Where
 from gnomon.parameters.units import Rules, unit_norm
 
 __all__ = ["UpdateFloorState", "update_floor"]
+FLOORED = means("floored", "share of the norms that the update floor raised")
 
 
 class UpdateFloorState(NamedTuple):
@@ -81,7 +82,7 @@ def update_floor(
         norm = unit_norm(u, h.axes)
         least = h.floor * unit_norm(w, h.axes)
         short = (norm > 0) & (norm < least)
-        note("floored", lambda: (jnp.sum(short), short.size))
+        note(FLOORED, lambda: (jnp.sum(short), short.size))
         return jnp.where(short, u * (least / jnp.where(norm > 0, norm, 1)), u)
 
     return leafwise(

@@ -19,11 +19,20 @@ SMALL = dict(vocab=8, width=8, depth=2, head_dim=4, mlp_ratio=2)
 TOKENS = jnp.arange(24).reshape(4, 6) % 8
 
 
+def compiled(model):
+    """One program for each use of a model, in place of one for each operation."""
+    return model._replace(
+        init=jax.jit(model.init),
+        apply=jax.jit(model.apply, static_argnames="train"),
+        activations=jax.jit(model.activations, static_argnames="train"),
+    )
+
+
 class Case:
     """A model, its weights, an update and a loss, in one layout."""
 
     def __init__(self, scan):
-        self.model = functional(TransformerLM, **SMALL, scan=scan)
+        self.model = compiled(functional(TransformerLM, **SMALL, scan=scan))
         self.params, _ = self.model.init(jax.random.key(0))
         self.updates = jax.tree.map(lambda w: 0.1 * jnp.cos(20 * w) * w, self.params)
         self.grads = jax.grad(self.loss)(self.params, TOKENS)
@@ -78,10 +87,12 @@ def seen(c):
 
 def checked(c):
     def build(width):
-        model = functional(
-            TransformerLM,
-            **SMALL | dict(width=width),
-            scan="stacked" in c.params["blocks"],
+        model = compiled(
+            functional(
+                TransformerLM,
+                **SMALL | dict(width=width),
+                scan="stacked" in c.params["blocks"],
+            )
         )
 
         def loss(params):

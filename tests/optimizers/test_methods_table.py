@@ -2,9 +2,9 @@
 
 import csv
 
+import methods_table
 import pytest
 
-import methods_table
 from gnomon_contract import Verified, collect
 
 

@@ -1,5 +1,6 @@
 """One optimizer under contract, and the problem that it is run on."""
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -69,6 +70,12 @@ def matrices(params):
     return jax.tree.map(lambda w: w.ndim == 2, params)
 
 
+@functools.cache
+def _compiled(loss: Callable[[Any], jax.Array]) -> Callable[..., Any]:
+    """Its value and gradient: a program a structure of parameters, for all rows."""
+    return jax.jit(jax.value_and_grad(loss))
+
+
 class Problem(NamedTuple):
     """A loss on a tree, and the extra args that training code could pass with it."""
 
@@ -76,7 +83,7 @@ class Problem(NamedTuple):
     loss: Callable[[Any], jax.Array]
 
     def extra_args(self, params) -> dict[str, Any]:
-        value, grad = jax.value_and_grad(self.loss)(params)
+        value, grad = _compiled(self.loss)(params)
         return {"value": value, "grad": grad, "obj_fn": self.loss}
 
     def step(self, row: Row, optimizer, params, state):
