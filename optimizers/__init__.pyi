@@ -16,6 +16,8 @@ from gnomon.optimizers.adaptive.fadam import scale_by_fadam as scale_by_fadam
 from gnomon.optimizers.adaptive.gravity import ScaleByGravityState as ScaleByGravityState
 from gnomon.optimizers.adaptive.gravity import gravity as gravity
 from gnomon.optimizers.adaptive.gravity import scale_by_gravity as scale_by_gravity
+from gnomon.optimizers.adaptive.optimistic_amsgrad import OptimisticAMSGradState as OptimisticAMSGradState
+from gnomon.optimizers.adaptive.optimistic_amsgrad import optimistic_amsgrad as optimistic_amsgrad
 from gnomon.optimizers.adaptive.pnm import ScaleByPNMState as ScaleByPNMState
 from gnomon.optimizers.adaptive.pnm import scale_by_pnm as scale_by_pnm
 from gnomon.optimizers.adaptive.subset_norm import ScaleBySubsetNormState as ScaleBySubsetNormState
@@ -157,6 +159,7 @@ __all__ = [
     "MomoState",
     "OUTPUTS_FIRST",
     "Observations",
+    "OptimisticAMSGradState",
     "PerturbState",
     "ProjectRadialState",
     "QuantizeMomentsState",
@@ -227,6 +230,7 @@ __all__ = [
     "norm_loss",
     "normalization_leaves",
     "observed",
+    "optimistic_amsgrad",
     "per_layer",
     "perturb",
     "project_radial",

@@ -206,6 +206,9 @@ def check_optimizer(spec: Mapping, path: str = "optimizer") -> None:
         default = field in known and _same(value, known[field])
         if allowed is None or default or isinstance(value, Mapping):
             continue
+        # A convention, such as that of decay, where others have a number.
+        if isinstance(value, str) and isinstance(known.get(field), str):
+            continue
         if value is None and field not in _EVERYWHERE:
             continue
         if not allowed.allows(value):

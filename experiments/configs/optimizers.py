@@ -38,6 +38,28 @@ OPTIMIZERS: dict[str, dict[str, Any]] = dict(
         eps=1e-8,
         weight_decay=0.01,
     ),
+    # AdamW by the other conventions of decay: subsets of one number are Adam's. Decay
+    # that the learning rate does not scale is smaller by the learning rate.
+    adamw_independent=dict(
+        name="gnomon.optimizers.subset_norm",
+        learning_rate=3e-3,
+        b1=0.9,
+        b2=0.99,
+        eps=1e-8,
+        weight_decay=3e-5,
+        subset=1,
+        decay="independent",
+    ),
+    adamw_cautious=dict(
+        name="gnomon.optimizers.subset_norm",
+        learning_rate=3e-3,
+        b1=0.9,
+        b2=0.99,
+        eps=1e-8,
+        weight_decay=0.01,
+        subset=1,
+        decay="cautious",
+    ),
     lion=dict(name="optax.lion", learning_rate=6e-4, b1=0.9, b2=0.99, weight_decay=0.1),
     # Matrices inside the network by Muon, the rest by Adam; the updates of both have
     # about the same root mean square, so that they share a learning rate.

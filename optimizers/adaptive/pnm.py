@@ -15,7 +15,7 @@ __all__ = ["ScaleByPNMState", "scale_by_pnm"]
 
 @tells(
     "largest_second_moment",
-    "mean of the largest second moments so far",
+    "mean of the largest averaged squares of gradients",
     lambda state: mean_of(state.largest),
 )
 class ScaleByPNMState(NamedTuple):

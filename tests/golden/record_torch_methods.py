@@ -69,6 +69,11 @@ RUNS = {
             norm_loss_factor=0.0,
         ),
     ),
+    "amsgrad": (
+        "torch.optim",
+        "Adam",
+        dict(lr=0.05, betas=(0.8, 0.95), eps=0.0, amsgrad=True),
+    ),
     "sgdw": (
         "timm.optim.sgdw",
         "SGDW",
