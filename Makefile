@@ -47,6 +47,7 @@ format: $(VENV)/.test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/python tests/support/optimizers_stub.py
+	$(BIN)/python tests/support/methods_table.py
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "gnomon needs Python 3.11 or newer; this is %s. Choose one with PYTHON=..." % sys.version'

@@ -46,16 +46,17 @@ class Rule(NamedTuple):
     off: tuple[str, ...] = ()
 
 
-# The methods whose formula is derived above, by their functions, which say more than
-# names of keywords: Lion, LAMB and FAdam take b2 as well, AdamP's decay is weaker where
-# it projects, Muon and SGDP have other steps. For what is not here nothing is said.
+# The optimizers of other packages whose formula is derived above, by their functions,
+# which say more than names of keywords: Lion and LAMB take b2 as well, Muon has another
+# step. Those of this package say it themselves, see `gnomon.optimizers.balance`. For
+# what is in neither nothing is predicted.
 RULES: Mapping[Callable[..., Any], Rule] = {
     optax.adamw: Rule("b1", "weight_decay", adaptive=True, off=("nesterov", "mask")),
 }
 
 
 def rule_of(method: Any, keywords: Mapping[str, Any]) -> Rule | None:
-    """The rule of a method with these keywords, None where none is known.
+    """The rule of another package's method, None where none is known.
 
     Args:
       method: the function that makes the optimizer.

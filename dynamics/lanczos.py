@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from gnomon.parameters.products import inner_product, scalar_dtype
 from gnomon.parameters.stacks import Stacks, unstack
 from gnomon.parameters.trees import compute_dtype
 
@@ -109,7 +110,7 @@ def lanczos(
     count = min(iterations, size)
     key = jax.random.key(0) if key is None else key
     start = widen(start)
-    dtype = _common_dtype(start)
+    dtype = scalar_dtype(start)
     precision = jnp.finfo(dtype).eps
     angles = random_like(key, start, jax.random.uniform)
     angles = jax.tree.map(lambda x: 2 * math.pi * x, angles)
@@ -203,11 +204,12 @@ def widen(tree: Tree) -> Tree:
 
 def inner(left: Tree, right: Tree) -> Array:
     """Inner product of two trees, summed in the widest dtype among their leaves."""
-    dtype = _common_dtype(left)
-    products = jax.tree.map(
-        lambda a, b: jnp.sum(a.astype(dtype) * b.astype(dtype)), left, right
-    )
-    return jnp.sum(jnp.stack(jax.tree.leaves(products)))
+    dtype = scalar_dtype(left)
+
+    def cast(tree: Tree) -> Tree:
+        return jax.tree.map(lambda x: x.astype(dtype), tree)
+
+    return inner_product(cast(left), cast(right))
 
 
 def ravel(tree: Tree) -> Array:
@@ -215,7 +217,7 @@ def ravel(tree: Tree) -> Array:
 
     Stacked layers come one after another, as those of a list do.
     """
-    dtype = _common_dtype(tree)
+    dtype = scalar_dtype(tree)
     leaves = jax.tree.leaves(unstack(tree))
     return jnp.concatenate([jnp.reshape(x, -1).astype(dtype) for x in leaves])
 
@@ -248,12 +250,7 @@ def random_like(
     a list of layers.
     """
     size = sum(math.prod(jnp.shape(x)) for x in jax.tree.leaves(tree))
-    return unravel(draw(key, (size,), _common_dtype(tree)), tree)
-
-
-def _common_dtype(tree: Tree) -> Any:
-    dtypes = [compute_dtype(x.dtype) for x in jax.tree.leaves(tree)]
-    return max(dtypes, key=lambda dtype: jnp.finfo(dtype).bits)
+    return unravel(draw(key, (size,), scalar_dtype(tree)), tree)
 
 
 def _normalize(tree: Tree) -> Tree:
@@ -263,7 +260,7 @@ def _normalize(tree: Tree) -> Tree:
 
 def _orthogonalize(basis: Tree, vector: Tree) -> Tree:
     """Removes the components along the rows of the basis; unused rows are zero."""
-    dtype = _common_dtype(vector)
+    dtype = scalar_dtype(vector)
 
     def overlap(q: Array, v: Array) -> Array:
         return jnp.tensordot(q, v, axes=v.ndim, precision="highest").astype(dtype)

@@ -33,7 +33,7 @@ FREE = {
     "effective_rate": "learning rate over squared weight norm",
     "effective_rate_adam": "learning rate over weight norm",
     "distance": "distance of the weights from the start",
-    # Where the optimizer has a weight decay:
+    # Where the optimizer has a weight decay and says where it holds the weights:
     "angle_ratio": "angle over the angle at equilibrium",
     "equilibrium_norm": "predicted weight norm at equilibrium",
     "norm_ratio": "norm of the weights over that at equilibrium",

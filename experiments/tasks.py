@@ -2,16 +2,23 @@
 
 A task is ``task(apply, batch) -> (loss, metrics)``: ``apply(inputs)`` runs the
 model, ``batch`` is a dict of arrays as the data set stores them, the loss is a
-float32 scalar, and metrics are further float32 scalars to record.
+float32 scalar, and metrics are further float32 scalars to record. Both are means over
+the examples of the batch. Where the loss is the mean over a number of terms that
+differs from batch to batch (tokens that are masked), the task has an attribute
+``weight``, from a batch to that number, by which micro-batches are weighted
+(`gnomon.experiments.trial.accumulation`).
 """
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-Apply = Callable[[jax.Array], jax.Array]
+from gnomon.models import LazyLogits
+
+Apply = Callable[[jax.Array], Any]
 Outcome = tuple[jax.Array, dict[str, jax.Array]]
 
 
@@ -19,12 +26,19 @@ def next_token(apply: Apply, batch: Mapping[str, jax.Array]) -> Outcome:
     """Cross-entropy of the next token, in nats a token.
 
     The batch holds ``tokens`` [B, T + 1]; the model sees the first T and is asked
-    for the last T. The metric ``bits`` is the same loss in bits a token.
+    for the last T. The metric ``bits`` is the same loss in bits a token. Where a model
+    returns `gnomon.models.LazyLogits`, the logits are computed chunk by chunk.
     """
     tokens = batch["tokens"].astype(jnp.int32)
-    logits = apply(tokens[:, :-1]).astype(jnp.float32)
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, tokens[:, 1:])
-    loss = jnp.mean(losses)
+    logits, labels = apply(tokens[:, :-1]), tokens[:, 1:]
+    if isinstance(logits, LazyLogits):
+        loss = logits.cross_entropy(labels)
+    else:
+        loss = jnp.mean(
+            optax.softmax_cross_entropy_with_integer_labels(
+                logits.astype(jnp.float32), labels
+            )
+        )
     return loss, {"bits": loss / jnp.log(2.0)}
 
 

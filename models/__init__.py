@@ -3,6 +3,7 @@
 from gnomon.models.factorization import Factorization
 from gnomon.models.flops import parameter_count
 from gnomon.models.functional import Functional, functional
+from gnomon.models.logits import LazyLogits
 from gnomon.models.mlp import MLP
 from gnomon.models.normalization import MeanOnlyBatchNorm
 from gnomon.models.parts import part
@@ -14,6 +15,7 @@ __all__ = [
     "MLP",
     "Factorization",
     "Functional",
+    "LazyLogits",
     "MeanOnlyBatchNorm",
     "ResNet",
     "TransformerLM",

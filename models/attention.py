@@ -2,12 +2,12 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
 
+from gnomon.models.dot_product import Attend, attend
 from gnomon.models.initialization import Kernel, Scheme
 from gnomon.models.parts import Norm
 from gnomon.parameters.trees import compute_dtype
@@ -65,6 +65,7 @@ class Attention(nnx.Module):
         twice as much.
       norm: what normalizes Q and K.
       init: the scheme of initialization.
+      implementation: what computes it, see `gnomon.models.dot_product.explain`.
       dtype: compute dtype of the products. Scores and softmax are float32.
       param_dtype: dtype of the kernels.
       rngs: source of the initial values.
@@ -79,6 +80,7 @@ class Attention(nnx.Module):
         depth: int,
         norm: Norm,
         init: Scheme,
+        implementation: Attend | None = None,
         dtype: Any,
         param_dtype: Any,
         rngs: nnx.Rngs,
@@ -102,23 +104,27 @@ class Attention(nnx.Module):
         self.out = nnx.LinearGeneral(
             split, width, axis=(-2, -1), kernel_init=out, **options
         )
+        self.implementation = implementation
         self.qk_norm = qk_norm
         if qk_norm:
             self.query_norm = norm(head_dim, param_dtype=param_dtype, rngs=rngs)
             self.key_norm = norm(head_dim, param_dtype=param_dtype, rngs=rngs)
 
-    def __call__(self, x: Array, *, train: bool) -> Array:
-        """Maps [batch, length, width] to the same shape."""
+    def __call__(
+        self, x: Array, *, train: bool, documents: Array | None = None
+    ) -> Array:
+        """Maps [batch, length, width] to the same shape.
+
+        With `documents`, [batch, length], positions see those of their own number.
+        """
         query, key, value = self.query(x), self.key(x), self.value(x)
         if self.qk_norm:
             query = self.query_norm(query, train=train)
             key = self.key_norm(key, train=train)
         query, key = rotate(query), rotate(key)
-        scores = jnp.einsum(
-            "bqhd,bkhd->bhqk", query, key, preferred_element_type=compute_dtype(x.dtype)
+        attended = attend(
+            *(query, key, value),
+            documents=documents,
+            implementation=self.implementation,
         )
-        length, head_dim = x.shape[1], query.shape[-1]
-        visible = np.tri(length, dtype=bool)[None, None]
-        scores = jnp.where(visible, scores * head_dim**-0.5, -jnp.inf)
-        weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
-        return self.out(jnp.einsum("bhqk,bkhd->bqhd", weights, value))
+        return self.out(attended)

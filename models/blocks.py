@@ -7,6 +7,7 @@ from flax import nnx
 from jax import Array
 
 from gnomon.models.attention import Attention
+from gnomon.models.dot_product import Attend
 from gnomon.models.initialization import Kernel, Scheme
 from gnomon.models.layers import ACTIVATIONS
 from gnomon.models.parts import Norm
@@ -70,6 +71,7 @@ class Block(nnx.Module):
       norm: what normalizes.
       placement: where, for both branches or by the branch's name.
       init: the scheme of initialization.
+      attention: what computes it, see `gnomon.models.dot_product.explain`.
       dtype: compute dtype.
       param_dtype: dtype of the parameters.
       rngs: source of the initial values.
@@ -87,6 +89,7 @@ class Block(nnx.Module):
         norm: Norm,
         placement: Placement | Mapping[str, Placement],
         init: Scheme,
+        attention: Attend | None = None,
         dtype: Any,
         param_dtype: Any,
         rngs: nnx.Rngs,
@@ -99,7 +102,12 @@ class Block(nnx.Module):
             "rngs": rngs,
         }
         self.attention = Attention(
-            width, head_dim, qk_norm=qk_norm, norm=norm, **options
+            width,
+            head_dim,
+            qk_norm=qk_norm,
+            norm=norm,
+            implementation=attention,
+            **options,
         )
         self.mlp = FeedForward(width, hidden, activation=activation, **options)
         self.connections = tuple(
@@ -112,11 +120,22 @@ class Block(nnx.Module):
             )
         self.depth = depth
 
-    def __call__(self, x: Array, index: Any, *, train: bool) -> Array:
-        """Maps [batch, length, width] to the same shape; `index` counts blocks."""
+    def __call__(
+        self, x: Array, index: Any, documents: Array | None = None, *, train: bool
+    ) -> Array:
+        """Maps [batch, length, width] to the same shape.
+
+        Args:
+          x: the stream.
+          index: the block's place in the stack, from 1.
+          documents: the document of each position, for attention; None is one for all.
+          train: for the norms.
+        """
         facts = {"index": index, "depth": self.depth}
+        given = {} if documents is None else {"attention": {"documents": documents}}
         for branch, connection in self.connections:
-            x = connection(self, branch, x, train=train, **facts)
+            seen = given.get(branch, {})
+            x = connection(self, branch, x, train=train, seen=seen, **facts)
         return x
 
 

@@ -27,8 +27,9 @@ class Functional(NamedTuple):
       activations: `activations(params, stats, inputs, *, train, key=None)`, what the
         modules inside of the model put out on the way, by their path (`hidden/0`): the
         last output of each one that returns an array. Modules under `jax.lax.scan` are
-        not seen; a model that takes `scan=True` is therefore run here with
-        `scan=False` on its layers taken apart, and its paths are those of that model.
+        not seen, nor are those that run twice; a model that takes `scan=True` or
+        `remat` is therefore run here without, on its layers taken apart, and its paths
+        are those of that model.
     """
 
     init: Callable[[Array], tuple[Params, Stats]]
@@ -73,8 +74,13 @@ def functional(model: Callable[..., nnx.Module], **kwargs: Any) -> Functional:
       {'head': (2, 3), 'hidden/0': (2, 8)}
     """
     unscanned = None
-    if kwargs.get("scan") is True:
-        unscanned = functional(model, **{**kwargs, "scan": False})
+    seen_through = {
+        key: plain
+        for key, plain in (("scan", False), ("remat", "none"))
+        if kwargs.get(key, plain) != plain
+    }
+    if seen_through:
+        unscanned = functional(model, **{**kwargs, **seen_through})
     abstract = nnx.eval_shape(lambda: model(**kwargs, rngs=nnx.Rngs(0)))
     graphdef, *slots = nnx.split(abstract, nnx.Param, nnx.BatchStat, nnx.RngState, ...)
     param_slots, stat_slots, random_slots, other = map(nnx.to_flat_state, slots)

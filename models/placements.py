@@ -18,8 +18,9 @@ References:
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from flax import nnx
@@ -109,23 +110,32 @@ class Connection:
             setattr(owner, f"{branch}_{name}", norm())
 
     def __call__(
-        self, owner: nnx.Module, branch: str, x: Array, *, train: bool, **facts: Any
+        self,
+        owner: nnx.Module,
+        branch: str,
+        x: Array,
+        *,
+        train: bool,
+        seen: Mapping[str, Any] = MappingProxyType({}),
+        **facts: Any,
     ) -> Array:
         """The stream behind one branch of a block.
 
         Args:
           owner: the block.
-          branch: the branch's name in it; called as `branch(x, train=train)`.
+          branch: the branch's name in it; called as `branch(x, train=train, **seen)`.
           x: the stream.
           train: for the branch and its normalizations.
+          seen: what else the branch is given.
           **facts: what is known of the block.
 
         Returns:
           The new stream.
         """
-        names = [branch, *(f"{branch}_{name}" for name in self.norms)]
+        names = (f"{branch}_{name}" for name in self.norms)
         functions = [
-            functools.partial(getattr(owner, name), train=train) for name in names
+            functools.partial(getattr(owner, branch), train=train, **seen),
+            *(functools.partial(getattr(owner, name), train=train) for name in names),
         ]
         asked = {name: facts[name] for name in self.facts}
         return self.placement(x, *functions, **asked)

@@ -12,6 +12,7 @@ from gnomon.models.initialization import Kernel, Scheme, gaussian
 from gnomon.models.layers import check_positive
 from gnomon.models.normalization import BatchNorm
 from gnomon.models.parts import Norm
+from gnomon.models.remat import NONE, call, check_remat
 from gnomon.models.residual import Padding, ResidualBlock, conv
 from gnomon.parameters.trees import compute_dtype
 
@@ -49,6 +50,8 @@ class ResNet(nnx.Module):
         another class of `gnomon.models.residual`, or one that extends them.
       init: what fills the kernels, a scheme of `gnomon.models.initialization`. Default
         `gaussian`, the initialization above.
+      remat: what a block computes again for its gradient, rather than keep it: "none",
+        the default, "full", or a policy of JAX's (`gnomon.models.remat`).
       dtype: compute dtype; statistics and outputs are float32. Default float32.
       param_dtype: dtype of the parameters. Default float32.
       rngs: source of the initial values.
@@ -88,12 +91,14 @@ class ResNet(nnx.Module):
         norm: Norm = BatchNorm,
         placement: type[ResidualBlock] = ResidualBlock,
         init: Scheme = gaussian,
+        remat: str = NONE,
         dtype: Any = jnp.float32,
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
         check_positive(width=width, classes=classes, channels=channels)
         check_positive(**{f"blocks[{i}]": count for i, count in enumerate(blocks)})
+        check_remat(remat)
         if padding not in get_args(Padding):
             raise ValueError(f"padding={padding!r}: must be 'SAME' or 'even'")
         layout = _layout(width, blocks)
@@ -109,6 +114,7 @@ class ResNet(nnx.Module):
             self.stem_norm = norm(width, **norms)
         else:
             self.final_norm = norm(features, **norms)
+        self.remat = remat
         self.blocks = nnx.List(
             [placement(*shape, depth=depth, norm=norm, **parts) for shape in layout]
         )
@@ -130,7 +136,7 @@ class ResNet(nnx.Module):
         if self.normalized:
             x = jax.nn.relu(self.stem_norm(x, train=train))
         for block in self.blocks:
-            x = block(x, train=train)
+            x = call(block, self.remat, x, train=train)
         if not self.normalized:
             x = jax.nn.relu(self.final_norm(x, train=train))
         pooled = jnp.mean(x, axis=(1, 2), dtype=compute_dtype(x.dtype)).astype(x.dtype)

@@ -10,12 +10,14 @@ from jax import Array
 
 from gnomon.kernels import Implementation
 from gnomon.models.blocks import Block
+from gnomon.models.dot_product import Attend, documents_of
 from gnomon.models.initialization import Kernel, Scheme, gaussian
 from gnomon.models.layers import ACTIVATIONS, check_choice, check_positive
+from gnomon.models.logits import LazyLogits
 from gnomon.models.normalization import RMSNorm
 from gnomon.models.parts import Norm, part
 from gnomon.models.placements import Placement, pre
-from gnomon.parameters.trees import compute_dtype
+from gnomon.models.remat import NONE, call, check_remat, rematerialized
 
 
 class TransformerLM(nnx.Module):
@@ -73,6 +75,17 @@ class TransformerLM(nnx.Module):
         learning rates of `gnomon.optimizers.mup(..., output_multiplier=True)` a
         learning rate tuned at `base_width` holds at others of the same `head_dim`.
         Default None, `width` itself.
+      attention: what computes attention, "xla", "cudnn", "tpu", or None, the default,
+        for what `gnomon.models.dot_product.explain` says. The two kernels keep no
+        array of [batch, heads, length, length].
+      remat: what a block computes again for its gradient, rather than keep it: "none",
+        the default, "full", "dots", "projections", or a policy of JAX's
+        (`gnomon.models.remat`).
+      separator: the token that ends a document. Attention then stays within documents,
+        the separator in the one that it ends. Default None, one document a sequence.
+      logits_chunk: positions of a sequence whose logits are computed at a time. With it
+        the model returns `gnomon.models.LazyLogits`, which the task `next_token` knows,
+        so that no array of [batch, length, vocab] is made. Default None, an array.
       rngs: source of the initial values.
 
     Raises:
@@ -129,6 +142,10 @@ class TransformerLM(nnx.Module):
         placement: Placement | Mapping[str, Placement] = pre,
         init: Scheme = gaussian,
         base_width: int | None = None,
+        attention: Attend | None = None,
+        remat: str = NONE,
+        separator: int | None = None,
+        logits_chunk: int | None = None,
         rngs: nnx.Rngs,
     ):
         head_dim = min(32, width) if head_dim is None else head_dim
@@ -140,8 +157,12 @@ class TransformerLM(nnx.Module):
             depth=depth,
             head_dim=head_dim,
             mlp_ratio=mlp_ratio,
+            logits_chunk=1 if logits_chunk is None else logits_chunk,
         )
         check_choice("activation", activation, ACTIVATIONS)
+        check_remat(remat)
+        if separator is not None and not 0 <= separator < vocab:
+            raise ValueError(f"separator: {separator} is no token below vocab={vocab}")
         if width % head_dim:
             raise ValueError(
                 f"width: {width} is not a multiple of head_dim={head_dim}; choose "
@@ -168,6 +189,7 @@ class TransformerLM(nnx.Module):
                 norm=norm,
                 placement=placement,
                 init=init,
+                attention=attention,
                 dtype=dtype,
                 param_dtype=param_dtype,
                 rngs=nnx.Rngs(key),
@@ -198,11 +220,14 @@ class TransformerLM(nnx.Module):
                 rngs=rngs,
             )
         self.output_multiplier = base_width / width
+        self.logits_chunk = logits_chunk
+        self.remat = remat
+        self.separator = separator
         self.tied = tied
         self.scan = scan
         self.depth = depth
 
-    def __call__(self, inputs: Array, *, train: bool = False) -> Array:
+    def __call__(self, inputs: Array, *, train: bool = False) -> Array | LazyLogits:
         """Returns next-token logits.
 
         Args:
@@ -210,39 +235,36 @@ class TransformerLM(nnx.Module):
           train: for the norms, where they look at the batch.
 
         Returns:
-          [batch, length, vocab] float32 logits; position t sees tokens 0..t alone.
+          [batch, length, vocab] float32 logits; position t sees tokens 0..t alone. With
+          `logits_chunk` they are not yet computed.
         """
-        x = self.embed(inputs.astype(jnp.int32))
+        tokens = inputs.astype(jnp.int32)
+        documents = None
+        if self.separator is not None:
+            documents = documents_of(tokens, self.separator)
+        x = self.embed(tokens)
         if self.scan:
             graphdef, stacked = nnx.split(self.blocks.stacked)
 
             def step(x: Array, layer: Any) -> tuple[Array, Any]:
                 index, state = layer
                 block = nnx.merge(graphdef, state)
-                x = block(x, index, train=train)
+                x = block(x, index, documents, train=train)
                 return x, nnx.state(block, nnx.BatchStat)
 
             layers = (jnp.arange(1, self.depth + 1), stacked)
+            step = rematerialized(step, self.remat, scanned=True)
             x, stats = jax.lax.scan(step, x, layers)
             nnx.update(self.blocks.stacked, stats)
         else:
             for index, block in enumerate(self.blocks, 1):
-                x = block(x, index, train=train)
+                x = call(block, self.remat, x, index, documents, train=train)
         x = self.final_norm(x, train=train)
-        # The products are in the compute dtype, their sums and the logits in float32.
-        if self.tied:
-            kernel, contraction = self.embed.embedding[...], "btd,vd->btv"
-        else:
-            kernel, contraction = self.head.kernel[...], "btd,dv->btv"
-        logits = jnp.einsum(
-            contraction,
-            x,
-            kernel.astype(x.dtype),
-            preferred_element_type=compute_dtype(x.dtype),
+        kernel = self.embed.embedding[...] if self.tied else self.head.kernel[...]
+        logits = LazyLogits(
+            x, kernel, self.output_multiplier, self.tied, self.logits_chunk or 1
         )
-        if self.output_multiplier == 1:
-            return logits
-        return logits * jnp.asarray(self.output_multiplier, logits.dtype)
+        return logits.dense() if self.logits_chunk is None else logits
 
     @staticmethod
     def forward_flops(

@@ -13,8 +13,18 @@ from gnomon.optimizers.adaptive.fadam import scale_by_fadam as scale_by_fadam
 from gnomon.optimizers.adaptive.gravity import ScaleByGravityState as ScaleByGravityState
 from gnomon.optimizers.adaptive.gravity import gravity as gravity
 from gnomon.optimizers.adaptive.gravity import scale_by_gravity as scale_by_gravity
+from gnomon.optimizers.adaptive.subset_norm import ScaleBySubsetNormState as ScaleBySubsetNormState
+from gnomon.optimizers.adaptive.subset_norm import scale_by_subset_norm as scale_by_subset_norm
+from gnomon.optimizers.adaptive.subset_norm import subset_norm as subset_norm
+from gnomon.optimizers.clipping.adaptive_clip import AdaptiveClipState as AdaptiveClipState
+from gnomon.optimizers.clipping.adaptive_clip import adaptive_clip as adaptive_clip
+from gnomon.optimizers.clipping.group_norm import clip_by_group_norm as clip_by_group_norm
+from gnomon.optimizers.clipping.norm_growth import LimitNormGrowthState as LimitNormGrowthState
+from gnomon.optimizers.clipping.norm_growth import limit_norm_growth as limit_norm_growth
 from gnomon.optimizers.curvature import scale_by_newton as scale_by_newton
 from gnomon.optimizers.matrices import hidden_matrices as hidden_matrices
+from gnomon.optimizers.mechanisms.balance import Balance as Balance
+from gnomon.optimizers.mechanisms.balance import balance as balance
 from gnomon.optimizers.mechanisms.buckets import Buckets as Buckets
 from gnomon.optimizers.mechanisms.buckets import bucket_leaves as bucket_leaves
 from gnomon.optimizers.mechanisms.constrain import ConstrainState as ConstrainState
@@ -23,6 +33,7 @@ from gnomon.optimizers.mechanisms.constrain import constrain as constrain
 from gnomon.optimizers.mechanisms.constrain import leaf_constraint as leaf_constraint
 from gnomon.optimizers.mechanisms.descent import DescendState as DescendState
 from gnomon.optimizers.mechanisms.descent import descend as descend
+from gnomon.optimizers.mechanisms.diagnostics import Observations as Observations
 from gnomon.optimizers.mechanisms.diagnostics import diagnostics as diagnostics
 from gnomon.optimizers.mechanisms.diagnostics import observed as observed
 from gnomon.optimizers.mechanisms.fused import FusedTransformation as FusedTransformation
@@ -30,6 +41,9 @@ from gnomon.optimizers.mechanisms.fused import apply_fused as apply_fused
 from gnomon.optimizers.mechanisms.leafwise import Leafwise as Leafwise
 from gnomon.optimizers.mechanisms.leafwise import leafwise as leafwise
 from gnomon.optimizers.mechanisms.per_layer import per_layer as per_layer
+from gnomon.optimizers.mechanisms.perturb import Displaced as Displaced
+from gnomon.optimizers.mechanisms.perturb import PerturbState as PerturbState
+from gnomon.optimizers.mechanisms.perturb import perturb as perturb
 from gnomon.optimizers.mechanisms.projection import ProjectRadialState as ProjectRadialState
 from gnomon.optimizers.mechanisms.projection import project_radial as project_radial
 from gnomon.optimizers.mechanisms.quantized import QuantizeMomentsState as QuantizeMomentsState
@@ -71,6 +85,8 @@ from gnomon.optimizers.polyak.diagonal import ScaleByDiagonalState as ScaleByDia
 from gnomon.optimizers.polyak.diagonal import scale_by_adagrad_sqr as scale_by_adagrad_sqr
 from gnomon.optimizers.polyak.diagonal import scale_by_adam_sqr as scale_by_adam_sqr
 from gnomon.optimizers.polyak.diagonal import scale_by_hutchinson as scale_by_hutchinson
+from gnomon.optimizers.polyak.mean_slope import ScaleByMeanSlopeState as ScaleByMeanSlopeState
+from gnomon.optimizers.polyak.mean_slope import scale_by_mean_slope as scale_by_mean_slope
 from gnomon.optimizers.polyak.momo import MomoState as MomoState
 from gnomon.optimizers.polyak.momo import momo as momo
 from gnomon.optimizers.polyak.momo import momo_adam as momo_adam
@@ -80,10 +96,19 @@ from gnomon.optimizers.polyak.sania import SaniaState as SaniaState
 from gnomon.optimizers.polyak.sania import sania as sania
 from gnomon.optimizers.polyak.sps import SpsState as SpsState
 from gnomon.optimizers.polyak.sps import sps as sps
+from gnomon.optimizers.sharpness.cram import cram as cram
+from gnomon.optimizers.sharpness.gradient_penalty import add_gradient_penalty as add_gradient_penalty
+from gnomon.optimizers.sharpness.sam import asam as asam
+from gnomon.optimizers.sharpness.sam import normalization_leaves as normalization_leaves
+from gnomon.optimizers.sharpness.sam import sam as sam
 from gnomon.optimizers.transfer import mup as mup
 from gnomon.optimizers.transfer import mup_initialization as mup_initialization
 from gnomon.optimizers.transfer import scale_by_width as scale_by_width
 from gnomon.optimizers.transfer import standard_parameterization as standard_parameterization
+from gnomon.optimizers.trust.lamb import LambState as LambState
+from gnomon.optimizers.trust.lamb import lamb as lamb
+from gnomon.optimizers.trust.lars import lars as lars
+from gnomon.optimizers.trust.tvlars import tvlars as tvlars
 from gnomon.optimizers.width import Growth as Growth
 from gnomon.optimizers.width import learning_rate_factors as learning_rate_factors
 from gnomon.optimizers.width import mup_rule as mup_rule
@@ -100,22 +125,29 @@ from gnomon.parameters.units import unit_axes as unit_axes
 from gnomon.parameters.units import unit_norm as unit_norm
 
 __all__ = [
+    "AdaptiveClipState",
     "AddNormLossState",
     "AligState",
     "AlrHbState",
     "AlrMagState",
     "Axes",
+    "Balance",
     "Buckets",
     "ConstrainState",
     "Constraint",
     "DescendState",
+    "Displaced",
     "FusedTransformation",
     "Growth",
     "HyperballState",
+    "LambState",
     "Leafwise",
+    "LimitNormGrowthState",
     "MomSpsState",
     "MomoState",
     "OUTPUTS_FIRST",
+    "Observations",
+    "PerturbState",
     "ProjectRadialState",
     "QuantizeMomentsState",
     "ReparameterizeState",
@@ -126,7 +158,9 @@ __all__ = [
     "ScaleByDiagonalState",
     "ScaleByFAdamState",
     "ScaleByGravityState",
+    "ScaleByMeanSlopeState",
     "ScaleBySgdpState",
+    "ScaleBySubsetNormState",
     "SpsState",
     "WeightNormLatents",
     "adabelief",
@@ -134,6 +168,8 @@ __all__ = [
     "adamp",
     "adamp_8bit",
     "adamw_8bit",
+    "adaptive_clip",
+    "add_gradient_penalty",
     "add_norm_loss",
     "alig",
     "alr_hb",
@@ -141,10 +177,14 @@ __all__ = [
     "alr_shb",
     "alr_smag",
     "apply_fused",
+    "asam",
+    "balance",
     "bucket_leaves",
+    "clip_by_group_norm",
     "constrain",
     "constraints",
     "cosine",
+    "cram",
     "data_dependent_init",
     "descend",
     "diagnostics",
@@ -154,12 +194,15 @@ __all__ = [
     "gravity",
     "hidden_matrices",
     "hyperball",
+    "lamb",
+    "lars",
     "lawn",
     "lawn_schedule",
     "layer_index_rescaling",
     "leaf_constraint",
     "leafwise",
     "learning_rate_factors",
+    "limit_norm_growth",
     "max_norm",
     "momo",
     "momo_adam",
@@ -168,14 +211,17 @@ __all__ = [
     "mup_initialization",
     "mup_rule",
     "norm_loss",
+    "normalization_leaves",
     "observed",
     "per_layer",
+    "perturb",
     "project_radial",
     "project_tangent",
     "quantize_moments",
     "reparameterize",
     "resolve_axes",
     "retract",
+    "sam",
     "sania",
     "scale_by_adagrad_sqr",
     "scale_by_adam_atan2",
@@ -185,15 +231,19 @@ __all__ = [
     "scale_by_fadam",
     "scale_by_gravity",
     "scale_by_hutchinson",
+    "scale_by_mean_slope",
     "scale_by_newton",
     "scale_by_sgdp",
+    "scale_by_subset_norm",
     "scale_by_width",
     "sgdp",
     "sps",
     "standard_parameterization",
     "standard_rule",
+    "subset_norm",
     "target_std",
     "target_variance_rescaling",
+    "tvlars",
     "unit_axes",
     "unit_norm",
     "unit_sphere",

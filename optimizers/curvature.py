@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from gnomon.optimizers.mechanisms.perturb import gradient_function
 from gnomon.optimizers.mechanisms.transform import transformation
 from gnomon.parameters.checks import require_params, require_within
 from gnomon.parameters.products import inner_product
@@ -31,18 +32,9 @@ def hessian_product(
     Raises:
       ValueError: if none of the functions is there.
     """
-    gradient = extra_args.get("grad_fn")
-    if gradient is None:
-        loss = extra_args.get("obj_fn") or extra_args.get("value_fn")
-        if loss is None:
-            raise ValueError(
-                f"{name} needs the curvature: pass the loss of this batch as a "
-                "function of the parameters, `update(..., obj_fn=loss_fn)`, or its "
-                "gradient as `grad_fn`."
-            )
-        gradient = jax.grad(loss)
+    gradient = gradient_function(name, extra_args)
 
-    def product(params, vector):
+    def product(params: optax.Params, vector: optax.Params) -> optax.Params:
         vector = jax.tree.map(lambda v, w: v.astype(w.dtype), vector, params)
         curved = jax.jvp(gradient, (params,), (vector,))[1]
         return jax.tree.map(lambda h: h.astype(compute_dtype(h.dtype)), curved)
@@ -93,11 +85,16 @@ def scale_by_newton(
     require_within("[0, inf)", damping=damping, tolerance=tolerance)
     require_within("[1, inf)", steps=steps, whole=True)
 
-    def update_fn(updates, state, params=None, **extra_args):
+    def update_fn(
+        updates: optax.Updates,
+        state: optax.OptState,
+        params: optax.Params | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, optax.OptState]:
         require_params(params, "scale_by_newton")
         product = hessian_product("scale_by_newton", extra_args)
 
-        def damped(vector):
+        def damped(vector: optax.Params) -> optax.Params:
             curved = product(params, vector)
             return jax.tree.map(
                 lambda h, v: h + jnp.asarray(damping, h.dtype) * v, curved, vector
@@ -111,7 +108,16 @@ def scale_by_newton(
     )
 
 
-def _conjugate_gradients(matrix, target, steps, tolerance):
+# Solution so far, residual, direction of search, squared residual, number of the step.
+_Carry = tuple[optax.Params, optax.Params, optax.Params, jax.Array, jax.Array]
+
+
+def _conjugate_gradients(
+    matrix: Callable[[optax.Params], optax.Params],
+    target: optax.Params,
+    steps: int,
+    tolerance: jax.typing.ArrayLike,
+) -> optax.Params:
     """Solves ``matrix(x) = target`` for a positive definite operator on trees.
 
     Written out because the one in ``jax.scipy`` flattens every leaf.
@@ -120,14 +126,14 @@ def _conjugate_gradients(matrix, target, steps, tolerance):
     first = inner_product(target, target)
     limit = jnp.square(jnp.asarray(tolerance, first.dtype)) * first
 
-    def axpy(scale, x, y):
+    def axpy(scale: jax.Array, x: optax.Params, y: optax.Params) -> optax.Params:
         return jax.tree.map(lambda a, b: scale.astype(a.dtype) * a + b, x, y)
 
-    def open_(carry):
+    def open_(carry: _Carry) -> jax.Array:
         _, _, _, square, index = carry
         return (square > limit) & (index < steps)
 
-    def body(carry):
+    def body(carry: _Carry) -> _Carry:
         x, residual, search, square, index = carry
         image = matrix(search)
         curvature = inner_product(search, image)

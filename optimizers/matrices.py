@@ -8,6 +8,7 @@ axes decide (`gnomon.parameters.roles`, `gnomon.parameters.matrices`).
 """
 
 import re
+from typing import Any
 
 import jax
 import optax
@@ -67,7 +68,9 @@ def hidden_matrices(
     if outer is None:
         warn_of_guesses(kinds, "hidden_matrices", "name the outer leaves by outer=...")
 
-    def numbers(key_path, leaf, of_units: Axes, role: Role):
+    def numbers(
+        key_path: tuple[Any, ...], leaf: jax.Array, of_units: Axes, role: Role
+    ) -> MuonDimensionNumbers | None:
         if outer is None:
             is_hidden = role.role == "hidden"
         else:

@@ -7,6 +7,7 @@ that go with muP.
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import optax
 
@@ -72,17 +73,22 @@ def scale_by_width(
       Array(0.25, dtype=float32)
     """
 
-    def factors(tree):
+    def factors(tree: optax.Params) -> Any:
         return learning_rate_factors(tree, base, rule, rules, stacked)
 
-    def init_fn(params):
+    def init_fn(params: optax.Params) -> optax.EmptyState:
         factors(params)  # refuses a base that does not fit
         return optax.EmptyState()
 
-    def update_fn(updates, state, params=None, **extra_args):
+    def update_fn(
+        updates: optax.Updates,
+        state: optax.EmptyState,
+        params: optax.Params | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, optax.EmptyState]:
         del params, extra_args
 
-        def scale(update, factor):
+        def scale(update: jax.Array, factor: float) -> tuple[jax.Array]:
             if factor == 1:
                 return (update,)
             dtype = compute_dtype(update.dtype)
@@ -282,11 +288,13 @@ def mup_initialization(
       Yang et al., Tensor Programs V, 2022 (https://arxiv.org/abs/2203.03466), table 3
     """
 
-    def rms(x, axes):
+    def rms(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
         wide = x.astype(compute_dtype(x.dtype))
         return jnp.sqrt(jnp.mean(jnp.square(wide), axis=axes, keepdims=True))
 
-    def rescale(w, growth: Growth, of_units: Axes, small):
+    def rescale(
+        w: jax.Array, growth: Growth, of_units: Axes, small: jax.Array
+    ) -> tuple[jax.Array]:
         if growth.role == "fixed":
             return (w,)
         power = {"hidden": -0.5, "output": -1.0}.get(growth.role, 0.0)
@@ -325,16 +333,21 @@ def _decay(
     """Adds ``-decay w`` to updates that are steps already."""
     require_within("[0, inf)", independent_decay=decay)
 
-    def init_fn(params):
+    def init_fn(params: optax.Params) -> DescendState:
         refuse_decay("independent_decay", decay, mask, params)
         return DescendState(count=jnp.zeros([], jnp.int32))
 
-    def update_fn(updates, state, params=None, **extra_args):
+    def update_fn(
+        updates: optax.Updates,
+        state: DescendState,
+        params: optax.Params | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, DescendState]:
         del extra_args
         require_params(params, "independent_decay")
         rate = at_step("independent_decay", decay, state.count)
 
-        def add(update, w, decays):
+        def add(update: jax.Array, w: jax.Array, decays: bool) -> tuple[jax.Array]:
             if not decays:
                 return (update,)
             dtype = compute_dtype(update.dtype)

@@ -99,7 +99,7 @@ def width_growth(
         for path, leaf in jax.tree_util.tree_leaves_with_path(at_base)
     }
 
-    def growth(key_path, axes: Axes, leaf) -> Growth:
+    def growth(key_path: tuple[Any, ...], axes: Axes, leaf: jax.Array) -> Growth:
         path, shape = path_string(key_path), tuple(leaf.shape)
         small = sizes.get(path)
         same = small == shape

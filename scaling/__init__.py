@@ -12,7 +12,8 @@ alpha = 0.340 [0.329, 0.366]
 
 `tables` says what the columns are called and turns a sweep into them, `solver` how all
 laws are fitted, `fit` what a fit can be asked, `rules` what to do at another
-batch size, `comparison` whether one optimizer is faster than another. Needs NumPy and
+batch size, `comparison` whether one optimizer is faster than another, `efficiencies`
+by how much at other sizes and lengths. Needs NumPy and
 SciPy alone, both of which JAX brings along.
 """
 
@@ -27,8 +28,11 @@ from gnomon.scaling.chinchilla import (
 from gnomon.scaling.compute import fit_compute, fit_power
 from gnomon.scaling.curve import Extrapolation, extrapolate_curve
 from gnomon.scaling.diagnostics import Conditioning, LackOfFit
+from gnomon.scaling.differences import Efficiencies, Efficiency, Exponents
+from gnomon.scaling.efficiencies import fit_efficiencies
 from gnomon.scaling.fit import Estimate, Fit, fit_law
 from gnomon.scaling.form import Form, complex_step, power_terms
+from gnomon.scaling.gap_holdout import GapHoldout
 from gnomon.scaling.holdout import Holdout, holdout
 from gnomon.scaling.hyperparameters import (
     adamw_timescale,
@@ -61,11 +65,15 @@ __all__ = [
     "Allocation",
     "ChinchillaFit",
     "Conditioning",
+    "Efficiencies",
+    "Efficiency",
     "Estimate",
+    "Exponents",
     "Extrapolation",
     "Fit",
     "Form",
     "Frontier",
+    "GapHoldout",
     "Holdout",
     "Item",
     "KaplanFit",
@@ -84,6 +92,7 @@ __all__ = [
     "fit_compute",
     "fit_critical_batch",
     "fit_data_constrained",
+    "fit_efficiencies",
     "fit_kaplan",
     "fit_ladder",
     "fit_law",

@@ -129,7 +129,7 @@ def isoflop(*, params: Any, compute: Any, loss: Any) -> Frontier:
     return _frontier(*np.array(rows).T)
 
 
-def _frontier(compute, params, loss):
+def _frontier(compute: np.ndarray, params: np.ndarray, loss: np.ndarray) -> Frontier:
     return Frontier(
         compute, params, loss, fit_power("params", params=params, compute=compute)
     )

@@ -21,7 +21,7 @@ import numpy as np
 
 from gnomon.scaling.check import checked
 from gnomon.scaling.fit import DRAWS, Fit, fit_law
-from gnomon.scaling.form import Form
+from gnomon.scaling.form import Columns, Form
 
 
 def fit_critical_batch(
@@ -66,13 +66,13 @@ def fit_critical_batch(
     )
 
 
-def _basis(theta, columns):
+def _basis(theta: np.ndarray, columns: Columns) -> tuple[np.ndarray, np.ndarray]:
     terms = np.stack([np.ones_like(columns["batch"]), 1 / columns["batch"]])
     phi = np.broadcast_to(terms, (*theta.shape[:-1], *terms.shape))
     return phi, np.zeros((*theta.shape[:-1], 0, *terms.shape))
 
 
-def _named(theta, c):
+def _named(theta: np.ndarray, c: np.ndarray) -> dict[str, np.ndarray]:
     return {
         "minimum_steps": c[..., 0],
         "minimum_data": c[..., 1],

@@ -136,7 +136,7 @@ def checked(
     return result
 
 
-def _refuse_unfit(name, values):
+def _refuse_unfit(name: str, values: np.ndarray) -> None:
     _refuse(
         name,
         values,
@@ -153,7 +153,9 @@ def _refuse_unfit(name, values):
     )
 
 
-def _refuse(name, values, bad, what, fix):
+def _refuse(
+    name: str, values: np.ndarray, bad: np.ndarray, what: str, fix: str
+) -> None:
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
         at = f"row {row}, " if values.ndim else ""

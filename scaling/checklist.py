@@ -91,7 +91,7 @@ def checklist(
     return [*items, *_fit(law), *_extrapolation(held)]
 
 
-def _form(law):
+def _form(law: Fit) -> list[Item]:
     unknowns, n = law.unknowns, law.unknowns + law.freedom
     few = "fewer than five runs an unknown" if n < 5 * unknowns else ""
     items = [
@@ -106,7 +106,7 @@ def _form(law):
     return items
 
 
-def _fit(law):
+def _fit(law: Fit) -> list[Item]:
     residual = law.residuals
     middle = np.median(np.abs(residual))
     reduced = law.conditioning.reduced
@@ -138,7 +138,7 @@ def _fit(law):
     return items + [Item("fit", "note", note, note) for note in law.notes]
 
 
-def _extrapolation(held):
+def _extrapolation(held: Holdout | None) -> list[Item]:
     if held is None:
         return [Item("fit", "extrapolation", "not stated", "no hold-out was made")]
     off = abs(held.bias) > 0.02 or held.covered < 0.8

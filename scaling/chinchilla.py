@@ -11,6 +11,7 @@ References:
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -70,17 +71,21 @@ class ChinchillaFit(Fit):
         compute = positive("compute", compute)
         positive("flops", flops)
 
-        def size(p):
+        def size(p: Mapping[str, np.ndarray]) -> np.ndarray:
             p = {name: _behind(value, compute) for name, value in p.items()}
             total = p["alpha"] + p["beta"]
             gain = (p["alpha"] * p["A"] / (p["beta"] * p["B"])) ** (1 / total)
-            return gain * (compute / flops) ** (p["beta"] / total)
+            found: np.ndarray = gain * (compute / flops) ** (p["beta"] / total)
+            return found
 
-        def loss(p):
+        def loss(p: Mapping[str, np.ndarray]) -> np.ndarray:
             n = size(p)
             p = {name: _behind(value, compute) for name, value in p.items()}
             d = compute / (flops * n)
-            return p["E"] + p["A"] / n ** p["alpha"] + p["B"] / d ** p["beta"]
+            found: np.ndarray = (
+                p["E"] + p["A"] / n ** p["alpha"] + p["B"] / d ** p["beta"]
+            )
+            return found
 
         return Allocation(
             self.quantity(size, level),
@@ -103,7 +108,9 @@ def chinchilla_form(params: np.ndarray, tokens: np.ndarray) -> Form:
     )
 
 
-def _named(n0, d0, theta, c):
+def _named(
+    n0: float, d0: float, theta: np.ndarray, c: np.ndarray
+) -> dict[str, np.ndarray]:
     alpha, beta = theta[..., 0], theta[..., 1]
     return {
         "E": c[..., 0],
@@ -174,6 +181,6 @@ def fit_chinchilla(
     return ChinchillaFit(**found.__dict__)
 
 
-def _behind(value, like):
+def _behind(value: np.ndarray, like: np.ndarray) -> np.ndarray:
     """Axes behind those of the draws, for the axes of ``like``."""
     return np.reshape(value, np.shape(value) + (1,) * like.ndim)

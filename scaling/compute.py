@@ -5,6 +5,7 @@ r"""The law of loss in compute, :math:`L(C) = E + A / C^\alpha`, and plain power
 """
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,9 @@ def saturating(name: str, scale: float) -> Form:
     )
 
 
-def _saturating_names(scale, theta, c):
+def _saturating_names(
+    scale: float, theta: np.ndarray, c: np.ndarray
+) -> dict[str, np.ndarray]:
     alpha = theta[..., 0]
     return {"E": c[..., 0], "A": c[..., 1] * scale**alpha, "alpha": alpha}
 
@@ -149,7 +152,9 @@ def fit_power(
     )
 
 
-def _power_names(scales, theta, c):
+def _power_names(
+    scales: Mapping[str, float], theta: np.ndarray, c: np.ndarray
+) -> dict[str, np.ndarray]:
     shift = sum(
         theta[..., k] * np.log(scale) for k, scale in enumerate(scales.values())
     )

@@ -65,14 +65,15 @@ def sandwich(
         inside = np.abs(residual) <= window
     slope = (rows * count * inside) @ rows.T * delta / window
     outer = _inverse(slope)
-    return outer @ ((rows * score**2) @ rows.T) @ outer
+    covariance: np.ndarray = outer @ ((rows * score**2) @ rows.T) @ outer
+    return covariance
 
 
-def _inverse(matrix):
+def _inverse(matrix: np.ndarray) -> np.ndarray:
     return np.linalg.pinv(matrix, rcond=1e-14, hermitian=True)
 
 
-def _rank(rows):
+def _rank(rows: np.ndarray) -> int:
     """Of rows of any units; those of a coefficient that is zero count for nothing."""
     size = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.linalg.matrix_rank(rows[size[:, 0] > 0] / size[size > 0][:, None])
+    return int(np.linalg.matrix_rank(rows[size[:, 0] > 0] / size[size > 0][:, None]))

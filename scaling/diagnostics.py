@@ -89,7 +89,7 @@ def lack_of_fit(
     return LackOfFit(float(statistic), float(p_value), (misfit, scatter))
 
 
-def _condition(rows):
+def _condition(rows: np.ndarray) -> float:
     if not rows.size:
         return 1.0
     singular = np.linalg.svd(rows, compute_uv=False)

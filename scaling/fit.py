@@ -45,7 +45,7 @@ from gnomon.scaling.diagnostics import (
     conditioning,
     lack_of_fit,
 )
-from gnomon.scaling.form import Form
+from gnomon.scaling.form import Columns, Form, Quantity
 from gnomon.scaling.solver import Solution, jacobian, polish, solve
 
 DRAWS = 400  # of the bootstrap, by default
@@ -119,7 +119,7 @@ class Fit:
         )
         return self._stretched(found)
 
-    def _stretched(self, found):
+    def _stretched(self, found: Solution) -> Solution:
         """Draws as far apart as Student's quantile wants them, for few runs."""
         runs, freedom = len(self._runs), self.freedom
         student = special.stdtrit(freedom, 0.975) / special.ndtri(0.975)
@@ -145,9 +145,9 @@ class Fit:
     @property
     def residuals(self) -> np.ndarray:
         """``[n]`` log of measured over predicted: relative errors."""
-        return np.log(self.measured) - np.log(
-            self.predict(**{name: self.columns[name] for name in self.inputs})
-        )
+        predicted = self.predict(**{name: self.columns[name] for name in self.inputs})
+        errors: np.ndarray = np.log(self.measured) - np.log(predicted)
+        return errors
 
     @property
     def unknowns(self) -> int:
@@ -169,7 +169,7 @@ class Fit:
         """
         found = []
         for k, (least, most) in enumerate(self.form.bounds):
-            at = self._quantity(lambda theta, c, k=k: theta[..., k], 0.95, False)
+            at = self._quantity(functools.partial(_entry, k), 0.95, False)
             if at.low <= least or at.high >= most:
                 found.append(f"{self._name_of(k)}, whose interval has no end")
         if self.conditioning.reduced > 1e4:
@@ -274,7 +274,8 @@ class Fit:
     def covariance(self) -> np.ndarray:
         """``[p, p]`` asymptotic covariance, in the order of `parameters`."""
         slopes = self._slopes(lambda t, c: np.stack(self._ordered(t, c), axis=-1))
-        return slopes.T @ self._covariance @ slopes
+        covariance: np.ndarray = slopes.T @ self._covariance @ slopes
+        return covariance
 
     @functools.cached_property
     def conditioning(self) -> Conditioning:
@@ -305,45 +306,47 @@ class Fit:
     def _rows(self) -> np.ndarray:
         return jacobian(self.form, self.columns, *self.solution[:2])[1]
 
-    def _ordered(self, theta, coefficients):
+    def _ordered(self, theta: np.ndarray, coefficients: np.ndarray) -> list[np.ndarray]:
         return list(self.form.parameters(theta, coefficients).values())
 
-    def _predict(self, columns):
-        def function(theta, coefficients):
+    def _predict(self, columns: Columns) -> Quantity:
+        def function(theta: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
             phi, _ = self.form.basis(theta, columns)
-            return np.einsum("...j,...jn->...n", coefficients, phi)
+            found: np.ndarray = np.einsum("...j,...jn->...n", coefficients, phi)
+            return found
 
         return function
 
-    def _slopes(self, function):
+    def _slopes(self, function: Quantity) -> np.ndarray:
         """``[p, ...]`` central differences of a function of theta and coefficients."""
         point, q, step = self._point, len(self.form.grid), 1e-6
         ends = [point + sign * step * np.eye(len(point)) for sign in (1, -1)]
         up, down = (function(end[:, :q], np.exp(end[:, q:])) for end in ends)
-        return (up - down) / (2 * step)
+        slopes: np.ndarray = (up - down) / (2 * step)
+        return slopes
 
     @functools.cached_property
-    def _covariance(self):
+    def _covariance(self) -> np.ndarray:
         """Of theta and log coefficients."""
         runs, counts = self._runs, self._counts
         return sandwich(self._rows[:, runs], self.residuals[runs], counts, self.delta)
 
     @functools.cached_property
-    def _first(self):
+    def _first(self) -> np.ndarray:
         """``[n]`` the first row that a row repeats, mostly itself."""
         table = np.stack([*self.columns.values(), self.measured], axis=1)
         return first_rows(table)
 
     @property
-    def _runs(self):
+    def _runs(self) -> np.ndarray:
         """The rows that repeat none before them."""
         return np.unique(self._first)
 
     @property
-    def _counts(self):
+    def _counts(self) -> np.ndarray:
         return np.unique(self._first, return_counts=True)[1]
 
-    def _name_of(self, k):
+    def _name_of(self, k: int) -> str:
         """The parameter that moves with theta's k-th entry alone."""
         point, q = self._point, len(self.form.grid)
         moved = point[:q] + 1e-3 * np.eye(q)[k]
@@ -355,7 +358,9 @@ class Fit:
         plain = [name for name in named if name not in self.form.logarithmic]
         return (plain or named or [f"theta[{k}]"])[-1]
 
-    def _quantity(self, function, level, logarithmic, noise=False):
+    def _quantity(
+        self, function: Quantity, level: float, logarithmic: bool, noise: bool = False
+    ) -> Estimate:
         if not 0 < level < 1:
             raise ValueError(f"level={level}: must lie between 0 and 1, such as 0.95")
         value = function(*self.solution[:2])
@@ -455,7 +460,13 @@ def first_rows(table: np.ndarray) -> np.ndarray:
     return index[inverse.reshape(-1)]
 
 
-def _inputs(known, given):
+def _entry(k: int, theta: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
+    return theta[..., k]
+
+
+def _inputs(
+    known: tuple[str, ...], given: Mapping[str, Any]
+) -> tuple[dict[str, np.ndarray], tuple[int, ...]]:
     if set(given) != set(known):
         raise ValueError(
             f"predict: give exactly the law's inputs, {', '.join(known)};"

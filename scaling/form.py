@@ -18,8 +18,12 @@ import numpy as np
 Columns = Mapping[str, np.ndarray]
 # theta [..., q] and columns of n rows -> phi [..., m, n], its slopes [..., q, m, n].
 Basis = Callable[[np.ndarray, Columns], tuple[np.ndarray, np.ndarray]]
+# theta [..., q], real or complex, and columns of n rows -> phi [..., m, n].
+Terms = Callable[[np.ndarray, Columns], np.ndarray]
 # theta [..., q] and coefficients [..., m] -> named parameters, each [...].
 Naming = Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]
+# theta [..., q] and coefficients [..., m] -> an array [..., *axes of its own].
+Quantity = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 class Form(NamedTuple):
@@ -72,7 +76,12 @@ def power_terms(
     return functools.partial(_powers, tuple(dict(term) for term in terms), exponents)
 
 
-def _powers(terms, exponents, theta, columns):
+def _powers(
+    terms: Sequence[Mapping[int, tuple[str, float]]],
+    exponents: int,
+    theta: np.ndarray,
+    columns: Columns,
+) -> tuple[np.ndarray, np.ndarray]:
     rows = len(next(iter(columns.values())))
     logs = np.zeros((exponents, len(terms), rows))
     for j, term in enumerate(terms):
@@ -82,7 +91,7 @@ def _powers(terms, exponents, theta, columns):
     return phi, -logs * phi[..., None, :, :]
 
 
-def complex_step(function: Callable[[np.ndarray, Columns], np.ndarray]) -> Basis:
+def complex_step(function: Terms) -> Basis:
     r"""A basis from terms alone, with slopes by the complex step.
 
     :math:`\partial \phi / \partial \theta_k = \Im\, \phi(\theta + i h e_k) / h` has
@@ -109,7 +118,9 @@ def complex_step(function: Callable[[np.ndarray, Columns], np.ndarray]) -> Basis
     return functools.partial(_stepped, function)
 
 
-def _stepped(function, theta, columns):
+def _stepped(
+    function: Terms, theta: np.ndarray, columns: Columns
+) -> tuple[np.ndarray, np.ndarray]:
     slopes = []
     for k in range(theta.shape[-1]):
         shifted = theta.astype(complex)

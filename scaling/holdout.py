@@ -35,7 +35,8 @@ class Holdout(NamedTuple):
     @property
     def errors(self) -> np.ndarray:
         """``[k]`` log of measured over predicted: relative errors with a sign."""
-        return np.log(self.measured / self.predicted)
+        errors: np.ndarray = np.log(self.measured / self.predicted)
+        return errors
 
     @property
     def rms(self) -> float:

@@ -19,7 +19,7 @@ import numpy as np
 from gnomon.scaling.check import checked
 from gnomon.scaling.chinchilla import EXPONENT_BOUNDS
 from gnomon.scaling.fit import DRAWS, Fit, fit_law
-from gnomon.scaling.form import Form, center, complex_step
+from gnomon.scaling.form import Columns, Form, Quantity, center, complex_step
 
 EXPONENTS = np.geomspace(0.03, 1.5, 12)
 
@@ -38,11 +38,11 @@ class KaplanFit(Fit):
         """Names of what `predict` needs."""
         return tuple(name for name in self.columns if name != "loss")
 
-    def _predict(self, columns):
+    def _predict(self, columns: Columns) -> Quantity:
         rows = {name: columns[name] for name in self.inputs}
         n = len(rows["params"])
 
-        def function(theta, coefficients):
+        def function(theta: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
             flat = theta.reshape(-1, theta.shape[-1])
             c = coefficients.reshape(len(flat), -1)
             low, high = np.full((len(flat), n), -30.0), np.full((len(flat), n), 30.0)
@@ -55,13 +55,13 @@ class KaplanFit(Fit):
                     np.where(above, middle, low),
                     np.where(above, high, middle),
                 )
-            found = np.exp((low + high) / 2)
+            found: np.ndarray = np.exp((low + high) / 2)
             return found.reshape(*theta.shape[:-1], n)
 
         return function
 
     @property
-    def _scales(self):
+    def _scales(self) -> tuple[float, ...]:
         names = ("params", "steps", "loss")
         return tuple(center(self.columns[name]) for name in names)
 
@@ -156,7 +156,9 @@ def fit_kaplan(
     return KaplanFit(**found.__dict__)
 
 
-def _named(scales, theta, c):
+def _named(
+    scales: tuple[float, ...], theta: np.ndarray, c: np.ndarray
+) -> dict[str, np.ndarray]:
     alpha_n, alpha_s, log_critical, power = (theta[..., k] for k in range(4))
     c = np.maximum(c, 1e-300)
     return {
@@ -169,7 +171,9 @@ def _named(scales, theta, c):
     }
 
 
-def _terms(scales, theta, columns):
+def _terms(
+    scales: tuple[float, ...], theta: np.ndarray, columns: Columns
+) -> np.ndarray:
     alpha_n, alpha_s, log_b, power = (theta[..., k : k + 1] for k in range(4))
     # log_b is the critical batch at the center of the losses; B_* lies far outside.
     critical = np.exp(log_b - power * np.log(columns["loss"] / scales[2]))

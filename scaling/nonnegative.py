@@ -49,4 +49,5 @@ def nonnegative_least_squares(gram: np.ndarray, target: np.ndarray) -> np.ndarra
             solution[..., index] = found
             best = np.where(better[..., None], solution, best)
             least = np.where(better, value, least)
-    return best / scale
+    minimizers: np.ndarray = best / scale
+    return minimizers

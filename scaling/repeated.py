@@ -16,6 +16,7 @@ References:
 """
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from gnomon.scaling.chinchilla import (
     fit_chinchilla,
 )
 from gnomon.scaling.fit import DRAWS, Fit, fit_law
-from gnomon.scaling.form import Form, center, complex_step
+from gnomon.scaling.form import Columns, Form, center, complex_step
 
 LOG_VALUES = np.log(np.geomspace(0.3, 100, 8))
 ROUNDS = 50
@@ -134,7 +135,7 @@ def fit_data_constrained(
     )
 
 
-def _form(base, scales, grid):
+def _form(base: Fit, scales: tuple[float, float], grid: Sequence[np.ndarray]) -> Form:
     rates = [np.log(1e-2), np.log(1e4)]
     balance = base.alpha * base.A / (base.beta * base.B)
     held = balance, base.alpha, base.beta
@@ -148,12 +149,18 @@ def _form(base, scales, grid):
     )
 
 
-def _worth(own, seen, rate):
+def _worth(own: np.ndarray, seen: np.ndarray, rate: np.ndarray) -> np.ndarray:
     """Own plus the decayed worth of what exceeds it."""
-    return own * (1 + rate * -np.expm1(-(seen / own - 1) / rate))
+    worth: np.ndarray = own * (1 + rate * -np.expm1(-(seen / own - 1) / rate))
+    return worth
 
 
-def _terms(held, scales, theta, columns):
+def _terms(
+    held: tuple[float, float, float],
+    scales: tuple[float, float],
+    theta: np.ndarray,
+    columns: Columns,
+) -> np.ndarray:
     balance, alpha, beta = held
     a, b, log_rd, log_rn = (theta[..., k : k + 1] for k in range(4))
     unique = np.minimum(columns["unique"], columns["tokens"])
@@ -165,7 +172,9 @@ def _terms(held, scales, theta, columns):
     return np.stack([np.ones_like(parts[0]), *parts], axis=-2)
 
 
-def _named(scales, theta, c):
+def _named(
+    scales: tuple[float, float], theta: np.ndarray, c: np.ndarray
+) -> dict[str, np.ndarray]:
     return {
         "E": c[..., 0],
         "A": c[..., 1] * scales[0] ** theta[..., 0],

@@ -89,7 +89,14 @@ def search(
     return Solution(nodes[order], coefficients[order], value[order])
 
 
-def _project(form, columns, log_target, theta, delta, rounds=6):
+def _project(
+    form: Form,
+    columns: Columns,
+    log_target: np.ndarray,
+    theta: np.ndarray,
+    delta: float,
+    rounds: int = 6,
+) -> tuple[np.ndarray, np.ndarray]:
     """Coefficients and objective for each theta: Gauss-Newton steps on log y."""
     phi, _ = form.basis(theta, columns)
     # The first round weighs errors relative to what was measured.
@@ -168,13 +175,23 @@ def jacobian(
     return np.log(prediction), rows
 
 
-def _descend(form, columns, log_target, weights, point, delta, iterations):
+def _descend(
+    form: Form,
+    columns: Columns,
+    log_target: np.ndarray,
+    weights: np.ndarray,
+    point: np.ndarray,
+    delta: float,
+    iterations: int,
+) -> tuple[np.ndarray, np.ndarray]:
     """Damped Gauss-Newton steps, each taken only if the objective falls."""
     q = len(form.grid)
     low = np.concatenate([form.bounds[:, 0], np.full(point.shape[1] - q, -700.0)])
     high = np.concatenate([form.bounds[:, 1], np.full(point.shape[1] - q, 700.0)])
 
-    def evaluate(at, pick):
+    def evaluate(
+        at: np.ndarray, pick: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         log, rows = jacobian(form, columns, at[:, :q], np.exp(at[:, q:]))
         residual = log - log_target[pick]
         return (

@@ -15,7 +15,7 @@ import numpy as np
 from gnomon.scaling.check import checked
 from gnomon.scaling.chinchilla import ChinchillaFit, fit_chinchilla
 from gnomon.scaling.fit import DRAWS, Estimate, Fit, fit_law
-from gnomon.scaling.form import Form, complex_step
+from gnomon.scaling.form import Columns, Form, complex_step
 
 
 def fit_loss_to_loss(
@@ -82,12 +82,18 @@ def fit_loss_to_loss(
     )
 
 
-def _shift(floor, least, theta):
+def _shift(floor: float | None, least: float, theta: np.ndarray) -> float | np.ndarray:
     # The gap below the least loss, by its logarithm.
     return floor if floor is not None else least * (1 - np.exp(theta[..., 1]))
 
 
-def _shifted_terms(floor, least, scale, theta, columns):
+def _shifted_terms(
+    floor: float | None,
+    least: float,
+    scale: float,
+    theta: np.ndarray,
+    columns: Columns,
+) -> np.ndarray:
     start = np.asarray(_shift(floor, least, theta))[..., None]
     # A prediction may ask for losses at or below the floor: there L1 = E1.
     gap = columns["source"] - start
@@ -96,7 +102,13 @@ def _shifted_terms(floor, least, scale, theta, columns):
     return np.stack([np.ones_like(power), power], axis=-2)
 
 
-def _shifted_names(floor, least, scale, theta, c):
+def _shifted_names(
+    floor: float | None,
+    least: float,
+    scale: float,
+    theta: np.ndarray,
+    c: np.ndarray,
+) -> dict[str, np.ndarray]:
     kappa = theta[..., 0]
     return {
         "E0": _shift(floor, least, theta) + 0 * kappa,
@@ -157,7 +169,7 @@ def fit_accuracy(
     )
 
 
-def _logistic_terms(theta, columns):
+def _logistic_terms(theta: np.ndarray, columns: Columns) -> np.ndarray:
     steep, middle = np.exp(theta[..., :1]), theta[..., 1:]
     slope = steep * (columns["loss"] - middle)
     # Beyond 700 the exponential overflows; the term is zero long before.
@@ -166,7 +178,7 @@ def _logistic_terms(theta, columns):
     return np.stack([np.ones_like(term), term], axis=-2)
 
 
-def _logistic_names(theta, c):
+def _logistic_names(theta: np.ndarray, c: np.ndarray) -> dict[str, np.ndarray]:
     return {
         "chance": c[..., 0],
         "gain": c[..., 1],
@@ -219,7 +231,9 @@ class Ladder(NamedTuple):
         low, high = np.quantile(found, [tail, 1 - tail], axis=0)
         return Estimate(value, low.reshape(shape), high.reshape(shape))
 
-    def _without_draws(self, at, params, tokens, level):
+    def _without_draws(
+        self, at: np.ndarray, params: Any, tokens: Any, level: float
+    ) -> Estimate:
         """Half widths of log intervals, the first law's through the second's slope."""
         first = self.loss.predict_interval(level, params=params, tokens=tokens)
         second = self.accuracy.predict_interval(level, loss=at)

@@ -17,8 +17,10 @@ from gnomon.experiments.cockpit.panels import (
     picture,
     traces_of,
 )
+from gnomon.experiments.cockpit.told import told
 from gnomon.experiments.drawing import sheet
 from gnomon.experiments.drawing.colors import INK
+from gnomon.optimizers.mechanisms.diagnostics import meanings
 
 _STYLES = """
 h1 { font-size: clamp(1.4rem, 1.1rem + 1.4vw, 2rem); margin: 0; font-weight: 600; }
@@ -54,7 +56,8 @@ def cockpit(
     Args:
       rows: as in ``metrics.jsonl``: each has a ``step`` and what was measured there
         under the keys of `gnomon.dynamics.names`, beside ``train_loss``,
-        ``validation_loss`` and ``learning_rate``. A value that is None or not finite
+        ``validation_loss`` and ``learning_rate``, and what the optimizer says under
+        ``diagnostics/``. A value that is None or not finite
         is a gap in its line.
       title: the page's heading.
 
@@ -93,6 +96,9 @@ def cockpit(
                 else f"not recorded; {panel.field} records it"
             )
             absent.append(f"<li>{html.escape(f'{panel.title}: {why}')}.</li>")
+    own = [_card(*panel) for panel in told(columns, meanings(), steps)]
+    if own:
+        sections["What the optimizer says of its steps"] = own
     first, last = (f"{step:,.0f}" for step in steps)
     about = f"steps {first} to {last} · {len(rows):,} rows · {len(layers)} layers"
     body = [f"<h1>{html.escape(title)}</h1>", f'<p class="about">{about}</p>']

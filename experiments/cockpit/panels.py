@@ -21,6 +21,10 @@ CHEAP = "config.dynamics.cheap_every=50"
 FULL = "config.dynamics.full_every=500"
 ADAM = f"{FULL}, with an optimizer that keeps Adam's second moment,"
 
+UNPREDICTED = (
+    "no equilibrium is predicted: not every part of the optimizer says where it holds"
+    " the weights"
+)
 TRAINER = {
     "train_loss": "loss of the step's batch",
     "validation_loss": "loss of the validation data",
@@ -209,6 +213,8 @@ def explanation(panel: Panel, columns: Columns) -> str:
     parts = [panel.words or "; ".join(words[key] for key in panel.keys)]
     if panel.dashed and present(panel.dashed):
         parts.append(f"dashed: {words[panel.dashed]}")
+    elif panel.dashed:
+        parts.append(UNPREDICTED)
     if panel.edge and present(panel.edge):
         parts.append("dashed: 2 / learning rate")
     if panel.error and present(panel.error):

@@ -68,7 +68,6 @@ def launch(
 
     def started(values: flags.FlagValues) -> None:
         logging.set_verbosity(logging.WARNING)
-        logging.get_absl_logger().addFilter(_said_once)
         file = opened(values.config)
         workdir = folder(values.workdir)
         config = changed(file, [word for word in words if _changes(word)])
@@ -77,11 +76,6 @@ def launch(
 
     kept = [word for word in words if not _changes(word)]
     command.run(started, defined, about, kept)
-
-
-def _said_once(record: Any) -> bool:
-    """Leaves out what Orbax logs, with a trace a thread: it raises the same error."""
-    return f"{os.sep}orbax{os.sep}" not in record.pathname
 
 
 def _changes(word: str) -> bool:

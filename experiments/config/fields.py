@@ -5,14 +5,17 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-# What is written or shown, and not what a trial computes.
-RHYTHM = ("log_every", "checkpoint_every", "tensorboard")
+# What is written or shown and when, and not what a trial computes.
+RHYTHM = ("log_every", "checkpoint_every", "tensorboard", "steps_per_dispatch")
 OPERATIONAL = ("report", "tuning", *RHYTHM)
 # Changes the program, and what it tells, but not the trial: no part of its id.
 OBSERVING = ("dynamics",)
 # Says which devices a trial lies on: as another number of devices would, it changes the
 # program and the rounding of its sums, and not the trial.
 PLACEMENT = ("mesh",)
+# Fields that came later, and what says nothing new: a trial that leaves them at that
+# has the id that it had before.
+SILENT: Mapping[str, Any] = {"accumulate": 1}
 LEFT_OUT = (*OPERATIONAL, *OBSERVING, *PLACEMENT)
 """The fields that a trial's id does not tell."""
 
@@ -32,5 +35,11 @@ def identity(config: Mapping[str, Any]) -> str:
 
     >>> identity({"steps": 3, "log_every": 1}) == identity({"steps": 3})
     True
+    >>> identity({"steps": 3, "accumulate": 1}) == identity({"steps": 3})
+    True
     """
-    return digest({key: value for key, value in config.items() if key not in LEFT_OUT})
+    told = {key: value for key, value in config.items() if key not in LEFT_OUT}
+    for key, silent in SILENT.items():
+        if key in told and told[key] == silent:
+            del told[key]
+    return digest(told)

@@ -24,6 +24,9 @@ def defaults() -> ml_collections.ConfigDict:
             seed=0,  # initialization and data order; paired across optimizers
             steps=1000,
             batch=16,  # examples a step
+            # Micro-batches that a batch is taken in, one after another: the gradient of
+            # all its examples in the memory of one part.
+            accumulate=1,
             task="gnomon.experiments.tasks.next_token",
             model=dict(name="gnomon.models.TransformerLM"),
             data=dict(name="stdlib_text"),
@@ -32,6 +35,9 @@ def defaults() -> ml_collections.ConfigDict:
             schedule=dict(name="gnomon.experiments.schedules.warmup_cosine"),
             static=(),  # optimizer fields a program must know before compilation
             evaluate=dict(every=0, batches=8, batch=64),  # every 0: at the end alone
+            # Steps that the device takes between two words with the host; 0: as many
+            # as lie between rows, evaluations, probes and checkpoints.
+            steps_per_dispatch=0,
             log_every=20,
             checkpoint_every=200,
             tensorboard=True,

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from gnomon.experiments.config.accumulation import check_accumulate
 from gnomon.experiments.config.components import check_components
 from gnomon.experiments.config.devices import check_mesh
 from gnomon.experiments.config.ranges import check_fields, check_leaves, check_optimizer
@@ -41,6 +42,7 @@ def validate(config: Mapping) -> None:
     check_leaves(config)
     check_fields(config)
     check_mesh(config)
+    check_accumulate(config)
     layers = config["dynamics"].get("layers")
     try:
         re.compile(layers or "")

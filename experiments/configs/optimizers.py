@@ -54,6 +54,31 @@ OPTIMIZERS: dict[str, dict[str, Any]] = dict(
             "ref": "gnomon.optimizers.matrices.hidden_matrices"
         },
     ),
+    # Momentum with decay beside it: SGDP that never projects. That divides its decay by
+    # one minus the momentum, so that this is a decay of 0.001.
+    sgdw=dict(
+        name="gnomon.optimizers.sgdp",
+        learning_rate=0.1,
+        momentum=0.9,
+        delta=0.0,
+        weight_decay=1e-4,
+    ),
+    novograd=dict(
+        name="optax.novograd",
+        learning_rate=3e-3,
+        b1=0.95,
+        b2=0.98,
+        weight_decay=1e-3,
+    ),
+    # AdaLomo is Adafactor that factors every matrix and scales by the weights.
+    adalomo=dict(
+        name="optax.adafactor",
+        learning_rate=0.01,
+        min_dim_size_to_factor=1,
+        decay_rate=0.8,
+        clipping_threshold=1.0,
+        multiply_by_parameter_scale=True,
+    ),
     sgd=dict(name="optax.sgd", learning_rate=0.1, momentum=0.9, nesterov=True),
     **recommended(),
 )

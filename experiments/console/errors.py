@@ -35,7 +35,7 @@ _FIXES = {
 EXTRAS = dict.fromkeys(
     (
         *("absl", "array_record", "flax", "grain", "importlib_resources", "matplotlib"),
-        *("ml_collections", "mlxtend", "orbax", "PIL", "tensorboardX"),
+        *("ml_collections", "mlxtend", "PIL", "tensorboardX"),
         "tensorflow_datasets",
         "tqdm",
     ),
@@ -87,8 +87,8 @@ def explain(error: BaseException) -> str | None:
 def missing(error: ImportError) -> str | None:
     """Says how to install what an import did not find; None for gnomon's own.
 
-    >>> missing(ModuleNotFoundError("", name="orbax.checkpoint"))
-    "the package 'orbax' is not installed: pip install 'gnomon[experiments]'"
+    >>> missing(ModuleNotFoundError("", name="flax.linen"))
+    "the package 'flax' is not installed: pip install 'gnomon[experiments]'"
     """
     name = (error.name or "").partition(".")[0]
     if not isinstance(error, ModuleNotFoundError) or name in ("", "gnomon"):

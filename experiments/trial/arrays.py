@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from gnomon.experiments.config.resolve import ConfigError
 from gnomon.experiments.console.errors import UserError
 from gnomon.experiments.trial import stored
 
@@ -32,8 +33,7 @@ def load_arrays(workdir: str | Path) -> dict[str, Any]:
     for step in sorted(names, key=int, reverse=True):
         try:
             manifest, arrays = stored.read(folder / step)
-        # Past the checksums Orbax may still fail, with errors of many types.
-        except Exception as error:
+        except (ConfigError, stored.DamagedCheckpointError, OSError) as error:
             reason = f"checkpoint {step}: {error}"
             continue
         return _nested(manifest["leaves"], arrays)

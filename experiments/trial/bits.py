@@ -27,4 +27,6 @@ def per_byte(task: Task, bytes_per_unit: float) -> Task:
             metrics = {**metrics, "bits_per_byte": metrics["bits"] / bytes_per_unit}
         return loss, metrics
 
+    if hasattr(task, "weight"):
+        scaled.weight = task.weight  # type: ignore[attr-defined]
     return scaled

@@ -11,7 +11,6 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-import orbax.checkpoint as ocp
 from absl import logging
 
 from gnomon.experiments.records.files import (
@@ -24,32 +23,30 @@ from gnomon.experiments.trial.packing import pack, unpack, within
 from gnomon.experiments.trial.stored import (
     FORMAT,
     MANIFEST,
-    CheckpointMismatchError,
     DamagedCheckpointError,
-    check_files,
     check_fit,
     check_identity,
     check_place,
-    file_crc,
     read_arrays,
     read_manifest,
     text_crc,
+    write_arrays,
 )
 
 
 class Checkpoints:
     """The last few states of one run, in a folder that only this object writes to.
 
-    A checkpoint is the folder `<step>` with two entries: `arrays`, an Orbax
-    checkpoint of a flat dictionary of the tree's leaves, and `manifest.json`, with
-    the step, whose checkpoint it is, the tree's signature, the caller's `meta`, and a
-    CRC-32 of every leaf, of every file below `arrays`, and of the manifest itself. It
-    is written to `<step>.tmp`, synced, and renamed when it is whole.
+    A checkpoint is the folder `<step>` with two files: `arrays.npz`, the tree's leaves
+    by their paths, which NumPy alone can read, and `manifest.json`, with the step,
+    whose checkpoint it is, the tree's signature, the caller's `meta`, and a CRC-32 of
+    every leaf and of the manifest itself. It is written to `<step>.tmp`, synced, and
+    renamed when it is whole.
 
-    Orbax's own `CheckpointManager` commits a step as soon as Orbax has written it,
-    which leaves no moment to add up its files. Those sums are what allow damage to
-    be found before any of it is decoded, and a leaf's sum checks the whole way from
-    memory to memory.
+    Plain files by hand, and not Orbax: its writer is C++ and syncs nothing, so what a
+    crash leaves of a save could not be tested; its manager counts a step before sums of
+    it can be taken, and a leaf's sum checks the whole way from memory to memory; and
+    what it is made for, arrays spread over processes, is refused here.
 
     - A save copies the tree to the host before it returns, so that the caller may
       donate its buffers to the next step; one thread writes in the background.
@@ -174,7 +171,7 @@ class Checkpoints:
         refuse: Callable[[dict[str, Any]], str | None] = lambda meta: None,
         optional: Sequence[str] = (),
     ) -> tuple[int, Any, dict[str, Any]] | None:
-        """Restores the newest checkpoint whose every byte is good.
+        """Restores the newest checkpoint of which every leaf is good.
 
         Args:
           target: A pytree of the structure to restore: `ShapeDtypeStruct`s or arrays.
@@ -209,7 +206,6 @@ class Checkpoints:
                 check_place(folder, manifest)
                 holes = check_fit(folder, manifest, target, optional)
                 check_identity(folder, manifest, self._identity)
-                check_files(folder, manifest)
                 if problem := refuse(manifest["meta"]):
                     raise DamagedCheckpointError(problem)
                 records = [
@@ -218,11 +214,7 @@ class Checkpoints:
                     if not within(record["path"], holes)
                 ]
                 arrays = read_arrays(folder, records)
-            except (CheckpointMismatchError, MemoryError):
-                raise
-            # Past the checksums Orbax may still fail, with errors of many types;
-            # each of them means that this checkpoint cannot be had.
-            except Exception as error:
+            except (DamagedCheckpointError, OSError) as error:
                 if not folder.exists():  # removed by its owner, for newer ones
                     continue
                 reason = str(error).strip().partition("\n")[0]
@@ -287,14 +279,7 @@ class Checkpoints:
         folder = self._folder / f"{step}.tmp"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        if arrays:
-            with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-                checkpointer.save(folder / "arrays", args=ocp.args.PyTreeSave(arrays))
-        manifest["files"] = {
-            os.fspath(path.relative_to(folder)): file_crc(path)
-            for path in sorted(folder.rglob("*"))
-            if path.is_file()
-        }
+        write_arrays(folder, arrays)
         sealed = {"crc32": text_crc(manifest), "manifest": manifest}
         write_text(folder / MANIFEST, json.dumps(sealed, indent=1) + "\n")
         sync_tree(folder)

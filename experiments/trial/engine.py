@@ -18,15 +18,17 @@ import numpy as np
 
 from gnomon.experiments.config.trials import Trial
 from gnomon.experiments.console.interrupt import Interrupted
-from gnomon.experiments.data import Dataset, Examples
+from gnomon.experiments.data import Dataset
 from gnomon.experiments.records.done import read_result
 from gnomon.experiments.trial.checkpoint import Checkpoints
-from gnomon.experiments.trial.journal import Journal, Tick, evaluate, observe
+from gnomon.experiments.trial.dispatch import Pace, Seen, steps_until_due
+from gnomon.experiments.trial.feed import Block, Feed, HeldOut
+from gnomon.experiments.trial.journal import Journal, Tick, left_by, observe
 from gnomon.experiments.trial.lanes import Lanes, hypers_of, padded, seeds_of
 from gnomon.experiments.trial.probes import due, settings_of
 from gnomon.experiments.trial.results import make_result
 from gnomon.experiments.trial.resume import first_lanes, resumed
-from gnomon.experiments.trial.step import NEVER
+from gnomon.experiments.trial.step import NEVER, TrainState
 from gnomon.models import parameter_count
 
 
@@ -62,7 +64,7 @@ def run(
       lanes: the chunk's compiled program.
       dataset: its data.
       flops_per_step: training FLOPs of one step of one trial, for the results.
-      watch: called after each step; with losses, once the next is under way.
+      watch: called after each dispatch; with losses, once the next is under way.
       stop: asked after each step; when true, a checkpoint is written and
         `Interrupted` raised.
 
@@ -106,25 +108,33 @@ def run(
     def seconds() -> float:
         return meta["seconds"] + time.monotonic() - started
 
+    feed = Feed(dataset.train, orders, lanes.most)
+    held_out = HeldOut(dataset, config["evaluate"], lanes.place.held_out)
+    pace = Pace(lanes.most)
     try:
         while step < steps:
-            batches = _gather(dataset.train, [order.next() for order in orders])
-            step += 1
+            block = feed.take(pace.part(steps_until_due(config, step)), stop)
+            step += block.steps
             logging = step == steps or step % config["log_every"] == 0
             record: dict[str, jax.Array] = {}
             for tier in due(settings, step, logging):
-                state, found = lanes.probes[tier](state, batches, which, hypers)
+                state, found = lanes.probes[tier](state, block.first(), which, hypers)
                 record |= found
+            seen = None
             if not (settings["free"] and logging):
-                state = lanes.step(state, batches, which, hypers)
+                state, seen = _train(lanes, state, block, logging, which, hypers)
             evaluated: list[dict[str, jax.Array]] = []
             if step == steps or _every(step, config["evaluate"]["every"]):
-                evaluated = evaluate(lanes, state, dataset, config["evaluate"])
+                evaluated = [lanes.evaluate(state, b) for b in held_out.blocks()]
             left = None
             if logging or evaluated or record:
-                state, left = observe(state, evaluated, record, logging=logging)
+                if seen is None:
+                    state, left = observe(state, evaluated, record, logging=logging)
+                else:
+                    left = left_by(seen, evaluated, record, logging=logging)
             journal.note(step, left)
-            stopping = step < steps and stop()
+            pace.sent(block.steps, seen)
+            stopping = block.stopped or (step < steps and stop())
             if step == steps or stopping or _every(step, config["checkpoint_every"]):
                 journal.flush()
                 about = {
@@ -160,8 +170,17 @@ def _every(step: int, period: int) -> bool:
     return period > 0 and step % period == 0
 
 
-def _gather(examples: Mapping[str, Examples], indices: Sequence) -> dict:
-    return {
-        name: np.stack([array[index] for index in indices])
-        for name, array in examples.items()
-    }
+def _train(
+    lanes: Lanes,
+    state: TrainState,
+    block: Block,
+    logging: bool,
+    which: jax.Array,
+    hypers: Mapping[str, jax.Array],
+) -> tuple[TrainState, Seen | None]:
+    """The steps of a block; what a loop leaves to be read is taken off its state."""
+    if lanes.most == 1:
+        return lanes.step(state, block.first(), which, hypers), None
+    batches = jax.device_put(block.batches, lanes.place.blocks)
+    count, reading = np.int32(block.steps), np.bool_(logging)
+    return lanes.steps(state, batches, count, reading, which, hypers)

@@ -1,7 +1,7 @@
-"""The rows of metrics of a chunk, read while its next step runs.
+"""The rows of metrics of a chunk, read while its next steps run.
 
-What a step leaves to be logged stays on the device; its copy to the host begins at
-once, and is waited for only when the step after it has been dispatched.
+What a dispatch leaves to be logged stays on the device; its copy to the host begins at
+once, and is waited for only when the dispatch after it is under way.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,15 +12,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gnomon.experiments.data import Dataset
 from gnomon.experiments.records.metrics import MetricsWriter, Position
-from gnomon.experiments.trial.lanes import Lanes
+from gnomon.experiments.trial.dispatch import Seen
 from gnomon.experiments.trial.probes import columns
 from gnomon.experiments.trial.step import NEVER, TrainState
 
 
 class Tick(NamedTuple):
-    """What a run tells whoever watches it, after each step.
+    """What a run tells whoever watches it, after each dispatch.
 
     Attributes:
       step: steps done.
@@ -41,7 +40,7 @@ class Observation(NamedTuple):
     Attributes:
       window: sums of the metrics since they were last read; empty where the step does
         not log.
-      evaluated: the metrics of each validation batch.
+      evaluated: the metrics of validation batches, by lane and batch.
       record: what the probes found.
       diverged_at: as of the state.
     """
@@ -60,15 +59,26 @@ def observe(
     logging: bool,
 ) -> tuple[TrainState, Observation]:
     """Takes what is to be logged off a state; returns one that can be donated."""
-    window: Mapping[str, jax.Array] = {}
-    if logging:
-        window = state.window
-        state = state._replace(window=jax.tree.map(jnp.zeros_like, window))
     # The next step consumes the state: what is read after it must be a copy.
-    found = Observation(window, evaluated, record, jnp.copy(state.diverged_at))
+    seen = Seen(state.window, jnp.copy(state.diverged_at))
+    if logging:
+        state = state._replace(window=jax.tree.map(jnp.zeros_like, state.window))
+    return state, left_by(seen, evaluated, record, logging=logging)
+
+
+def left_by(
+    seen: Seen,
+    evaluated: Sequence[Mapping[str, jax.Array]],
+    record: Mapping[str, jax.Array],
+    *,
+    logging: bool,
+) -> Observation:
+    """What is to be logged of a dispatch; its copy to the host has begun."""
+    window = seen.window if logging else {}
+    found = Observation(window, evaluated, record, seen.diverged_at)
     for leaf in jax.tree.leaves(found):
         leaf.copy_to_host_async()
-    return state, found
+    return found
 
 
 def means_of(found: Observation) -> dict[str, np.ndarray]:
@@ -80,35 +90,18 @@ def means_of(found: Observation) -> dict[str, np.ndarray]:
         for name, total in sums.items()
     }
     totals: dict[str, np.ndarray] = {}
+    batches = 0
     for metrics in jax.device_get(found.evaluated):
         for name, values in metrics.items():
             key = f"validation_{name}"
-            totals[key] = totals.get(key, 0.0) + np.asarray(values, np.float64)
-    batches = len(found.evaluated)
+            for column in np.asarray(values, np.float64).T:
+                totals[key] = totals.get(key, 0.0) + column
+        batches += values.shape[1]
     return means | {name: total / batches for name, total in totals.items()}
 
 
-def evaluate(
-    lanes: Lanes, state: TrainState, dataset: Dataset, settings: Mapping[str, int]
-) -> list[dict[str, jax.Array]]:
-    """Metrics of each batch of a fixed set of validation batches, by lane.
-
-    The examples are spread evenly over the split and are the same at every step and
-    for every trial, so that differences between trials are not differences of data.
-    """
-    available = len(next(iter(dataset.validation.values())))
-    batches = max(1, min(settings["batches"], available // settings["batch"]))
-    chosen = np.linspace(0, available - 1, batches * settings["batch"]).astype(int)
-    return [
-        lanes.evaluate(
-            state, {name: array[index] for name, array in dataset.validation.items()}
-        )
-        for index in np.split(chosen, batches)
-    ]
-
-
 class Journal:
-    """Writes the rows of a chunk's trials, each once the step after it is under way.
+    """Writes the rows of a chunk's trials, each once the next steps are under way.
 
     Args:
       folders: each trial's folder; None for one whose files stay as they are.
@@ -118,7 +111,7 @@ class Journal:
       tensorboard: whether to write TensorBoard events too.
       params: the abstract parameters, whose layers the probes' names tell.
       settings: of the probes.
-      watch: called after each step, with its losses once they are read.
+      watch: called after each dispatch, with its losses once they are read.
 
     Attributes:
       row: the last value of each metric, by lane, as far as it is read.

@@ -1,7 +1,7 @@
 """One compiled program for all the trials of a group.
 
 Trials of one static part run as lanes of one program: one compilation, one dispatch
-a step. The lanes are spread over the local devices. Within a device they are a
+for all of them. The lanes are spread over the local devices. Within a device they are a
 `jax.vmap`, which fills an accelerator; on a CPU they are a `jax.lax.map`, because
 XLA's CPU matrix products are fastest one model at a time
 (``benchmarks/sweep_throughput.py`` measures both). One lane is the plain program.
@@ -9,6 +9,7 @@ Where `config.mesh` lays a trial on several devices, lanes run one after another
 instead, each on all of them.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -23,7 +24,8 @@ from gnomon.experiments.config.trials import Trial, split
 from gnomon.experiments.data import Dataset
 from gnomon.experiments.trial.abstract import batch_shapes
 from gnomon.experiments.trial.cost import memory_of
-from gnomon.experiments.trial.placement import placement_of
+from gnomon.experiments.trial.dispatch import looped, most_steps, slow_in_a_loop
+from gnomon.experiments.trial.placement import Placement, placement_of
 from gnomon.experiments.trial.program import make_program
 from gnomon.experiments.trial.step import TrainState
 
@@ -35,18 +37,27 @@ class Lanes(NamedTuple):
       init: ``(seeds, hypers) -> state``; every leaf has a leading lane axis.
       step: ``(state, batches, which, hypers) -> state``; consumes ``state``. The
         batches are stacked by distinct seed, ``which`` gives each lane's.
-      evaluate: ``(state, batch) -> metrics`` by lane, the batch shared.
+      steps: ``(state, batches, count, logging, which, hypers) -> (state, seen)``, so
+        many steps in one dispatch (`gnomon.experiments.trial.dispatch.looped`), their
+        batches stacked by step, and then by seed; consumes ``state``.
+      most: how many steps that may be; with 1, ``step`` is what is compiled.
+      evaluate: ``(state, batches) -> metrics`` by lane and batch, the batches shared
+        by the lanes.
       probes: by tier, ``(state, batches, which, hypers) -> (state, record)``, compiled
         when first called; they consume ``state`` as ``step`` does.
       state: the abstract state, for restoring a checkpoint.
-      bytes: memory of one step, from XLA's own analysis.
+      place: where the arrays lie.
+      bytes: memory of one dispatch, from XLA's own analysis.
     """
 
     init: Callable
     step: Callable
+    steps: Callable
+    most: int
     evaluate: Callable
     probes: Mapping[str, Callable]
     state: TrainState
+    place: Placement
     bytes: int
 
 
@@ -161,29 +172,62 @@ def compile_lanes(
 
         return every
 
+    def several(state, batches, count, logging, which, hypers):
+        def lane(state, index, hypers, batches, count, logging):
+            def pick(at):
+                return jax.tree.map(lambda leaf: leaf[at, index], batches)
+
+            return looped(program.step)(state, pick, count, logging, hypers)
+
+        axes = (0, 0, 0, None, None, None)
+        return spread(lane, axes)(state, which, hypers, batches, count, logging)
+
+    def evaluate(state, batches):
+        def lane(state, batches):
+            return jax.lax.map(lambda batch: program.evaluate(state, batch), batches)
+
+        return spread(lane, (0, None))(state, batches)
+
     def laned(x: Any, sharding: NamedSharding = place.lanes) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((lanes, *x.shape), x.dtype, sharding=sharding)
 
     state = jax.tree.map(laned, alone, place.state)
     hypers = jax.tree.map(laned, first)
-    ours = place.batches
     which = laned(jax.ShapeDtypeStruct((), jnp.int32))
-    stacked = {
-        name: jax.ShapeDtypeStruct((distinct, *x.shape), x.dtype, sharding=ours)
-        for name, x in batch.items()
-    }
-    compiled = (
-        jax.jit(batched(program.step), donate_argnums=0, out_shardings=place.state)
-        .lower(state, stacked, which, hypers)
-        .compile()
+    size = sum(math.prod(x.shape) * x.dtype.itemsize for x in batch.values())
+    most = most_steps(config, distinct * size)
+
+    def stacked(sharding: NamedSharding, *sizes: int) -> dict:
+        return {
+            name: jax.ShapeDtypeStruct((*sizes, *x.shape), x.dtype, sharding=sharding)
+            for name, x in batch.items()
+        }
+
+    step: Any = jax.jit(
+        batched(program.step), donate_argnums=0, out_shardings=place.state
     )
+    steps: Any = jax.jit(
+        several, donate_argnums=0, out_shardings=(place.state, place.lanes)
+    )
+    lowered: Any = None
+    if most > 1:
+        blocks = stacked(place.blocks, most, distinct)
+        count = jax.ShapeDtypeStruct((), jnp.int32)
+        logging = jax.ShapeDtypeStruct((), jnp.bool_)
+        lowered = steps.lower(state, blocks, count, logging, which, hypers)
+        if slow_in_a_loop(lowered) and not config["steps_per_dispatch"]:
+            most = 1
+    if most > 1:
+        compiled = steps = lowered.compile()
+    else:
+        batches = stacked(place.batches, distinct)
+        compiled = step = step.lower(state, batches, which, hypers).compile()
     return Lanes(
         init=jax.jit(init, in_shardings=place.lanes, out_shardings=place.state),
-        step=compiled,
-        evaluate=jax.jit(
-            spread(program.evaluate, (0, None)),
-            in_shardings=(place.state, place.batch),
-        ),
+        step=step,
+        steps=steps,
+        most=most,
+        evaluate=jax.jit(evaluate, in_shardings=(place.state, place.held_out)),
         probes={
             tier: jax.jit(
                 batched(probe),
@@ -193,5 +237,6 @@ def compile_lanes(
             for tier, probe in program.probes.items()
         },
         state=state,
+        place=place,
         bytes=memory_of(compiled),
     )

@@ -10,6 +10,8 @@ import numpy as np
 
 from gnomon.experiments.trial.signature import leaf_type, path_name, signature
 
+_OF_NUMPY = ("file", "allow_pickle")  # keywords of `numpy.savez`
+
 
 def array_crc(array: np.ndarray) -> int:
     """The CRC-32 of an array's numbers."""
@@ -62,11 +64,12 @@ def pack(tree: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
             "dtype": str(array.dtype),
             "crc32": array_crc(array),
         }
-        # Storage has no chunk for nothing: an empty array is its shape.
-        if array.size:
-            # The key "a/b" and the key "b" under "a" have one and the same path.
-            taken = record["path"] in arrays
-            name = f"{record['path']}#{index}" if taken else record["path"]
+        if array.size:  # an empty array is its shape
+            # The key "a/b" and the key "b" under "a" have one and the same path; NumPy
+            # has names and a suffix of its own.
+            name = record["path"]
+            if name in arrays or name in _OF_NUMPY or name.endswith(".npy"):
+                name += f"#{index}"
             record["name"] = name
             arrays[name] = array
     return {"signature": signature(tree), "leaves": records}, arrays

@@ -18,15 +18,17 @@ class Placement(NamedTuple):
     Attributes:
       spread: how many parts the lane axis is cut into.
       lanes: of arrays with a leading lane axis.
-      batches: of training batches, by distinct seed.
-      batch: of a validation batch, shared by the lanes.
+      batches: of a step's batches, by distinct seed.
+      blocks: of a dispatch's batches, by step and distinct seed.
+      held_out: of validation batches, by number, shared by the lanes.
       state: of each leaf of the state.
     """
 
     spread: int
     lanes: NamedSharding
     batches: NamedSharding
-    batch: NamedSharding
+    blocks: NamedSharding
+    held_out: NamedSharding
     state: Any
 
 
@@ -50,9 +52,12 @@ def placement_of(config: Mapping, lanes: int, state: TrainState) -> Placement:
         mesh = lane_mesh(lanes)
         mine, ours = (NamedSharding(mesh, spec) for spec in (P("lane"), P()))
         every = jax.tree.map(lambda leaf: mine, state)
-        return Placement(mesh.size, mine, ours, ours, every)
+        return Placement(mesh.size, mine, ours, ours, ours, every)
     mesh = device_mesh(config)
-    whole, batches, batch = (
-        NamedSharding(mesh, spec) for spec in (P(), P(None, "data"), P("data"))
+    # Before the axis of the examples: the seeds, or the steps and the seeds.
+    whole, batches, blocks = (
+        NamedSharding(mesh, spec)
+        for spec in (P(), P(None, "data"), P(None, None, "data"))
     )
-    return Placement(1, whole, batches, batch, shardings_of(config, mesh, state))
+    states = shardings_of(config, mesh, state)
+    return Placement(1, whole, batches, blocks, batches, states)

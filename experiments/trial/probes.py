@@ -7,7 +7,8 @@
   `gnomon.optimizers.diagnostics`. The step is taken by a second compiled program that
   also returns them.
 - ``cheap_every``: every so many steps the gradient noise scale, spectral norms, the
-  spectra of small layers' gradients, and activations, on the batch of the step.
+  spectra of small layers' gradients, and activations, on the batch of the step, or the
+  first micro-batch of it.
 - ``full_every``: every so many steps the curvature of the loss, on that batch too.
 - ``layers``: the regex that groups parameters (`gnomon.dynamics.layers.layers_of`); by
   default each module is a layer.
@@ -23,11 +24,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from absl import logging as log
 
 from gnomon import dynamics
 from gnomon.dynamics import curvature
 from gnomon.experiments.config.resolve import resolve
-from gnomon.optimizers import diagnostics
+from gnomon.models import LazyLogits
+from gnomon.optimizers import Balance, Observations, balance, diagnostics
 
 SETTINGS: dict[str, Any] = dict(free=False, cheap_every=0, full_every=0, layers="")
 ADAM = (optax.adam, optax.adamw)  # divide by what `adam_denominator` computes
@@ -110,15 +113,28 @@ def _number(value: Any) -> Any:
 
 
 def _equilibrium(
-    motion: dynamics.Motion, optimizer: Mapping[str, Any], rate: jax.Array
+    motion: dynamics.Motion,
+    optimizer: Mapping[str, Any],
+    rate: jax.Array,
+    said: Balance | None = None,
 ) -> dict[str, jax.Array]:
-    rule = dynamics.rule_of(optimizer["name"], optimizer)
-    if rule is None:
-        return {}
-    decay, momentum = (_number(optimizer.get(x)) for x in (rule.decay, rule.momentum))
-    if decay is None or momentum is None:
-        return {}
-    found = dynamics.equilibrium(motion, rate, decay, momentum, adaptive=rule.adaptive)
+    """The prediction from what the optimizer said, or from what optax's docs say."""
+    if said is not None:
+        found = dynamics.equilibrium(
+            motion, 1.0, said.shrinkage, said.momentum, adaptive=True
+        )
+    else:
+        rule = dynamics.rule_of(optimizer["name"], optimizer)
+        if rule is None:
+            return {}
+        decay, momentum = (
+            _number(optimizer.get(x)) for x in (rule.decay, rule.momentum)
+        )
+        if decay is None or momentum is None:
+            return {}
+        found = dynamics.equilibrium(
+            motion, rate, decay, momentum, adaptive=rule.adaptive
+        )
     return {
         "equilibrium_angle": found.angle[0],
         "angle_ratio": found.angle_ratio,
@@ -131,12 +147,13 @@ def free(
     before: Any,
     after: Any,
     grads: Any,
-    outputs: jax.Array,
+    sizes: dynamics.Logits,
     *,
     carried: Mapping[str, Any],
     learning_rate: jax.Array,
     optimizer: Mapping[str, Any],
     layers: str,
+    said: Balance | None = None,
 ) -> dict[str, jax.Array]:
     """Measures a step that was taken.
 
@@ -145,11 +162,12 @@ def free(
       after: the parameters after it; the update is their difference, so what rounding
         took from it is not in it.
       grads: the gradients.
-      outputs: what the model put out on the step's batch.
+      sizes: of the model's outputs on the step's batch, or on each micro-batch of it.
       carried: the probes' memory.
       learning_rate: of the step.
       optimizer: its keywords.
       layers: the regex of the grouping.
+      said: what the optimizer said of where it holds the weights, if it did.
 
     Returns:
       By quantity, arrays [layers + 1] or scalars.
@@ -167,13 +185,38 @@ def free(
         learning_rate=learning_rate,
         layers=layers,
     )
-    size = dynamics.logits(outputs)
     return {
         **motion._asdict(),
-        **_equilibrium(motion, optimizer, learning_rate),
-        "logit_norm": size.norm,
-        "logit_maximum": size.maximum,
+        **_equilibrium(motion, optimizer, learning_rate, said),
+        "logit_norm": jnp.mean(sizes.norm),
+        "logit_maximum": jnp.max(sizes.maximum),
     }
+
+
+def balanced(
+    opt_state: Any, seen: Observations, optimizer: Mapping[str, Any]
+) -> Balance | None:
+    """Where an optimizer says that it holds the weights; None, and why not, in the log.
+
+    Args:
+      opt_state: its state after the step.
+      seen: what was seen while it ran.
+      optimizer: its keywords, of one of another package that a formula is known for.
+    """
+    try:
+        return balance(seen, opt_state)
+    except LookupError as error:
+        if dynamics.rule_of(optimizer["name"], optimizer) is None:
+            log.info("no angle at equilibrium is predicted: %s", error)
+        return None
+
+
+def sizes(outputs: Any) -> dynamics.Logits:
+    """How large a model's outputs are, those that are not yet computed too."""
+    if not isinstance(outputs, LazyLogits):
+        return dynamics.logits(outputs)
+    rows = outputs.rows(jax.vmap(jax.vmap(dynamics.logits)))
+    return dynamics.Logits(jnp.mean(rows.norm), jnp.max(rows.maximum))
 
 
 def told(opt_state: Any, seen: Mapping[str, jax.Array]) -> dict[str, jax.Array]:

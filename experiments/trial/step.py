@@ -6,7 +6,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gnomon.experiments.config.accumulation import parts_in
 from gnomon.experiments.config.resolve import arguments, resolve
+from gnomon.experiments.trial.accumulation import Look, Objective, accumulated, whole
 from gnomon.experiments.trial.bits import per_byte
 from gnomon.experiments.trial.optimizer import Hypers, learning_rate, make_optimizer
 from gnomon.experiments.trial.preflight import check_task
@@ -47,7 +49,8 @@ class Parts(NamedTuple):
     Attributes:
       config: the config.
       model: its model, as `gnomon.models.functional` gives it.
-      task: ``(apply, batch) -> (loss, metrics)``.
+      task: ``(apply, batch) -> (loss, metrics)``; it may have ``weight``, see
+        `gnomon.experiments.trial.accumulation`.
     """
 
     config: Mapping
@@ -94,16 +97,26 @@ def forward(
     return loss, (metrics, new_stats, outputs)
 
 
-def train_loss(
-    parts: Parts, state: TrainState, params: Any, batch: Batch
-) -> tuple[jax.Array, tuple]:
-    """`forward` as the step from a state sees it, at any parameters."""
+def objective(parts: Parts, state: TrainState, batch: Batch) -> Objective:
+    """The loss of a batch as the step from a state sees it, at any parameters."""
+
+    def loss_fn(params, stats, batch, key):
+        return forward(parts, params, stats, batch, train=True, key=key)
+
     key = jax.random.fold_in(state.key, state.step)
-    return forward(parts, params, state.stats, batch, train=True, key=key)
+    count = parts_in(parts.config)
+    if count == 1:
+        return whole(loss_fn, state.stats, batch, key)
+    weight = getattr(parts.task, "weight", None)
+    return accumulated(loss_fn, state.stats, batch, key, parts=count, weight=weight)
 
 
 def train_step(
-    parts: Parts, state: TrainState, batch: Batch, hypers: Hypers
+    parts: Parts,
+    state: TrainState,
+    batch: Batch,
+    hypers: Hypers,
+    look: Look = lambda outputs: None,
 ) -> tuple[TrainState, Any, Any]:
     """One step of training.
 
@@ -112,20 +125,14 @@ def train_step(
       state: the state before the step; its ``step`` is t, from 0.
       batch: the examples of the step.
       hypers: the trial's traced numbers.
+      look: what is asked of the model's outputs, which are not kept themselves.
 
     Returns:
-      The state after the step, the gradients of the loss, and the model's outputs.
+      The state after the step, the gradients of the loss, and what was asked, with a
+      leading axis over micro-batches where the config has any.
     """
-
-    def loss_fn(params):
-        return train_loss(parts, state, params, batch)
-
-    def value_fn(params):
-        return loss_fn(params)[0]
-
-    (loss, (metrics, stats, outputs)), grads = jax.value_and_grad(
-        loss_fn, has_aux=True
-    )(state.params)
+    sought = objective(parts, state, batch)
+    loss, metrics, stats, grads, looked = sought.take(state.params, look)
     params, opt_state = apply_fused(
         make_optimizer(parts.config, hypers),
         grads,
@@ -133,9 +140,9 @@ def train_step(
         state.params,
         value=loss,
         grad=grads,
-        value_fn=value_fn,
-        grad_fn=jax.grad(value_fn),
-        obj_fn=value_fn,
+        value_fn=sought.value,
+        grad_fn=sought.grad,
+        obj_fn=sought.value,
     )
     seen = {"loss": loss, **metrics, "count": jnp.ones((), jnp.float32)}
     schedule = learning_rate(parts.config, hypers)
@@ -152,7 +159,7 @@ def train_step(
         diverged_at=jnp.where(first, state.step, state.diverged_at),
         probes=state.probes,
     )
-    return new_state, grads, outputs
+    return new_state, grads, looked
 
 
 def evaluation(parts: Parts, state: TrainState, batch: Batch) -> dict[str, jax.Array]:

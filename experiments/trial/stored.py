@@ -8,15 +8,15 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 
 from gnomon.experiments.config.resolve import ConfigError
 from gnomon.experiments.records.files import read_object
 from gnomon.experiments.trial.packing import array_crc, within
 from gnomon.experiments.trial.signature import first_difference, signature
 
-FORMAT = 2
+FORMAT = 3  # 2 had the arrays as a checkpoint of Orbax
 MANIFEST = "manifest.json"
+ARRAYS = "arrays.npz"
 
 
 class CheckpointMismatchError(ConfigError):
@@ -30,7 +30,7 @@ class DamagedCheckpointError(Exception):
 def read(folder: Path) -> tuple[dict[str, Any], list[np.ndarray | None]]:
     """Reads the manifest and the checked arrays of one checkpoint, by its own word."""
     manifest = read_manifest(folder)
-    check_files(folder, manifest)
+    check_format(folder, manifest)
     return manifest, read_arrays(folder, manifest["leaves"])
 
 
@@ -46,13 +46,18 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def check_place(folder: Path, manifest: dict[str, Any]) -> None:
-    """Refuses a checkpoint of another format, or one that was renamed."""
+def check_format(folder: Path, manifest: dict[str, Any]) -> None:
+    """Refuses a checkpoint of another format."""
     if manifest["format"] != FORMAT:
         raise CheckpointMismatchError(
             f"checkpoint {folder} has format {manifest['format']}; this version of "
             f"gnomon reads format {FORMAT}; use another --workdir"
         )
+
+
+def check_place(folder: Path, manifest: dict[str, Any]) -> None:
+    """Refuses a checkpoint of another format, or one that was renamed."""
+    check_format(folder, manifest)
     if manifest["step"] != int(folder.name):
         raise CheckpointMismatchError(
             f"checkpoint {folder} was saved as step {manifest['step']}, and renamed or"
@@ -92,55 +97,52 @@ def check_fit(
     return optional
 
 
-def check_files(folder: Path, manifest: dict[str, Any]) -> None:
-    """Adds up every file of a checkpoint.
-
-    Raises:
-      DamagedCheckpointError: one is missing, or not as it was.
-    """
-    for name, crc in manifest["files"].items():
-        if not (folder / name).is_file():
-            raise DamagedCheckpointError(f"{name} is missing")
-        if file_crc(folder / name) != crc:
-            raise DamagedCheckpointError(f"{name} has changed")
+def write_arrays(folder: Path, arrays: Mapping[str, Any]) -> None:
+    """Writes arrays into a new file; what brings it to the disk is up to the caller."""
+    with open(folder / ARRAYS, "xb") as file:
+        np.savez(file, **arrays)
 
 
 def read_arrays(
     folder: Path, records: Sequence[Mapping[str, Any]]
 ) -> list[np.ndarray | None]:
-    """The arrays that records tell of, each of them added up; None for a value."""
-    stored: dict[str, Any] = {}
-    if any("name" in record for record in records):
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-            stored = checkpointer.restore(
-                (folder / "arrays").absolute(), args=ocp.args.PyTreeRestore()
-            )
-    arrays: list[np.ndarray | None] = []
-    for leaf in records:
-        if "value" in leaf:
-            arrays.append(None)
-            continue
-        shape, dtype = tuple(leaf["shape"]), jnp.dtype(leaf["dtype"])
-        if 0 in shape:
-            arrays.append(np.zeros(shape, dtype))
-            continue
-        array = np.asarray(stored[leaf["name"]])
-        same = array.shape == shape and array.dtype == dtype
-        if not same or array_crc(array) != leaf["crc32"]:
-            raise DamagedCheckpointError(f"the bytes of {leaf['path']} have changed")
-        arrays.append(array)
-    return arrays
+    """The arrays that records tell of, each of them added up; None for a value.
+
+    Raises:
+      DamagedCheckpointError: one is missing, or not as it was.
+    """
+    try:
+        # Opened here: NumPy leaves a file open that it finds damaged.
+        with (
+            open(folder / ARRAYS, "rb") as file,
+            np.load(file, allow_pickle=False) as stored,
+        ):
+            return [_checked(record, stored) for record in records]
+    except (DamagedCheckpointError, MemoryError):
+        raise
+    except Exception as error:  # a damaged archive raises errors of many types
+        raise DamagedCheckpointError(f"{ARRAYS}: {error}") from error
+
+
+def _checked(
+    record: Mapping[str, Any], stored: Mapping[str, np.ndarray]
+) -> np.ndarray | None:
+    if "value" in record:
+        return None
+    shape, dtype = tuple(record["shape"]), jnp.dtype(record["dtype"])
+    if 0 in shape:
+        return np.zeros(shape, dtype)
+    array = stored[record["name"]]
+    if array.dtype.kind == "V":  # of a type that is not NumPy's, such as bfloat16
+        array = array.view(dtype)
+    same = array.shape == shape and array.dtype == dtype
+    if not same or array_crc(array) != record["crc32"]:
+        raise DamagedCheckpointError(
+            f"{ARRAYS}: the bytes of {record['path']} have changed"
+        )
+    return array
 
 
 def text_crc(manifest: dict[str, Any]) -> int:
     """The CRC-32 of a manifest as JSON."""
     return zlib.crc32(json.dumps(manifest, sort_keys=True).encode())
-
-
-def file_crc(path: Path) -> int:
-    """The CRC-32 of a file."""
-    crc = 0
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            crc = zlib.crc32(block, crc)
-    return crc

@@ -5,9 +5,11 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 
+from gnomon.experiments.config.accumulation import parts_in
 from gnomon.experiments.trial import probes
+from gnomon.experiments.trial.accumulation import first_part
 from gnomon.experiments.trial.optimizer import filled_in, learning_rate
-from gnomon.experiments.trial.step import Parts, train_loss, train_step
+from gnomon.experiments.trial.step import Parts, forward, objective, train_step
 from gnomon.optimizers import observed
 
 
@@ -40,22 +42,32 @@ def tiers_of(parts: Parts) -> Mapping[str, Callable]:
 
     def free(state, batch, hypers):
         with observed() as seen:
-            new_state, grads, outputs = train_step(parts, state, batch, hypers)
-        return new_state, probes.told(new_state.opt_state, seen) | probes.free(
+            new_state, grads, sizes = train_step(
+                parts, state, batch, hypers, probes.sizes
+            )
+        opt_state, spec = new_state.opt_state, optimizer(hypers)
+        return new_state, probes.told(opt_state, seen) | probes.free(
             state.params,
             new_state.params,
             grads,
-            outputs,
+            sizes,
             carried=state.probes,
             learning_rate=rate(state, hypers),
-            optimizer=optimizer(hypers),
+            optimizer=spec,
             layers=layers,
+            said=probes.balanced(opt_state, seen, spec),
         )
 
     def cheap(state, batch, hypers):
         del hypers
+        batch = first_part(batch, parts_in(config))
+        key = jax.random.fold_in(state.key, state.step)
+
+        def loss_fn(params, part):
+            return forward(parts, params, state.stats, part, train=True, key=key)[0]
+
         carried, record = probes.cheap(
-            lambda params, part: train_loss(parts, state, params, part)[0],
+            loss_fn,
             state.params,
             batch,
             activations(state, batch),
@@ -66,7 +78,7 @@ def tiers_of(parts: Parts) -> Mapping[str, Callable]:
 
     def full(state, batch, hypers):
         look = probes.Look(
-            loss_fn=lambda params: train_loss(parts, state, params, batch)[0],
+            loss_fn=objective(parts, state, batch).value,
             params=state.params,
             opt_state=state.opt_state,
             learning_rate=rate(state, hypers),

@@ -15,7 +15,10 @@ Mean = Callable[[Array], Array]
 
 
 def wide(dtype: Any) -> Any:
-    """The dtype of sums over `dtype`: float64 for itself, float32 for the rest."""
+    """The dtype of sums over `dtype`: float64 for itself, float32 for the rest.
+
+    Integers too, which `gnomon.parameters.trees.compute_dtype` has no answer for.
+    """
     return jnp.float64 if dtype == jnp.float64 else jnp.float32
 
 

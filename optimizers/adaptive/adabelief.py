@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from gnomon.optimizers.mechanisms.descent import Decay, descend
-from gnomon.optimizers.mechanisms.leafwise import WIDE, leafwise
+from gnomon.optimizers.mechanisms.leafwise import WIDE, Hyperparameters, leafwise
 from gnomon.parameters.checks import ScalarOrSchedule
 from gnomon.parameters.trees import safe_divide
 
@@ -50,7 +50,9 @@ def scale_by_belief(
         of range.
     """
 
-    def rule(h, g, w, mu, nu):
+    def rule(
+        h: Hyperparameters, g: jax.Array, w: jax.Array, mu: jax.Array, nu: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
         mu = h.b1 * mu + (1 - h.b1) * g
         nu = h.b2 * nu + (1 - h.b2) * jnp.square(g - mu) + h.eps
         # What a traced b2 above 1 makes negative has no root.
@@ -59,7 +61,14 @@ def scale_by_belief(
 
     numbers = {"[0, 1)": dict(b1=b1, b2=b2), "[0, inf)": dict(eps=eps)}
     slots = (mu_dtype, WIDE)
-    return leafwise("adabelief", rule, ScaleByBeliefState, slots, numbers)
+    return leafwise(
+        "adabelief",
+        rule,
+        ScaleByBeliefState,
+        slots,
+        numbers,
+        says=lambda now: dict(momentum=now["b1"]),
+    )
 
 
 def adabelief(

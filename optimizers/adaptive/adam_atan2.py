@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from gnomon.optimizers.mechanisms.descent import Decay, descend
-from gnomon.optimizers.mechanisms.leafwise import WIDE, leafwise
+from gnomon.optimizers.mechanisms.leafwise import WIDE, Hyperparameters, leafwise
 from gnomon.parameters.checks import ScalarOrSchedule
 from gnomon.parameters.trees import safe_divide
 
@@ -54,7 +54,9 @@ def scale_by_adam_atan2(
         of range.
     """
 
-    def rule(h, g, w, mu, nu):
+    def rule(
+        h: Hyperparameters, g: jax.Array, w: jax.Array, mu: jax.Array, nu: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
         mu = h.b1 * mu + (1 - h.b1) * g
         nu = h.b2 * nu + (1 - h.b2) * jnp.square(g)
         first = safe_divide(mu, 1 - h.b1**h.t)
@@ -69,7 +71,16 @@ def scale_by_adam_atan2(
 
     numbers = {"[0, 1)": dict(b1=b1, b2=b2), "[0, inf)": dict(a=a, b=b)}
     slots = (mu_dtype, WIDE)
-    return leafwise("adam_atan2", rule, ScaleByAdamAtan2State, slots, numbers)
+    return leafwise(
+        "adam_atan2",
+        rule,
+        ScaleByAdamAtan2State,
+        slots,
+        numbers,
+        # An arc tangent is no average, but nearly a line: the angle at equilibrium is
+        # 1 % off at b = 1, and 7 % at b = 0.1.
+        says=lambda now: dict(momentum=now["b1"]),
+    )
 
 
 def adam_atan2(

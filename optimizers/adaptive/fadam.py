@@ -1,6 +1,6 @@
 """FAdam: Adam read as natural gradient descent with a diagonal empirical Fisher."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import optax
@@ -16,7 +16,12 @@ from gnomon.kernels.fadam.program import (
 )
 from gnomon.optimizers.mechanisms.descent import descending
 from gnomon.optimizers.mechanisms.fused import FusedTransformation
-from gnomon.optimizers.mechanisms.leafwise import WIDE, Leafwise, leafwise
+from gnomon.optimizers.mechanisms.leafwise import (
+    WIDE,
+    Hyperparameters,
+    Leafwise,
+    leafwise,
+)
 from gnomon.parameters.checks import ScalarOrSchedule, require_choice
 
 __all__ = ["ScaleByFAdamState", "fadam", "scale_by_fadam"]
@@ -83,7 +88,9 @@ def scale_by_fadam(
     require_choice("eps_rule", eps_rule, EpsRule)
     require_choice("clip_rule", clip_rule, ClipRule)
 
-    def rule(h, g, w, mu, root):
+    def rule(
+        h: Hyperparameters, g: jax.Array, w: jax.Array, mu: jax.Array, root: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
         s = scalars(g.dtype, learning_rate=0.0, count=h.t, **h.numbers)
         options = Options(eps_rule, eps_to_2p, clip_rule, h.decays)
         return direction(g, w, mu, root, s, options, h.axes.layer(w.ndim).reduce)
@@ -225,7 +232,14 @@ def fadam(
         mu_dtype=mu_dtype,
     )
 
-    def kernel(h, g, w, mu, root, **how):
+    def kernel(
+        h: Hyperparameters,
+        g: jax.Array,
+        w: jax.Array,
+        mu: jax.Array,
+        root: jax.Array,
+        **how: Any,
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
         return step(
             w,
             g,

@@ -8,7 +8,7 @@ import optax
 
 from gnomon.optimizers.mechanisms.descent import Decay, descend
 from gnomon.optimizers.mechanisms.draws import draw
-from gnomon.optimizers.mechanisms.leafwise import leafwise
+from gnomon.optimizers.mechanisms.leafwise import Hyperparameters, leafwise
 from gnomon.parameters.checks import ScalarOrSchedule, at_step, require_within
 from gnomon.parameters.trees import compute_dtype, safe_divide
 
@@ -52,7 +52,7 @@ def scale_by_gravity(
     require_within("[0, 4294967295]", seed=seed, whole=True)
     key_of = int(seed) if isinstance(seed, float) else seed
 
-    def initial(params):
+    def initial(params: optax.Params) -> tuple[optax.Params]:
         normals = draw(jax.random.key(key_of), params, _normal, stacked)
         # On the zeros, so that the velocity lies where the parameter lies.
         scaled = lambda w, z: (  # noqa: E731
@@ -60,7 +60,9 @@ def scale_by_gravity(
         )
         return (jax.tree.map(scaled, params, normals),)
 
-    def rule(h, g, w, velocity):
+    def rule(
+        h: Hyperparameters, g: jax.Array, w: jax.Array, velocity: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
         largest = jnp.max(
             jnp.abs(g), axis=h.axes.layer(g.ndim).reduce, keepdims=True, initial=0
         )
@@ -80,7 +82,9 @@ def scale_by_gravity(
     )
 
 
-def _normal(key, shape, dtype):
+def _normal(
+    key: jax.Array, shape: tuple[int, ...], dtype: jax.typing.DTypeLike
+) -> jax.Array:
     return jax.random.normal(key, shape, compute_dtype(dtype))
 
 

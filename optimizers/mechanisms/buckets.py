@@ -83,14 +83,14 @@ def bucket_leaves(
     require_within("[0, inf]", max_size=max_size)
     extended = layered(complete(inner, any_sign=True), prefixes=("leaves/",))
 
-    def plan(params) -> list[str | None]:
+    def plan(params: optax.Params) -> list[str | None]:
         """The bucket of every leaf, in order; None for one that stays alone."""
         labels = "" if label is None else label(params)
         labels = jax.tree.map(
             lambda name, subtree: jax.tree.map(lambda _: name, subtree), labels, params
         )
 
-        def bucket(leaf, name):
+        def bucket(leaf: Any, name: str) -> str | None:
             small = leaf.size <= max_size and (joins is None or joins(leaf))
             return "/".join(filter(None, (leaf.dtype.name, name))) if small else None
 
@@ -99,13 +99,13 @@ def bucket_leaves(
         pairs = zip(jax.tree.leaves(params), jax.tree.leaves(labels), strict=True)
         return [bucket(leaf, name) for leaf, name in pairs]
 
-    def join(buckets, treedef, tree) -> Buckets:
+    def join(buckets: list[str | None], treedef: Any, tree: Any) -> Buckets:
         leaves = treedef.flatten_up_to(tree)
         alone = [
             leaf if name is None else None
             for leaf, name in zip(leaves, buckets, strict=True)
         ]
-        parts: dict[str, list] = {}
+        parts: dict[str, list[Any]] = {}
         for leaf, name in zip(leaves, buckets, strict=True):
             if name is not None and leaf is None:
                 raise ValueError(
@@ -118,7 +118,9 @@ def bucket_leaves(
         vectors = {name: _joined(part) for name, part in parts.items()}
         return Buckets(jax.tree.unflatten(treedef, alone), vectors)
 
-    def join_shardings(buckets, treedef, shardings, params) -> Buckets | None:
+    def join_shardings(
+        buckets: list[str | None], treedef: Any, shardings: Any, params: optax.Params
+    ) -> Buckets | None:
         """As the parameters; buckets lie on every device in full."""
         if shardings is None:
             return None
@@ -132,7 +134,12 @@ def bucket_leaves(
         }
         return Buckets(jax.tree.unflatten(treedef, alone), vectors)
 
-    def split(buckets, treedef, likes, joined: Buckets):
+    def split(
+        buckets: list[str | None],
+        treedef: Any,
+        likes: list[jax.Array],
+        joined: Buckets,
+    ) -> Any:
         alone = treedef.flatten_up_to(joined.leaves)
         offsets = dict.fromkeys(joined.vectors, 0)
         leaves = []
@@ -147,7 +154,7 @@ def bucket_leaves(
             leaves.append(leaf)
         return jax.tree.unflatten(treedef, leaves)
 
-    def init_fn(params):
+    def init_fn(params: optax.Params) -> optax.OptState:
         if jax.tree.leaves(params):
             return extended.init(join(plan(params), jax.tree.structure(params), params))
         # A part of a partition that has none; or optax asks, with a tree that is to
@@ -159,13 +166,20 @@ def bucket_leaves(
             is_leaf=lambda x: isinstance(x, Buckets),
         )
 
-    def prepare(updates, params):
+    def prepare(
+        updates: optax.Updates, params: optax.Params
+    ) -> tuple[list[str | None], Any, list[jax.Array], Buckets, Buckets]:
         leaves, treedef = jax.tree.flatten(params)
         buckets = plan(params)
-        joined = [join(buckets, treedef, tree) for tree in (updates, params)]
-        return buckets, treedef, leaves, *joined
+        grads, joined = (join(buckets, treedef, tree) for tree in (updates, params))
+        return buckets, treedef, leaves, grads, joined
 
-    def update_fn(updates, state, params=None, **extra_args):
+    def update_fn(
+        updates: optax.Updates,
+        state: optax.OptState,
+        params: optax.Params | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, optax.OptState]:
         require_params(params, "bucket_leaves")
         if not jax.tree.leaves(params):
             return updates, state
@@ -173,7 +187,14 @@ def bucket_leaves(
         grads, state = extended.update(grads, state, joined, **extra_args)
         return split(buckets, treedef, likes, grads), state
 
-    def apply_fn(grads, state, params, *, shardings=None, **extra_args):
+    def apply_fn(
+        grads: optax.Updates,
+        state: optax.OptState,
+        params: optax.Params,
+        *,
+        shardings: Any = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Params, optax.OptState]:
         require_params(params, "bucket_leaves")
         if not jax.tree.leaves(params):
             return params, state
@@ -188,7 +209,7 @@ def bucket_leaves(
     return FusedTransformation(unfused, apply_fn)
 
 
-def _shapes(tree):
+def _shapes(tree: Any) -> Any:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)
 
 
@@ -205,7 +226,8 @@ def _gathered(leaf: jax.Array) -> jax.Array:
     sharding = jax.typeof(leaf).sharding
     if not any(sharding.spec):
         return leaf
-    return jax.sharding.reshard(leaf, PartitionSpec())
+    gathered: jax.Array = jax.sharding.reshard(leaf, PartitionSpec())
+    return gathered
 
 
 def _placed(leaf: jax.Array, like: jax.Array) -> jax.Array:
@@ -213,4 +235,5 @@ def _placed(leaf: jax.Array, like: jax.Array) -> jax.Array:
     sharding = jax.typeof(like).sharding
     if not any(sharding.spec):
         return leaf
-    return jax.sharding.reshard(leaf, sharding)
+    placed: jax.Array = jax.sharding.reshard(leaf, sharding)
+    return placed

@@ -1,14 +1,15 @@
 """Keeping weights on a set: any complete optimizer, then back to the set."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import NamedSharding
 
 from gnomon.optimizers.mechanisms.composition import norm_control
-from gnomon.optimizers.mechanisms.diagnostics import mean_of, note, tells
+from gnomon.optimizers.mechanisms.diagnostics import mean_of, means, note, tells
 from gnomon.optimizers.mechanisms.fused import (
     FusedTransformation,
     add_updates,
@@ -25,6 +26,9 @@ from gnomon.parameters.trees import compute_dtype, map_leaves
 
 __all__ = ["ConstrainState", "Constraint", "constrain", "leaf_constraint"]
 
+CONSTRAINED = means(
+    "constrained", "share of the numbers that a constraint selects which it moved"
+)
 Tangent = Literal["none", "gradients", "updates", "both"]
 
 
@@ -108,42 +112,58 @@ def leaf_constraint(
       [0.   1.   0.25]
     """
 
-    def selects(params):
+    def selects(params: optax.Params) -> Any:
         (chosen,) = map_leaves(
             lambda w, info: (info is not None,), params, (), plan(params)
         )
         return chosen
 
-    def project_all(params, reference):
-        def rule(w, info, kept=None):
+    def project_all(params: optax.Params, reference: Any) -> optax.Params:
+        def rule(w: jax.Array, info: Any, kept: Any = None) -> tuple[jax.Array]:
             return (w if info is None else project(w, kept, info),)
 
         kept = () if capture is None else (reference,)
         return map_leaves(rule, params, (), plan(params), *kept)[0]
 
-    def capture_all(params):
+    def capture_all(params: optax.Params) -> Any:
         assert capture is not None
 
-        def rule(w, info):
+        def rule(w: jax.Array, info: Any) -> tuple[jax.Array | None]:
             return (None if info is None else capture(w, info),)
 
         return map_leaves(rule, params, (), plan(params))[0]
 
-    def tangent_all(vectors, params, reference=None):
+    def tangent_all(vectors: Any, params: optax.Params, reference: Any = None) -> Any:
         assert tangent is not None
         if reference is None and capture is not None:
             reference = capture_all(params)
 
-        def rule(u, w, info, kept=None):
+        def rule(
+            u: jax.Array, w: jax.Array, info: Any, kept: Any = None
+        ) -> tuple[jax.Array]:
             return (u if info is None else tangent(u, w, kept, info),)
 
         kept = () if capture is None else (reference,)
         return map_leaves(rule, vectors, (), params, plan(params), *kept)[0]
 
-    def step_all(params, updates, reference, to_tangent, keys, shardings):
+    def step_all(
+        params: optax.Params,
+        updates: optax.Updates,
+        reference: Any,
+        to_tangent: bool,
+        keys: Any,
+        shardings: Any,
+    ) -> optax.Params:
         assert step is not None
 
-        def rule(u, w, info, key, sharding, kept=None):
+        def rule(
+            u: jax.Array,
+            w: jax.Array,
+            info: Any,
+            key: jax.Array | None,
+            sharding: NamedSharding | None,
+            kept: Any = None,
+        ) -> tuple[jax.Array]:
             if info is None:
                 return (add_updates(w, u),)
             how = dict(tangent=to_tangent, key=key, sharding=sharding)
@@ -166,7 +186,11 @@ def leaf_constraint(
     )
 
 
-@tells(reference=lambda state: mean_of(state.reference))
+@tells(
+    "reference",
+    "mean of what a constraint remembers of the weights; 0 until it begins",
+    lambda state: mean_of(state.reference),
+)
 class ConstrainState(NamedTuple):
     """State of :func:`constrain`."""
 
@@ -264,7 +288,7 @@ def constrain(
     begins_at_once = isinstance(start, int) and start <= 0
     always = begins_at_once and isinstance(every, int) and every == 1
 
-    def init_fn(params):
+    def init_fn(params: optax.Params) -> ConstrainState:
         control = norm_control(
             constraint.name,
             constraint.selects(params),
@@ -275,11 +299,16 @@ def constrain(
         count = jnp.zeros([], jnp.int32)
         return ConstrainState(count, inner_state, blank_reference(constraint, params))
 
-    def to_tangent(vectors, params, reference):
+    def to_tangent(vectors: Any, params: optax.Params, reference: Any) -> Any:
         assert constraint.tangent is not None
         return constraint.tangent(vectors, params, reference)
 
-    def inner_step(updates, state, params, extra_args):
+    def inner_step(
+        updates: optax.Updates,
+        state: ConstrainState,
+        params: optax.Params | None,
+        extra_args: Mapping[str, Any],
+    ) -> tuple[optax.Updates, ConstrainState, bool | jax.Array, bool | jax.Array]:
         """The inner optimizer's update, and whether the set's rules hold yet."""
         require_params(params, constraint.name)
         if not jax.tree.leaves(params):  # a part of a partition that has none
@@ -306,12 +335,22 @@ def constrain(
         count = optax.safe_increment(state.count)
         return updates, ConstrainState(count, inner_state, reference), begun, fires
 
-    def projected(updates, params, reference, begun):
+    def projected(
+        updates: optax.Updates,
+        params: optax.Params,
+        reference: Any,
+        begun: bool | jax.Array,
+    ) -> optax.Updates:
         if tangent not in ("updates", "both"):
             return updates
         return when(begun, lambda u: to_tangent(u, params, reference), updates)
 
-    def update_fn(updates, state, params=None, **extra_args):
+    def update_fn(
+        updates: optax.Updates,
+        state: ConstrainState,
+        params: optax.Params | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, ConstrainState]:
         updates, state, begun, fires = inner_step(updates, state, params, extra_args)
         free = projected(updates, params, state.reference, begun)
         updates = when(
@@ -319,7 +358,7 @@ def constrain(
             lambda u: _constrained(u, params, constraint, state.reference),
             free,
         )
-        note("constrained", lambda: _moved(free, updates, constraint.selects(params)))
+        note(CONSTRAINED, lambda: _moved(free, updates, constraint.selects(params)))
         return updates, state
 
     unfused = transformation(constraint.name, init_fn, update_fn)
@@ -328,17 +367,23 @@ def constrain(
         return unfused
 
     def apply_fn(
-        grads, state, params, *, shardings=None, rounding_key=None, **extra_args
-    ):
+        grads: optax.Updates,
+        state: ConstrainState,
+        params: optax.Params,
+        *,
+        shardings: Any = None,
+        rounding_key: jax.Array | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Params, ConstrainState]:
         updates, state, begun, fires = inner_step(grads, state, params, extra_args)
         how = leaf_keys(rounding_key, params), leaf_shardings(shardings, params)
 
-        def onto(updates):
+        def onto(updates: optax.Updates) -> optax.Params:
             radial = tangent in ("updates", "both")
             moved = step(params, updates, state.reference, radial, *how)
             return kept(moved, params)
 
-        def freely(updates):
+        def freely(updates: optax.Updates) -> optax.Params:
             return add_updates(
                 params, projected(updates, params, state.reference, begun)
             )
@@ -375,7 +420,7 @@ def _moved(free: Any, updates: Any, selected: Any) -> tuple[jax.Array, int]:
     """How many numbers of the selected leaves the set moved, and of how many."""
     counts = [(jnp.zeros([]), 0)]
 
-    def count(u, v, chosen):
+    def count(u: jax.Array, v: jax.Array, chosen: bool) -> tuple[jax.Array]:
         if chosen:
             counts.append((jnp.sum(u != v), u.size))
         return (u,)
@@ -390,14 +435,20 @@ def _constrained(
 ) -> optax.Updates:
     """The updates that end on the set."""
 
-    def moved(w, u):
+    def moved(w: jax.Array, u: jax.Array | None) -> tuple[jax.Array]:
         wide = w.astype(compute_dtype(w.dtype))
         return (wide if u is None else wide + u.astype(wide.dtype),)
 
     (points,) = map_leaves(moved, params, (), updates)
     targets = constraint.project(points, reference)
 
-    def emit(u, point, target, w, selected):
+    def emit(
+        u: jax.Array,
+        point: jax.Array,
+        target: jax.Array,
+        w: jax.Array,
+        selected: bool,
+    ) -> tuple[jax.Array]:
         if not selected:
             return (u,)
         back = (target - w.astype(point.dtype)).astype(u.dtype)

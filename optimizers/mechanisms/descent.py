@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gnomon.kernels import Implementation
+from gnomon.kernels import Choice, Implementation
 from gnomon.kernels.companding import Coded
 from gnomon.optimizers.mechanisms.fused import (
     FusedTransformation,
@@ -16,7 +16,11 @@ from gnomon.optimizers.mechanisms.fused import (
     leaf_shardings,
     with_kernel,
 )
-from gnomon.optimizers.mechanisms.leafwise import Leafwise, leafwise
+from gnomon.optimizers.mechanisms.leafwise import (
+    Hyperparameters,
+    Leafwise,
+    leafwise,
+)
 from gnomon.parameters.checks import ScalarOrSchedule, at_step, require_choice
 
 __all__ = ["DescendState", "descend"]
@@ -101,17 +105,24 @@ def descend(
     numbers = dict(learning_rate=learning_rate)
     if weight_decay is not None:
         numbers["weight_decay"] = weight_decay
+    independent = decay == "independent"
 
-    def rule(h, u, w):
+    def rule(h: Hyperparameters, u: jax.Array, w: jax.Array | None) -> jax.Array:
         if w is None:
             return -h.learning_rate * u
         pull = h.weight_decay * w
-        if decay == "independent":
+        if independent:
             return -(h.learning_rate * u + pull)
         if decay == "cautious":  # signs, because the product may underflow
             pull = jnp.where(jnp.sign(u) * jnp.sign(w) >= 0, pull, 0)
         return -h.learning_rate * (u + pull)
 
+    def says(now):
+        pull = now.get("weight_decay", 0.0)
+        return dict(shrinkage=pull if independent else now["learning_rate"] * pull)
+
+    # Cautious decay removes what hangs on the direction, a mask what hangs on the leaf.
+    told = says if decay != "cautious" and weight_decay_mask is None else None
     return leafwise(
         name,
         rule,
@@ -123,6 +134,7 @@ def descend(
         plan=lambda tree: jax.tree.map(lambda _: (), tree),
         needs_params=weight_decay is not None,
         complex_leaves=weight_decay is None,
+        says=told,
     )
 
 
@@ -130,8 +142,8 @@ def descending(
     name: str,
     direction: Leafwise,
     learning_rate: ScalarOrSchedule,
-    kernel: Callable[..., tuple],
-    explain: Callable[..., Any],
+    kernel: Callable[..., tuple[Any, ...]],
+    explain: Callable[..., Choice],
     implementation: Implementation | None,
     *,
     takes_codes: bool = False,
@@ -160,8 +172,8 @@ def descending(
     how = dict(implementation=implementation, fall_back=True)
     unfused = optax.chain(direction, descend(learning_rate))
 
-    def implementations(state, params):
-        def taken(param, moment):
+    def implementations(state: optax.OptState, params: optax.Params) -> Any:
+        def taken(param: jax.Array, moment: jax.Array) -> str:
             moment_dtype = moment.dtype
             chosen = explain(
                 param.dtype, moment_dtype=moment_dtype, shape=param.shape, **how
@@ -171,16 +183,25 @@ def descending(
         return jax.tree.map(taken, params, state[0][1])
 
     def apply_fn(
-        grads, state, params, *, shardings, rounding_key, coding=None, layers=None, **_
-    ):
+        grads: optax.Updates,
+        state: optax.OptState,
+        params: optax.Params,
+        *,
+        shardings: Any,
+        rounding_key: jax.Array | None,
+        coding: dict[str, Any] | None = None,
+        layers: Any = None,
+        **_: Any,
+    ) -> tuple[optax.Params, optax.OptState]:
         scaling, descent = state
         rate = at_step("learning_rate", learning_rate, descent.count)
         count = optax.safe_increment(scaling.count)
 
-        def on_leaf(h, *arrays_and_place):
+        def on_leaf(h: Hyperparameters, *arrays_and_place: Any) -> tuple[Any, ...]:
             *arrays, sharding, key, depth = arrays_and_place
             place = dict(sharding=sharding, key=key)
             if any(isinstance(x, Coded) for x in arrays):
+                assert coding is not None  # given to who takes codes
                 place |= coding | dict(layers=depth)
             return kernel(h, *arrays, learning_rate=rate, count=count, **place, **how)
 

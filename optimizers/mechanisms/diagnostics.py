@@ -9,37 +9,64 @@ checkpoints and be computed at every step, read or not.
 
 import contextlib
 import contextvars
-from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+import importlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax.extend.core import get_opaque_trace_state
 
+from gnomon.optimizers._names import modules_by_name
 from gnomon.parameters.paths import path_string
 
-__all__ = ["diagnostics", "observed"]
+__all__ = ["Observations", "diagnostics", "observed"]
 
 State = TypeVar("State", bound=type)
 Tell = Callable[[Any], "jax.Array | None"]
 TELLS = "_diagnostics"
+_WORDS: dict[str, str] = {}
 
 
-def tells(*fields: str, **computed: Tell) -> Callable[[State], State]:
+def tells(name: str, words: str, tell: Tell | None = None) -> Callable[[State], State]:
     """Decorates the class of a state: what of it is a diagnostic.
 
     Args:
-      *fields: fields that are one number.
-      **computed: functions of the state by the name of what they give; None where this
-        state has nothing of it.
+      name: its name.
+      words: what it is, in the words of a chart's legend.
+      tell: a function of the state that gives it, or None where this state has nothing
+        of it; by default the field of this name, which is one number.
+
+    Raises:
+      ValueError: if another state means something else by the name: charts compare
+        methods.
     """
+    means(name, words)
+    own = tell or (lambda state: getattr(state, name))
 
     def decorate(state: State) -> State:
-        of_fields = {name: lambda s, name=name: getattr(s, name) for name in fields}
-        setattr(state, TELLS, of_fields | computed)
+        setattr(state, TELLS, {name: own, **getattr(state, TELLS, {})})
         return state
 
     return decorate
+
+
+def means(name: str, words: str) -> str:
+    """Says what a diagnostic is; returns its name, for :func:`note`."""
+    if _WORDS.setdefault(name, words) != words:
+        raise ValueError(f"{name!r} means {_WORDS[name]!r}, not {words!r}: rename one")
+    return name
+
+
+def meanings() -> dict[str, str]:
+    """What the diagnostics of this package are, by name; loads all of its methods.
+
+    >>> meanings()["step_size"]
+    'step size of the update, as the value of the loss asks for it'
+    """
+    for module in sorted(set(modules_by_name().values())):
+        importlib.import_module(module)
+    return dict(_WORDS)
 
 
 def diagnostics(state: Any) -> dict[str, jax.Array]:
@@ -71,7 +98,9 @@ def diagnostics(state: Any) -> dict[str, jax.Array]:
     }
 
 
-def _told(node: Any, path: tuple) -> Iterator[tuple[tuple, str, jax.Array]]:
+def _told(
+    node: Any, path: tuple[Any, ...]
+) -> Iterator[tuple[tuple[Any, ...], str, jax.Array]]:
     for name, tell in getattr(type(node), TELLS, {}).items():
         value = tell(node)
         if value is not None:
@@ -93,14 +122,52 @@ def mean_of(tree: Any) -> jax.Array | None:
     return jnp.asarray(total / sum(jnp.size(leaf) for leaf in leaves))
 
 
-_Listener = tuple[Any, dict[str, tuple[jax.Array, int]]]
+@jax.tree_util.register_pytree_node_class
+class Observations(dict[str, jax.Array]):
+    """Shares by name; a pytree, which a compiled function can return.
+
+    Attributes:
+      said: what parts of the optimizer said of their terms, in the order of the step,
+        each under the class of its state; see :func:`gnomon.optimizers.balance`.
+    """
+
+    said: list[tuple[type, Mapping[str, jax.Array]]]
+
+    def __init__(self, shares=(), said=()):
+        """Joins the two."""
+        super().__init__(shares)
+        self.said = list(said)
+
+    def tree_flatten(self):
+        """For JAX."""
+        parts = tuple(part for part, _ in self.said)
+        return (dict(self), [terms for _, terms in self.said]), parts
+
+    @classmethod
+    def tree_unflatten(cls, parts, children):
+        """For JAX."""
+        return cls(children[0], zip(parts, children[1], strict=True))
+
+
+class _Listener(NamedTuple):
+    trace: Any
+    sums: dict[str, tuple[jax.Array, int]]
+    said: list[tuple[type, Mapping[str, jax.Array]]]
+
+
 _LISTENER: contextvars.ContextVar[_Listener | None] = contextvars.ContextVar(
     "listener", default=None
 )
 
 
+def _listener() -> _Listener | None:
+    """Who listens to this very program, and not to one around it."""
+    found = _LISTENER.get()
+    return found if found and found.trace == get_opaque_trace_state() else None
+
+
 @contextlib.contextmanager
-def observed() -> Iterator[dict[str, jax.Array]]:
+def observed() -> Iterator[Observations]:
     """Collects what the steps taken inside find out: shares, by name.
 
     Of a step in a program that is compiled, the numbers belong to the same program:
@@ -115,7 +182,8 @@ def observed() -> Iterator[dict[str, jax.Array]]:
         share that it moved: 0 before LAWN's switch and 1 after it, the leaves that
         target variance rescaling rescaled, the units that were above their bound.
 
-      A fused kernel tells nothing.
+      A fused kernel tells nothing: there the sums stay on the chip, and to give them
+      out would cost every step, observed or not. ``implementation="xla"`` tells.
 
     Example:
       >>> from gnomon.optimizers import adamp
@@ -127,9 +195,9 @@ def observed() -> Iterator[dict[str, jax.Array]]:
       >>> print(seen["projected"])
       1.0
     """
-    found: dict[str, jax.Array] = {}
+    found = Observations()
     sums: dict[str, tuple[jax.Array, int]] = {}
-    token = _LISTENER.set((get_opaque_trace_state(), sums))
+    token = _LISTENER.set(_Listener(get_opaque_trace_state(), sums, found.said))
     try:
         yield found
     finally:
@@ -144,14 +212,23 @@ def note(name: str, share: Callable[[], tuple[jax.Array, int]]) -> None:
     number would not leave it.
 
     Args:
-      name: what it is.
+      name: its name, once :func:`means` has said what it is.
       share: gives how many there are, and of how many; not called if nobody listens.
     """
-    listener = _LISTENER.get()
-    if listener is None:
-        return
-    trace, sums = listener
-    if trace == get_opaque_trace_state():
+    listener = _listener()
+    if listener is not None:
         part, whole = share()
-        before, total = sums.get(name, (jnp.zeros([], jnp.float32), 0))
-        sums[name] = before + part.astype(jnp.float32), total + whole
+        before, total = listener.sums.get(name, (jnp.zeros([], jnp.float32), 0))
+        listener.sums[name] = before + part.astype(jnp.float32), total + whole
+
+
+def say(state: type, terms: Callable[[], Mapping[str, jax.Array]]) -> None:
+    """Adds what a part of the optimizer says to what :func:`observed` collects.
+
+    Args:
+      state: the class of its state.
+      terms: gives the numbers by name; not called if nobody listens.
+    """
+    listener = _listener()
+    if listener is not None:
+        listener.said.append((state, terms()))

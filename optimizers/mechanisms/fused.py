@@ -7,7 +7,7 @@ parameters.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,8 @@ __all__ = ["FusedTransformation", "apply_fused"]
 ApplyFn = Callable[..., tuple[optax.Params, optax.OptState]]
 
 
-class FusedTransformation(optax.GradientTransformationExtraArgs):
+# optax ships no types.
+class FusedTransformation(optax.GradientTransformationExtraArgs):  # type: ignore[misc]
     """An optax transform that also has ``apply``.
 
     It is a subclass, with an attribute and not a third field, because optax asks
@@ -45,10 +46,10 @@ class FusedTransformation(optax.GradientTransformationExtraArgs):
         optimizer: optax.GradientTransformation,
         apply: ApplyFn,
         apply_coded: ApplyFn | None = None,
-    ):
+    ) -> Self:
         """Joins ``apply`` to an optimizer."""
         extended = optax.with_extra_args_support(optimizer)
-        self = super().__new__(cls, extended.init, extended.update)
+        self: Self = super().__new__(cls, extended.init, extended.update)
         self.apply = apply
         self.apply_coded = apply_coded
         return self
@@ -80,8 +81,14 @@ def with_kernel(
     """
 
     def apply_fn(
-        grads, state, params, *, shardings=None, rounding_key=None, **extra_args
-    ):
+        grads: optax.Updates,
+        state: optax.OptState,
+        params: optax.Params,
+        *,
+        shardings: Any = None,
+        rounding_key: jax.Array | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Params, optax.OptState]:
         require_params(params, owner)
         taken = jax.tree.leaves(implementations(state, params))
         if rounding_key is None and all(name == "xla" for name in taken):

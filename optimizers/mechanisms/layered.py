@@ -55,7 +55,7 @@ def layered(
     unrolled = per_layer(inner)
     known: dict[Any, bool] = {}
 
-    def chosen(tree):
+    def chosen(tree: Any) -> optax.GradientTransformation:
         layers = Stacks(tree)
         if not layers.any:
             return wrapped if not isinstance(inner, FusedTransformation) else inner
@@ -65,28 +65,39 @@ def layered(
             known[key] = keeps_layers_apart(wrapped, tree)
         return inner if known[key] else unrolled
 
-    def run():
+    def run() -> contextlib.ExitStack:
         """What runs inside keeps the layers apart, also where wrappers are nested."""
         context = contextlib.ExitStack()
         context.enter_context(declare(stacked, prefixes))
         context.enter_context(jax.named_scope(BY_LAYER))
         return context
 
-    def init_fn(params):
+    def init_fn(params: optax.Params) -> optax.OptState:
         with run():
             return chosen(params).init(params)
 
-    def update_fn(updates, state, params=None, **extra_args):
+    def update_fn(
+        updates: optax.Updates,
+        state: optax.OptState,
+        params: optax.Params | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, optax.OptState]:
         with run():
             one = chosen(updates if params is None else params)
             one = optax.with_extra_args_support(one)
-            return one.update(updates, state, params, **extra_args)
+            moved: tuple[Any, Any] = one.update(updates, state, params, **extra_args)
+            return moved
 
     unfused = optax.GradientTransformationExtraArgs(init_fn, update_fn)
     if not isinstance(inner, FusedTransformation):
         return unfused
 
-    def apply_fn(grads, state, params, **extra_args):
+    def apply_fn(
+        grads: optax.Updates,
+        state: optax.OptState,
+        params: optax.Params,
+        **extra_args: Any,
+    ) -> tuple[optax.Params, optax.OptState]:
         with run():
             return apply_fused(chosen(params), grads, state, params, **extra_args)
 
@@ -121,9 +132,12 @@ def _program(optimizer: Any, params: Any) -> list[Any]:
     """The operations of a step; None for one that is not elementwise."""
     zeros = {"value": jnp.zeros([]), "loss": jnp.zeros([])}
 
-    def step(params):
+    def step(params: optax.Params) -> tuple[optax.Updates, optax.OptState]:
         state = optimizer.init(params)
-        return optimizer.update(params, state, params, grad=params, **zeros)
+        found: tuple[Any, Any] = optimizer.update(
+            params, state, params, grad=params, **zeros
+        )
+        return found
 
     traced = jax.make_jaxpr(step)(params)
     constants = dict(zip(traced.jaxpr.constvars, traced.consts, strict=True))
@@ -151,7 +165,7 @@ def _operations(jaxpr: Any, constants: dict[Any, Any]) -> Iterator[Any]:
             yield _operation(equation, constants)
 
 
-def _values(equation: Any, constants: dict[Any, Any]) -> tuple:
+def _values(equation: Any, constants: dict[Any, Any]) -> tuple[Any, ...]:
     """The numbers in an operation; tracers by what they are, not by their values."""
     values = []
     for v in equation.invars:

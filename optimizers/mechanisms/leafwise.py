@@ -2,17 +2,18 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Protocol, Self
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from gnomon.optimizers.mechanisms.composition import refuse_decay
+from gnomon.optimizers.mechanisms.diagnostics import say
 from gnomon.optimizers.mechanisms.transform import transformation
 from gnomon.parameters.checks import at_step, require_params, require_within
 from gnomon.parameters.trees import broadcast_mask, compute_dtype, map_leaves
-from gnomon.parameters.units import Rules, resolve_axes
+from gnomon.parameters.units import Axes, Rules, resolve_axes
 
 __all__ = ["Leafwise", "leafwise"]
 
@@ -21,7 +22,22 @@ __all__ = ["Leafwise", "leafwise"]
 WIDE = "wide"
 
 
-class Leafwise(optax.GradientTransformationExtraArgs):
+class Hyperparameters(Protocol):
+    """What a rule is told first, as ``h``: its numbers, its step and its leaf.
+
+    A hyperparameter is an attribute by its name, ``h.b1``, in the dtype of the leaf.
+    """
+
+    numbers: dict[str, Any]  # all hyperparameters, as keywords of a kernel
+    t: jax.Array  # the number of the step, from 1
+    axes: Axes  # of the leaf; where there is a plan, what it says
+    decays: bool  # whether the leaf decays
+
+    def __getattr__(self, name: str) -> jax.Array: ...
+
+
+# optax ships no types.
+class Leafwise(optax.GradientTransformationExtraArgs):  # type: ignore[misc]
     """A transform that :func:`leafwise` made.
 
     Attributes:
@@ -33,9 +49,13 @@ class Leafwise(optax.GradientTransformationExtraArgs):
 
     on_leaves: Callable[..., tuple[Any, Any]]
 
-    def __new__(cls, transform, on_leaves):
+    def __new__(
+        cls,
+        transform: optax.GradientTransformationExtraArgs,
+        on_leaves: Callable[..., tuple[Any, Any]],
+    ) -> Self:
         """Joins the map over leaves to a transform."""
-        self = super().__new__(cls, *transform)
+        self: Self = super().__new__(cls, *transform)
         self.on_leaves = on_leaves
         return self
 
@@ -43,7 +63,7 @@ class Leafwise(optax.GradientTransformationExtraArgs):
 def leafwise(
     name: str,
     rule: Callable[..., Any],
-    state: Callable[..., Any],
+    state: Callable[..., optax.OptState],
     slots: Sequence[jax.typing.DTypeLike | None],
     hyperparameters: Mapping[str, Mapping[str, Any]],
     *,
@@ -55,6 +75,7 @@ def leafwise(
     further: Callable[..., Sequence[Any]] | None = None,
     needs_params: bool = True,
     complex_leaves: bool = False,
+    says: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None,
 ) -> Leafwise:
     r"""Makes a transform of a rule for one leaf.
 
@@ -95,6 +116,10 @@ def leafwise(
       needs_params: False for a rule that does not look at ``w``, which then is None;
         the dtypes are those of the updates.
       complex_leaves: whether the rule is right for complex numbers.
+      says: maps the hyperparameters of a step to the terms of
+        :class:`gnomon.optimizers.Balance` that they set, such as
+        ``lambda now: dict(momentum=now["b1"])``. Default None: it says nothing, and no
+        angle is predicted for an optimizer that it is part of.
 
     Returns:
       The transform, ascent-signed as its rule is. It needs ``params`` in ``update``
@@ -136,16 +161,16 @@ def leafwise(
         for label, value in numbers.items()
     }
 
-    def axes_of(params):
+    def axes_of(params: optax.Params) -> Any:
         return resolve_axes(params, rules, stacked) if plan is None else plan(params)
 
-    def init_fn(params):
+    def init_fn(params: optax.Params) -> optax.OptState:
         refuse_decay(name, given.get("weight_decay", 0.0), weight_decay_mask, params)
         axes_of(params)  # refuses rules that match nothing
         trees = [params] * len(slots) if initial is None else initial(params)
 
-        def slot(tree, dtype):
-            def leaf(w, first):
+        def slot(tree: Any, dtype: jax.typing.DTypeLike | None) -> Any:
+            def leaf(w: jax.Array, first: jax.Array) -> jax.Array:
                 own = w.dtype if dtype is None else dtype
                 if isinstance(own, str) and own == WIDE:
                     own = compute_dtype(w.dtype)
@@ -157,7 +182,13 @@ def leafwise(
         kept = (slot(tree, dtype) for tree, dtype in zip(trees, slots, strict=True))
         return state(jnp.zeros([], jnp.int32), *kept)
 
-    def on_leaves(fn, updates, old, params, *trees):
+    def on_leaves(
+        fn: Callable[..., tuple[Any, ...]],
+        updates: optax.Updates,
+        old: optax.OptState,
+        params: optax.Params | None,
+        *trees: Any,
+    ) -> tuple[Any, optax.OptState]:
         if needs_params:
             require_params(params, name)
         like = params if needs_params else updates
@@ -165,7 +196,7 @@ def leafwise(
         now = {label: at_step(label, value, old[0]) for label, value in given.items()}
         undecayed = now | {"weight_decay": 0.0} if "weight_decay" in now else now
 
-        def on_leaf(update, *rest):
+        def on_leaf(update: jax.Array, *rest: Any) -> tuple[Any, ...]:
             kept, more = rest[: len(slots)], rest[len(slots) + 3 :]
             leaf, axes, decays = rest[len(slots) : len(slots) + 3]
             dtype = compute_dtype(leaf.dtype)
@@ -184,9 +215,14 @@ def leafwise(
         first, *new = map_leaves(
             on_leaf, updates, old[1:], like, axes_of(like), masks, *trees
         )
-        return first, state(count, *new)
+        changed = state(count, *new)
+        if says is not None:
+            say(type(changed), lambda: _numbers(says(now)))
+        return first, changed
 
-    def in_one_dtype(h, update, w, *rest):
+    def in_one_dtype(
+        h: Hyperparameters, update: jax.Array, w: jax.Array | None, *rest: jax.Array
+    ) -> tuple[jax.Array, ...]:
         kept = rest[: len(slots)]
         if h.axes is None:
             return update, *kept
@@ -199,7 +235,12 @@ def leafwise(
             *(x.astype(y.dtype) for x, y in zip(new, kept, strict=True)),
         )
 
-    def update_fn(updates, old, params=None, **extra_args):
+    def update_fn(
+        updates: optax.Updates,
+        old: optax.OptState,
+        params: optax.Params | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, optax.OptState]:
         trees: Sequence[Any] = ()
         if further is not None:
             count = optax.safe_increment(old[0])
@@ -208,3 +249,7 @@ def leafwise(
 
     transform = transformation(name, init_fn, update_fn, complex_leaves=complex_leaves)
     return Leafwise(transform, on_leaves)
+
+
+def _numbers(terms: Mapping[str, Any]) -> dict[str, jax.Array]:
+    return {name: jnp.asarray(x, jnp.float32) for name, x in terms.items()}

@@ -70,7 +70,7 @@ def per_layer(
     """
     wrapped = complete(inner, any_sign=True)
 
-    def init_fn(params):
+    def init_fn(params: optax.Params) -> optax.OptState:
         layers = Stacks(params, stacked)
         if not layers.any:
             return wrapped.init(params)
@@ -81,14 +81,20 @@ def per_layer(
                 state = wrapped.init(single)
         return layout.restack(state)
 
-    def run(step, updates, state, params, extra_args):
+    def run(
+        step: Callable[..., tuple[Any, Any]],
+        updates: optax.Updates,
+        state: optax.OptState,
+        params: optax.Params | None,
+        extra_args: Mapping[str, Any],
+    ) -> tuple[Any, optax.OptState]:
         tree = updates if params is None else params
         layers = Stacks(tree, stacked)
         if not layers.any:
             return step(updates, state, params, extra_args)
         layout = _Layout(wrapped, layers, tree)
 
-        def as_they_are():
+        def as_they_are() -> tuple[Any, Any]:
             return step(updates, wrapped.init(tree), params, extra_args)
 
         with _explained(as_they_are), layers.apart():
@@ -100,9 +106,22 @@ def per_layer(
             )
         return layers.restack(moved), layout.restack(state)
 
-    def update_fn(updates, state, params=None, **extra_args):
-        def step(updates, state, params, extra_args):
-            return wrapped.update(updates, state, params, **extra_args)
+    def update_fn(
+        updates: optax.Updates,
+        state: optax.OptState,
+        params: optax.Params | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, optax.OptState]:
+        def step(
+            updates: optax.Updates,
+            state: optax.OptState,
+            params: optax.Params | None,
+            extra_args: Mapping[str, Any],
+        ) -> tuple[optax.Updates, optax.OptState]:
+            found: tuple[Any, Any] = wrapped.update(
+                updates, state, params, **extra_args
+            )
+            return found
 
         return run(step, updates, state, params, extra_args)
 
@@ -110,8 +129,18 @@ def per_layer(
     if not isinstance(wrapped, FusedTransformation):
         return unfused
 
-    def apply_fn(grads, state, params, **extra_args):
-        def step(grads, state, params, extra_args):
+    def apply_fn(
+        grads: optax.Updates,
+        state: optax.OptState,
+        params: optax.Params,
+        **extra_args: Any,
+    ) -> tuple[optax.Params, optax.OptState]:
+        def step(
+            grads: optax.Updates,
+            state: optax.OptState,
+            params: optax.Params,
+            extra_args: Mapping[str, Any],
+        ) -> tuple[optax.Params, optax.OptState]:
             return apply_fused(wrapped, grads, state, params, **extra_args)
 
         return run(step, grads, state, params, extra_args)
@@ -122,7 +151,12 @@ def per_layer(
 class _Layout:
     """The way between the state of the inner optimizer and the state shown outside."""
 
-    def __init__(self, wrapped, layers: Stacks, params: Any):
+    def __init__(
+        self,
+        wrapped: optax.GradientTransformationExtraArgs,
+        layers: Stacks,
+        params: Any,
+    ):
         self._layers = layers
         self._like = layers.unstack(params)
         with layers.apart():
@@ -136,7 +170,7 @@ class _Layout:
     def restack(self, state: Any) -> Any:
         """Stacks every subtree that is made like the parameters."""
 
-        def is_params(node):
+        def is_params(node: Any) -> bool:
             return isinstance(node, dict) and _same_names(node, self._like)
 
         return jax.tree.map(
@@ -196,7 +230,7 @@ def _translated(extra_args: Mapping[str, Any], layers: Stacks) -> dict[str, Any]
         elif not callable(value) and layers.fits(value):
             translated[name] = layers.unstack(value)
 
-    def of_layers(fn):
+    def of_layers(fn: Callable[..., Any]) -> Callable[..., Any]:
         return lambda tree, *args, **kwargs: fn(layers.restack(tree), *args, **kwargs)
 
     for name in ("value_fn", "obj_fn"):
@@ -216,7 +250,7 @@ def _of_layers(shardings: Any, layers: Stacks) -> Any:
     if shardings is None:
         return None
 
-    def rest(sharding, depth):
+    def rest(sharding: NamedSharding | None, depth: int) -> NamedSharding | None:
         if sharding is None:
             return None
         return NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[depth:]))

@@ -21,7 +21,9 @@ _STEPS = 2
 # For how long a transform that climbs at first is looked at. That of SAM climbs to the
 # point where it takes the gradient, in a step or a few, and descends from there.
 _ASCENT = 6
-_VERDICTS: weakref.WeakKeyDictionary[Callable, int] = weakref.WeakKeyDictionary()
+_VERDICTS: weakref.WeakKeyDictionary[Callable[..., Any], int] = (
+    weakref.WeakKeyDictionary()
+)
 
 
 def slope(transform: optax.GradientTransformation) -> int:
@@ -77,7 +79,9 @@ def _sign(transform: optax.GradientTransformation) -> int:
         params = {"layers_0": {"kernel": jax.numpy.asarray(_WEIGHT)}}
         first = extended.init(params)
 
-        def move(state, sign):
+        def move(
+            state: optax.OptState, sign: float
+        ) -> tuple[np.ndarray, optax.OptState]:
             grads = {"layers_0": {"kernel": jax.numpy.asarray(sign * _GRADIENT)}}
             extra_args = _extra_args(params, grads)
             update, state = extended.update(grads, state, params, **extra_args)
@@ -109,7 +113,7 @@ def _sign(transform: optax.GradientTransformation) -> int:
 def _extra_args(params: Any, grads: Any) -> dict[str, Any]:
     """A loss of unit curvature with these gradients at these parameters."""
 
-    def loss(x):
+    def loss(x: optax.Params) -> jax.typing.ArrayLike:
         away = jax.tree.map(lambda x, w: x - w, x, params)
         parts = jax.tree.map(
             lambda d, g: (d * g).sum() + 0.5 * (d * d).sum(), away, grads

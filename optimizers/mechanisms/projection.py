@@ -6,22 +6,26 @@ the effective step. The projection removes that part wherever the gradient test 
 that the weight is scale invariant.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from gnomon.kernels.adamp.program import Units, radial, views
-from gnomon.optimizers.mechanisms.diagnostics import note
+from gnomon.optimizers.mechanisms.diagnostics import means, note
 from gnomon.optimizers.mechanisms.inner import ascending
 from gnomon.optimizers.mechanisms.layered import layered
-from gnomon.optimizers.mechanisms.leafwise import leafwise
+from gnomon.optimizers.mechanisms.leafwise import Hyperparameters, leafwise
 from gnomon.optimizers.mechanisms.transform import transformation
 from gnomon.parameters.checks import ScalarOrSchedule, require_params
 from gnomon.parameters.units import Axes, Rules
 
 __all__ = ["ProjectRadialState", "project_radial"]
+
+PROJECTED = means(
+    "projected", "share of the units that are tested whose radial part was removed"
+)
 
 
 class Radial(NamedTuple):
@@ -75,7 +79,7 @@ def radial_part(
     found = views(squares, param.shape, Units(axes.reduce, axes.stack), delta, eps)
     total = jnp.sum(inner, axis=axes.layer(param.ndim).reduce, keepdims=True)
     passed = found.by_unit | found.by_layer  # a layer's units all together
-    note("projected", lambda: (passed.mean() * inner.size, inner.size))
+    note(PROJECTED, lambda: (passed.mean() * inner.size, inner.size))
     return Radial(
         radial(found.by_unit, inner, found.unit_square)
         + radial(found.by_layer, total, found.layer_square),
@@ -157,7 +161,7 @@ def project_radial(
     given = optax.identity() if direction is None else direction
     wrapped = layered(ascending("direction", given), stacked)
 
-    def rule(h, p, w, g):
+    def rule(h: Hyperparameters, p: jax.Array, w: jax.Array, g: jax.Array) -> jax.Array:
         radial = radial_part(
             p, g, w, h.axes, delta=h.delta, wd_ratio=h.wd_ratio, eps=h.eps
         )
@@ -176,11 +180,16 @@ def project_radial(
         further=lambda updates, count, params, extra_args: (extra_args["grad"],),
     )
 
-    def init_fn(params):
+    def init_fn(params: optax.Params) -> ProjectRadialState:
         (count,) = projected.init(params)
         return ProjectRadialState(count, wrapped.init(params))
 
-    def update_fn(updates, state, params=None, **extra_args):
+    def update_fn(
+        updates: optax.Updates,
+        state: ProjectRadialState,
+        params: optax.Params | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, ProjectRadialState]:
         require_params(params, "project_radial")
         if direction is None and extra_args.get("grad") is None:
             raise ValueError(
@@ -220,5 +229,5 @@ def project_and_decay(
     """
     decay = jnp.asarray(weight_decay, param.dtype) * radial.decay_ratio
     # The barrier keeps XLA from computing the number of each unit anew for every entry.
-    along = jax.lax.optimization_barrier(decay - radial.coefficient)
+    along: jax.Array = jax.lax.optimization_barrier(decay - radial.coefficient)
     return direction + along * param

@@ -115,27 +115,32 @@ def quantize_moments(
     optimizer = layered(complete(inner, any_sign=True), stacked)
     dtypes = dict.fromkeys(signed, "int8") | dict.fromkeys(unsigned, "uint8")
 
-    def code_dtype(path) -> str | None:
+    def code_dtype(path: tuple[Any, ...]) -> str | None:
         names = (getattr(key, "name", None) for key in path)
         return next((dtypes[name] for name in names if name in dtypes), None)
 
-    def depth(path, x) -> int:
+    def depth(path: tuple[Any, ...], x: jax.Array) -> int:
         """How many leading axes of a moment run over layers."""
         names = [getattr(key, "name", None) for key in path]
         field = next(i for i, name in enumerate(names) if name in dtypes)
         own = path_string(path[field + 1 :])
         return len(stack_of(own, x.ndim, stacked).axes)
 
-    def pack(count, moments, coded):
+    def pack(
+        count: jax.Array, moments: optax.OptState, coded: Any
+    ) -> QuantizeMomentsState:
         """Moments, of which ``coded`` says which to code, as a state."""
 
-        def leaf(path, x, as_code):
+        def leaf(
+            path: tuple[Any, ...], x: jax.Array, as_code: bool
+        ) -> tuple[jax.Array, jax.Array | None]:
             dtype = code_dtype(path)
             if dtype is None:
                 return x, None
             if not as_code:
                 return x, jnp.ones([], jnp.float32)
-            return _code(x, count, dtype, block, stochastic, depth(path, x))
+            found: Coded = _code(x, count, dtype, block, stochastic, depth(path, x))
+            return found
 
         pairs = jax.tree_util.tree_map_with_path(leaf, moments, coded)
         inner, scales = (
@@ -143,7 +148,7 @@ def quantize_moments(
         )
         return QuantizeMomentsState(count, inner, scales)
 
-    def init_fn(params):
+    def init_fn(params: optax.Params) -> QuantizeMomentsState:
         moments = optimizer.init(params)
         nodes = jax.tree.leaves(moments, is_leaf=_is_quantized)
         if any(map(_is_quantized, nodes)):
@@ -152,7 +157,7 @@ def quantize_moments(
                 "optimizer are in eight bits already."
             )
 
-        def is_coded(path, x):
+        def is_coded(path: tuple[Any, ...], x: jax.Array) -> bool:
             floating = jnp.issubdtype(x.dtype, jnp.floating)
             if code_dtype(path) is None or not floating:
                 return False
@@ -168,7 +173,12 @@ def quantize_moments(
         coded = jax.tree_util.tree_map_with_path(is_coded, moments)
         return pack(jnp.zeros([], jnp.int32), moments, coded)
 
-    def update_fn(updates, state, params=None, **extra_args):
+    def update_fn(
+        updates: optax.Updates,
+        state: QuantizeMomentsState,
+        params: optax.Params | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, QuantizeMomentsState]:
         # A leaf is coded where its dtype is that of a code.
         coded = jax.tree_util.tree_map_with_path(
             lambda path, x: x.dtype == code_dtype(path), state.inner
@@ -192,8 +202,14 @@ def quantize_moments(
         return unfused
 
     def apply_fn(
-        grads, state, params, *, shardings=None, rounding_key=None, **extra_args
-    ):
+        grads: optax.Updates,
+        state: QuantizeMomentsState,
+        params: optax.Params,
+        *,
+        shardings: Any = None,
+        rounding_key: jax.Array | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Params, QuantizeMomentsState]:
         require_params(params, "quantize_moments")
         moments = jax.tree_util.tree_map_with_path(
             lambda path, x, scales: (
@@ -234,7 +250,8 @@ def _is_quantized(node: Any) -> bool:
 @functools.partial(jax.jit, static_argnums=(1, 2))
 def _decode(coded: Coded, block: int, depth: int) -> jax.Array:
     if depth:
-        return jax.vmap(lambda layer: _decode(layer, block, depth - 1))(coded)
+        layers: jax.Array = jax.vmap(lambda x: _decode(x, block, depth - 1))(coded)
+        return layers
     return decode(coded, block=block)
 
 
@@ -249,7 +266,8 @@ def _code(
 ) -> Coded:
     if depth:
         how = (dtype, block, stochastic, depth - 1)
-        return jax.vmap(lambda layer: _code(layer, count, *how))(x)
+        layers: Coded = jax.vmap(lambda layer: _code(layer, count, *how))(x)
+        return layers
     share: Any = 0.5
     if stochastic:
         # The two moments of one number are rounded independently.

@@ -100,14 +100,24 @@ def walk(
 ) -> optax.GradientTransformationExtraArgs:
     """:func:`reparameterize` of an optimizer that keeps stacked layers apart."""
 
-    def init_fn(params):
+    def init_fn(params: optax.Params) -> ReparameterizeState:
         latents = inverse(jax.tree.map(_widened_copy, params))
-        return ReparameterizeState(latents, wrapped.init(latents))
+        state = wrapped.init(latents)
+        if not jax.tree.leaves(params):
+            state = _shown(state, latents)
+        return ReparameterizeState(latents, state)
 
-    def update_fn(updates, state, params=None, **extra_args):
+    def update_fn(
+        updates: optax.Updates,
+        state: ReparameterizeState,
+        params: optax.Params | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, ReparameterizeState]:
         require_params(params, name)
+        if not jax.tree.leaves(params):  # a part of a partition that has none
+            return updates, state
 
-        def to_weights(latents):
+        def to_weights(latents: Any) -> optax.Params:
             return jax.tree.map(
                 lambda w, like: w.astype(like.dtype), forward(latents), params
             )
@@ -121,13 +131,42 @@ def walk(
         )
         latents = optax.apply_updates(state.latents, steps)
 
-        def emit(target, w):
+        def emit(target: jax.Array, w: jax.Array) -> jax.Array:
             return (target - w.astype(target.dtype)).astype(w.dtype)
 
         updates = jax.tree.map(emit, forward(latents), params)
         return updates, ReparameterizeState(latents, inner_state)
 
     return transformation(name, init_fn, update_fn)
+
+
+def _shown(state: optax.OptState, latents: Any) -> optax.OptState:
+    """The state with leaves of the latents in place of those that a mask left out.
+
+    By a tree without leaves optax asks where a state holds trees like the parameters.
+    ``inverse`` answers with a leaf for what is none of them, which stands for whatever
+    is there. Left out by a mask of the inner optimizer it would be a node that stands
+    for no other than itself.
+    """
+
+    def is_masked(node: Any) -> bool:
+        return isinstance(node, optax.MaskedNode)
+
+    layout: Any = jax.tree.structure(latents, is_leaf=is_masked)
+
+    def is_latents(node: Any) -> bool:
+        return bool(layout == jax.tree.structure(node, is_leaf=is_masked))
+
+    def show(node: Any) -> Any:
+        if not is_latents(node):
+            return node
+        return jax.tree.map(
+            lambda own, kept: own if is_masked(kept) else kept,
+            *(latents, node),
+            is_leaf=is_masked,
+        )
+
+    return jax.tree.map(show, state, is_leaf=is_latents)
 
 
 def _widened_copy(w: jax.Array) -> jax.Array:
@@ -144,7 +183,7 @@ def _widened_copy(w: jax.Array) -> jax.Array:
 def _widened(gradients: Any, params: Any) -> Any:
     """The gradients in the dtypes of ``forward``'s results; zeros in place of None."""
 
-    def widen(g, w):
+    def widen(g: jax.Array | None, w: jax.Array | None) -> jax.Array | None:
         if w is None:
             return None
         dtype = compute_dtype(w.dtype)
@@ -166,7 +205,7 @@ def _in_latents(
     if given == jax.tree.structure(params):
         (translated["grad"],) = pull_back(_widened(grad, params))
 
-    def of_latents(fn):
+    def of_latents(fn: Callable[..., Any]) -> Callable[..., Any]:
         return lambda latents, *args, **kwargs: fn(to_weights(latents), *args, **kwargs)
 
     for name in ("value_fn", "obj_fn"):
@@ -175,7 +214,7 @@ def _in_latents(
     grad_fn = extra_args.get("grad_fn")
     if callable(grad_fn):
 
-        def grad_of_latents(latents, *args, **kwargs):
+        def grad_of_latents(latents: Any, *args: Any, **kwargs: Any) -> Any:
             weights, pull_back_there = jax.vjp(to_weights, latents)
             return pull_back_there(grad_fn(weights, *args, **kwargs))[0]
 

@@ -59,15 +59,17 @@ def norm_plan(
     """
     require_choice("view", view, View)
 
-    def plan(params):
+    def plan(params: optax.Params) -> Any:
         axes = resolve_axes(params, rules, stacked)
 
-        def with_units():
+        def with_units() -> Any:
             return jax.tree.map(lambda w, a: bool(a.reduce), params, axes)
 
         chosen = select(params, constrained, with_units, "constrained", stacked)
 
-        def of_leaf(leaf, is_chosen, of_unit: Axes):
+        def of_leaf(
+            leaf: jax.Array, is_chosen: bool, of_unit: Axes
+        ) -> tuple[Axes | None]:
             if not is_chosen:
                 return (None,)
             by_unit = view == "unit" and of_unit.reduce
@@ -121,15 +123,17 @@ def fixed_norm(
     """
     require_within("[0, inf)", floor=floor)
 
-    def capture(w, axes):
+    def capture(w: jax.Array, axes: Axes) -> jax.Array:
         norm = unit_norm(w, axes)
         return jnp.maximum(norm, jnp.asarray(floor, norm.dtype))
 
-    def project(w, norm, axes):
+    def project(w: jax.Array, norm: jax.Array, axes: Axes) -> jax.Array:
         wide = w.astype(compute_dtype(w.dtype))
         return restored(wide, norm.astype(wide.dtype), axes.reduce).astype(w.dtype)
 
-    def step(w, u, norm, axes, **how):
+    def step(
+        w: jax.Array, u: jax.Array, norm: jax.Array, axes: Axes, **how: Any
+    ) -> jax.Array:
         return fixed_norm_kernel.step(
             w,
             u,
@@ -227,7 +231,7 @@ def max_norm(
     """
     require_within("(0, inf]", bound=bound)
 
-    def project(w, _, axes):
+    def project(w: jax.Array, _: None, axes: Axes) -> jax.Array:
         limit = jnp.asarray(bound, w.dtype)
         return jnp.where(unit_norm(w, axes) > limit, retract(w, limit, axes), w)
 
@@ -307,14 +311,14 @@ def target_std(
     """
     require_within("(0, inf)", target=target, ratio=ratio)
 
-    def plan(params):
+    def plan(params: optax.Params) -> Any:
         axes = resolve_axes(params, rules, stacked)
         numbers = jax.tree_util.tree_map_with_path(
             lambda path, w: layer_number(path_string(path), w.shape, layers, stacked),
             params,
         )
 
-        def in_layers():
+        def in_layers() -> Any:
             kinds = roles(params, rules, stacked)
             warn_of_guesses(kinds, "target_std", "name the leaves by constrained=...")
             (chosen,) = map_leaves(
@@ -333,19 +337,21 @@ def target_std(
 
         chosen = select(params, constrained, in_layers, "constrained", stacked)
 
-        def of_leaf(w, is_chosen, of_unit, number):
+        def of_leaf(
+            w: jax.Array, is_chosen: bool, of_unit: Axes, number: Any
+        ) -> tuple[_Spread | None]:
             info = _Spread(of_unit.layer(w.ndim), number) if is_chosen else None
             return (info,)
 
         return map_leaves(of_leaf, params, (), chosen, axes, numbers)[0]
 
-    def aim(dtype, info):
+    def aim(dtype: jax.typing.DTypeLike, info: _Spread) -> jax.Array:
         goal = jnp.asarray(target, dtype)
         if scale_with_depth and info.number is not None:
             goal = goal / jnp.sqrt(jnp.asarray(info.number, dtype))
         return goal
 
-    def measure(w, info):
+    def measure(w: jax.Array, info: _Spread) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Whether the layer is too wide, its mean, and the factor on what is left."""
         axes = info.axes.reduce
         count = 1
@@ -358,11 +364,13 @@ def target_std(
         wide = spread > jnp.asarray(ratio, w.dtype) * goal
         return wide, mean, goal / jnp.where(spread > 0, spread, 1)
 
-    def project(w, _, info):
+    def project(w: jax.Array, _: None, info: _Spread) -> jax.Array:
         wide, mean, factor = measure(w, info)
         return jnp.where(wide, (w - mean) * factor + mean, w)
 
-    def step(w, u, _, info, *, tangent, **how):
+    def step(
+        w: jax.Array, u: jax.Array, _: None, info: _Spread, *, tangent: bool, **how: Any
+    ) -> jax.Array:
         assert not tangent  # this set has none
         return variance_kernel.step(
             w,
@@ -388,7 +396,7 @@ def target_std(
     if not zero_bias:
         return kernels
 
-    def is_wide(params):
+    def is_wide(params: optax.Params) -> Any:
         (wide,) = map_leaves(
             lambda w, info: (None if info is None else measure(w, info)[0],),
             params,
@@ -409,10 +417,10 @@ def _zeroing_biases(kernels: Constraint, is_wide: Callable[[Any], Any]) -> Const
         that the constraint rescales.
     """
 
-    def beside(path):
+    def beside(path: tuple[Any, ...]) -> str:
         return "/".join((*path_string(path).split("/")[:-1], "bias"))
 
-    def selects(params):
+    def selects(params: optax.Params) -> Any:
         chosen = kernels.selects(params)
         leaves = jax.tree_util.tree_leaves_with_path(chosen)
         biases = {beside(path) for path, is_kernel in leaves if is_kernel}
@@ -420,11 +428,11 @@ def _zeroing_biases(kernels: Constraint, is_wide: Callable[[Any], Any]) -> Const
             lambda path, is_kernel: is_kernel or path_string(path) in biases, chosen
         )
 
-    def project(params, reference):
+    def project(params: optax.Params, reference: Any) -> optax.Params:
         leaves = jax.tree_util.tree_leaves_with_path(is_wide(params))
         wide = {beside(path): fires for path, fires in leaves}
 
-        def reset(path, w):
+        def reset(path: tuple[Any, ...], w: jax.Array) -> jax.Array:
             fires = wide.get(path_string(path))
             if fires is None or not w.ndim:
                 return w

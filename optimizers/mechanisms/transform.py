@@ -47,12 +47,17 @@ def transformation(
       ones alone: wrap it in optax.contrib.split_real_and_imaginary.
     """
 
-    def init_fn(params):
+    def init_fn(params: optax.Params) -> optax.OptState:
         require_leaves(name, params, complex_leaves=complex_leaves)
         params = as_arrays(params)
         return _unshared(init(params), params)
 
-    def update_fn(updates, state, params=None, **extra_args):
+    def update_fn(
+        updates: optax.Updates,
+        state: optax.OptState,
+        params: optax.Params | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, optax.OptState]:
         if extra_args.get("grad") is not None:
             extra_args["grad"] = as_arrays(extra_args["grad"])
         return update(as_arrays(updates), state, as_arrays(params), **extra_args)
@@ -63,7 +68,7 @@ def transformation(
 def _unshared(state: Any, params: Any) -> Any:
     seen = {id(leaf) for leaf in jax.tree.leaves(params)}
 
-    def own(leaf):
+    def own(leaf: Any) -> Any:
         if not isinstance(leaf, jax.Array) or isinstance(leaf, jax.core.Tracer):
             return leaf
         if id(leaf) in seen:

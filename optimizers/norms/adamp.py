@@ -1,6 +1,6 @@
 """AdamP: Adam without the radial part of its step on scale-invariant weights."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,9 +8,15 @@ import optax
 
 from gnomon import kernels
 from gnomon.kernels.adamp import explain, step
+from gnomon.kernels.companding import Coded
 from gnomon.optimizers.mechanisms.descent import descending
 from gnomon.optimizers.mechanisms.fused import FusedTransformation
-from gnomon.optimizers.mechanisms.leafwise import WIDE, Leafwise, leafwise
+from gnomon.optimizers.mechanisms.leafwise import (
+    WIDE,
+    Hyperparameters,
+    Leafwise,
+    leafwise,
+)
 from gnomon.optimizers.mechanisms.projection import project_and_decay, radial_part
 from gnomon.parameters.checks import ScalarOrSchedule
 from gnomon.parameters.trees import safe_divide
@@ -79,7 +85,11 @@ def scale_by_adamp(
         range, or a rule matches no leaf.
     """
 
-    def rule(h, g, w, mu, nu):
+    def rule(
+        h: Hyperparameters, g: jax.Array, w: jax.Array, mu: jax.Array, nu: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        # Adam's, as kernels.adam has it with both corrections factored out of the
+        # denominator: the same but for the last bits.
         mu = h.b1 * mu + (1 - h.b1) * g
         nu = h.b2 * nu + (1 - h.b2) * g * g
         first = h.b1 * mu + (1 - h.b1) * g if nesterov else mu
@@ -210,7 +220,14 @@ def adamp(
         mu_dtype=mu_dtype,
     )
 
-    def kernel(h, g, w, mu, nu, **how):
+    def kernel(
+        h: Hyperparameters,
+        g: jax.Array,
+        w: jax.Array,
+        mu: jax.Array | Coded,
+        nu: jax.Array | Coded,
+        **how: Any,
+    ) -> tuple[jax.Array, jax.Array | Coded, jax.Array | Coded]:
         return step(
             w,
             g,

@@ -102,13 +102,13 @@ def data_dependent_init(
         zip(paths, treedef.flatten_up_to(resolve_axes(single, rules)), strict=True)
     )
 
-    def whole():
+    def whole() -> optax.Params:
         return stacks.restack(treedef.unflatten([values[p] for p in paths]))
 
-    def run():
+    def run() -> Mapping[str, jax.Array]:
         return pre_activations(whole(), batch)
 
-    def of_layers(outputs):
+    def of_layers(outputs: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
         """The pre-activations of every layer of a stack by its own path."""
         return {
             path: value[index]
@@ -164,7 +164,9 @@ def _by_layer(order: Sequence[str], stacks: Stacks) -> list[str]:
     return in_order
 
 
-def _scaled(x: jax.Array, factor: jax.Array, shift: jax.Array | None = None):
+def _scaled(
+    x: jax.Array, factor: jax.Array, shift: jax.Array | None = None
+) -> jax.Array:
     moved = x.astype(factor.dtype)
     if shift is not None:
         moved = moved - shift

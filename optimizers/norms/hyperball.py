@@ -1,10 +1,12 @@
 """Hyperball: steps of a given angle on the sphere of the initial norm."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import NamedSharding
 
 from gnomon.kernels import Implementation
 from gnomon.kernels import fixed_norm as kernel
@@ -45,7 +47,11 @@ RECOMMENDED = {
 }
 
 
-@tells(radius=lambda state: mean_of(state.radius))
+@tells(
+    "radius",
+    "mean of the norms that layers are held at",
+    lambda state: mean_of(state.radius),
+)
 class HyperballState(NamedTuple):
     """State of :func:`hyperball`."""
 
@@ -137,7 +143,7 @@ def hyperball(
         require_within("[0, inf)", free_learning_rate=free_learning_rate)
     wrapped = layered(ascending("direction", direction), stacked)
 
-    def kernels(params):
+    def kernels(params: optax.Params) -> Any:
         return jax.tree.map(
             lambda role: role.role in ("hidden", "head"),
             roles(params, rules, stacked),
@@ -152,14 +158,19 @@ def hyperball(
     capture = sphere.capture
     assert capture is not None
 
-    def init_fn(params):
+    def init_fn(params: optax.Params) -> HyperballState:
         control = norm_control("hyperball", sphere.selects(params), allows_decay=False)
         with declare(stacked), control:
             inner_state = wrapped.init(params)
         count = jnp.zeros([], jnp.int32)
         return HyperballState(count, inner_state, blank_reference(sphere, params))
 
-    def begin(updates, state, params, extra_args):
+    def begin(
+        updates: optax.Updates,
+        state: HyperballState,
+        params: optax.Params | None,
+        extra_args: Mapping[str, Any],
+    ) -> tuple[optax.Updates, Any, Any, HyperballState]:
         """Directions, radii, the angle, the rate of free leaves, and the next state."""
         require_params(params, "hyperball")
         directions, inner_state = wrapped.update(
@@ -175,10 +186,17 @@ def hyperball(
         count = optax.safe_increment(state.count)
         return directions, angle, rate, HyperballState(count, inner_state, radius)
 
-    def update_fn(updates, state, params=None, **extra_args):
+    def update_fn(
+        updates: optax.Updates,
+        state: HyperballState,
+        params: optax.Params | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, HyperballState]:
         directions, angle, rate, state = begin(updates, state, params, extra_args)
 
-        def step(direction, param, axes, norm):
+        def step(
+            direction: jax.Array, param: jax.Array, axes: Axes | None, norm: jax.Array
+        ) -> tuple[jax.Array]:
             dtype = compute_dtype(param.dtype)
             u, w = direction.astype(dtype), param.astype(dtype)
             free = -jnp.asarray(rate, dtype) * u
@@ -199,8 +217,8 @@ def hyperball(
 
     unfused = transformation("hyperball", init_fn, update_fn)
 
-    def implementations(state, params):
-        def taken(param):
+    def implementations(state: HyperballState, params: optax.Params) -> Any:
+        def taken(param: jax.Array) -> str:
             return kernel.explain(
                 param.dtype,
                 shape=param.shape,
@@ -210,10 +228,25 @@ def hyperball(
 
         return jax.tree.map(taken, params)
 
-    def apply_fn(grads, state, params, *, shardings, rounding_key, **extra_args):
+    def apply_fn(
+        grads: optax.Updates,
+        state: HyperballState,
+        params: optax.Params,
+        *,
+        shardings: Any,
+        rounding_key: jax.Array | None,
+        **extra_args: Any,
+    ) -> tuple[optax.Params, HyperballState]:
         directions, angle, rate, state = begin(grads, state, params, extra_args)
 
-        def step(direction, param, axes, norm, sharding, key):
+        def step(
+            direction: jax.Array,
+            param: jax.Array,
+            axes: Axes | None,
+            norm: jax.Array,
+            sharding: NamedSharding | None,
+            key: jax.Array | None,
+        ) -> tuple[jax.Array]:
             if axes is None:
                 # A layer of norm zero is free.
                 axes, norm = Axes().layer(param.ndim), jnp.zeros((1,) * param.ndim)

@@ -165,7 +165,7 @@ def lawn_schedule(
         "[0, inf)", peak=peak, warmup_steps=warmup_steps, total_steps=total_steps
     )
 
-    def schedule(count):
+    def schedule(count: jax.typing.ArrayLike) -> jax.Array:
         top = jnp.asarray(peak, jnp.result_type(float))
         t, warmup, total = (
             jnp.asarray(x, top.dtype) for x in (count, warmup_steps, total_steps)

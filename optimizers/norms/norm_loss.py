@@ -10,7 +10,7 @@ from gnomon.optimizers.mechanisms.composition import norm_control
 from gnomon.optimizers.mechanisms.descent import descend
 from gnomon.optimizers.mechanisms.inner import ascending
 from gnomon.optimizers.mechanisms.layered import layered
-from gnomon.optimizers.mechanisms.leafwise import leafwise
+from gnomon.optimizers.mechanisms.leafwise import Hyperparameters, leafwise
 from gnomon.optimizers.mechanisms.sets import View, norm_plan
 from gnomon.optimizers.mechanisms.transform import transformation
 from gnomon.parameters.checks import ScalarOrSchedule
@@ -99,7 +99,7 @@ def add_norm_loss(
       addition.
     """
 
-    def rule(h, u, w):
+    def rule(h: Hyperparameters, u: jax.Array, w: jax.Array) -> jax.Array:
         norm = unit_norm(w, h.axes)
         excess = 1 - h.target / jnp.where(norm > 0, norm + h.eps, 1)
         return u + 2 * h.rate * excess * w
@@ -114,10 +114,11 @@ def add_norm_loss(
         plan=plan,
     )
 
-    def init_fn(params):
+    def init_fn(params: optax.Params) -> AddNormLossState:
         chosen = jax.tree.map(lambda w, axes: axes is not None, params, plan(params))
         with norm_control("add_norm_loss", chosen):
-            return pull.init(params)
+            state: AddNormLossState = pull.init(params)
+            return state
 
     return transformation("add_norm_loss", init_fn, pull.update)
 

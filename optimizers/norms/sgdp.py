@@ -6,7 +6,7 @@ import jax
 import optax
 
 from gnomon.optimizers.mechanisms.descent import descend
-from gnomon.optimizers.mechanisms.leafwise import leafwise
+from gnomon.optimizers.mechanisms.leafwise import Hyperparameters, leafwise
 from gnomon.optimizers.mechanisms.projection import project_and_decay, radial_part
 from gnomon.parameters.checks import ScalarOrSchedule
 from gnomon.parameters.trees import safe_divide
@@ -75,7 +75,9 @@ def scale_by_sgdp(
         range, or a rule matches no leaf.
     """
 
-    def rule(h, g, w, trace):
+    def rule(
+        h: Hyperparameters, g: jax.Array, w: jax.Array, trace: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
         trace = h.momentum * trace + (1 - h.dampening) * g
         p = g + h.momentum * trace if nesterov else trace
         radial = radial_part(

@@ -2,6 +2,7 @@
 
 import re
 import zlib
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,11 +13,11 @@ from gnomon.optimizers.mechanisms.constrain import constrain
 from gnomon.optimizers.mechanisms.sets import target_std as target_std_constraint
 from gnomon.parameters.checks import require_within
 from gnomon.parameters.paths import path_string
-from gnomon.parameters.roles import roles, warn_of_guesses
+from gnomon.parameters.roles import Role, roles, warn_of_guesses
 from gnomon.parameters.select import LAYER, Where, layer_number
 from gnomon.parameters.stacks import stack_of
 from gnomon.parameters.trees import compute_dtype
-from gnomon.parameters.units import Rules, resolve_axes
+from gnomon.parameters.units import Axes, Rules, resolve_axes
 
 __all__ = ["layer_index_rescaling", "target_variance_rescaling"]
 
@@ -206,7 +207,9 @@ def layer_index_rescaling(
     kinds = roles(params, rules, stacked)
     warn_of_guesses(kinds, "layer_index_rescaling", "give layers=... for the others")
 
-    def draw(path, leaf, axes, role):
+    def draw(
+        path: tuple[Any, ...], leaf: jax.Array, axes: Axes, role: Role
+    ) -> jax.Array:
         name = path_string(path)
         stack = stack_of(name, leaf.ndim, stacked)
         if not axes.reduce:

@@ -11,7 +11,7 @@ from gnomon.kernels import weight_norm as kernel
 from gnomon.optimizers.mechanisms.composition import norm_control
 from gnomon.optimizers.mechanisms.inner import complete
 from gnomon.optimizers.mechanisms.layered import layered
-from gnomon.optimizers.mechanisms.reparameterize import walk
+from gnomon.optimizers.mechanisms.reparameterize import ReparameterizeState, walk
 from gnomon.optimizers.mechanisms.transform import transformation
 from gnomon.parameters.checks import require_choice, require_within
 from gnomon.parameters.select import Where, select
@@ -144,7 +144,7 @@ def weight_norm(
     kernel.explain(jax.ShapeDtypeStruct((1, 128), "float32"), 1, implementation)
     require_choice("init", init, Start)
 
-    def chosen(params):
+    def chosen(params: optax.Params) -> Any:
         axes = resolve_axes(params, rules, stacked)
         named = select(
             params,
@@ -154,16 +154,18 @@ def weight_norm(
             stacked,
         )
 
-        def is_chosen(_, is_named, axes):
+        def is_chosen(_: jax.Array, is_named: bool, axes: Axes) -> tuple[bool]:
             return (is_named and bool(axes.reduce),)
 
         return map_leaves(is_chosen, params, (), named, axes)[0]
 
-    def inverse(params):
+    def inverse(params: optax.Params) -> WeightNormLatents:
         if not jax.tree.leaves(params):  # asked for the layout: scales are no params
             return WeightNormLatents(params, jnp.zeros([]))
 
-        def split(w, is_chosen, axes):
+        def split(
+            w: jax.Array, is_chosen: bool, axes: Axes
+        ) -> tuple[jax.Array, jax.Array | None]:
             if not is_chosen:
                 return w, None
             norm = _norm(w, axes, eps)
@@ -182,12 +184,12 @@ def weight_norm(
             treedef.unflatten(directions), treedef.unflatten(scales)
         )
 
-    def forward(latents):
+    def forward(latents: WeightNormLatents) -> optax.Params:
         v, g = latents
         if not jax.tree.leaves(v):
             return v
 
-        def merge(v, g, axes):
+        def merge(v: jax.Array, g: jax.Array | None, axes: Axes) -> tuple[jax.Array]:
             if g is None:
                 return (v,)
             w = kernel.weight_norm(
@@ -205,11 +207,12 @@ def weight_norm(
     wrapped = layered(complete(inner), stacked, ("direction/", "scale/"))
     mechanism = walk(wrapped, forward, inverse, "weight_norm")
 
-    def init_fn(params):
+    def init_fn(params: optax.Params) -> ReparameterizeState:
         outer = chosen(params)
         within = WeightNormLatents(direction=outer, scale=None)
         with norm_control("weight_norm", outer), norm_control("weight_norm", within):
-            return mechanism.init(params)
+            state: ReparameterizeState = mechanism.init(params)
+            return state
 
     return transformation("weight_norm", init_fn, mechanism.update)
 

@@ -1,14 +1,18 @@
 """ALI-G: SGD with a capped Polyak step size for interpolating models."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from gnomon.optimizers.mechanisms.diagnostics import tells
 from gnomon.optimizers.mechanisms.transform import transformation
-from gnomon.optimizers.polyak.step_size import excess, polyak_step, require_value
+from gnomon.optimizers.polyak.step_size import (
+    excess,
+    polyak_step,
+    require_value,
+    tells_step_size,
+)
 from gnomon.parameters.checks import (
     ScalarOrSchedule,
     at_step,
@@ -23,7 +27,7 @@ __all__ = ["AligState", "alig"]
 RECOMMENDED = {"alig": dict(max_learning_rate=0.1, momentum=0.9)}
 
 
-@tells("step_size")
+@tells_step_size
 class AligState(NamedTuple):
     """State of :func:`alig`."""
 
@@ -53,7 +57,7 @@ def project_onto_ball(
       {'a': Array([-1.5], dtype=float32), 'b': Array([0.], dtype=float32)}
     """
 
-    def move(update, param):
+    def move(update: jax.Array, param: jax.Array) -> tuple[jax.Array]:
         dtype = compute_dtype(param.dtype)
         return (param.astype(dtype) + update.astype(dtype),)
 
@@ -63,7 +67,9 @@ def project_onto_ball(
     norm = jnp.sqrt(jnp.where(outside, square, 1))
     factor = jnp.where(outside, jnp.asarray(max_norm, square.dtype) / norm, 1)
 
-    def pull(update, target, param):
+    def pull(
+        update: jax.Array, target: jax.Array, param: jax.Array
+    ) -> tuple[jax.Array]:
         dtype = target.dtype
         pulled = factor.astype(dtype) * target - param.astype(dtype)
         return (jnp.where(outside, pulled, update.astype(dtype)).astype(update.dtype),)
@@ -144,14 +150,21 @@ def alig(
     if max_norm is not None:
         require_within("(0, inf]", max_norm=max_norm)
 
-    def init_fn(params):
+    def init_fn(params: optax.Params) -> AligState:
         return AligState(
             count=jnp.zeros([], jnp.int32),
             step_size=jnp.zeros([], scalar_dtype(params)),
             velocity=optax.tree.zeros_like(params, dtype=accumulator_dtype),
         )
 
-    def update_fn(updates, state, params=None, *, value=None, **extra_args):
+    def update_fn(
+        updates: optax.Updates,
+        state: AligState,
+        params: optax.Params | None = None,
+        *,
+        value: Any = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, AligState]:
         del extra_args
         require_value(value, "alig")
         dtype = state.step_size.dtype
@@ -162,7 +175,7 @@ def alig(
             at_step("max_learning_rate", max_learning_rate, state.count),
         )
 
-        def rule(grad, velocity):
+        def rule(grad: jax.Array, velocity: jax.Array) -> tuple[jax.Array, jax.Array]:
             leaf = compute_dtype(grad.dtype)
             gamma, mu = step_size.astype(leaf), jnp.asarray(momentum, leaf)
             g, v = grad.astype(leaf), velocity.astype(leaf)

@@ -1,13 +1,12 @@
 """ALR: Polyak step sizes for momentum, by averaged gradients and by heavy ball."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from gnomon.optimizers.mechanisms.diagnostics import tells
 from gnomon.optimizers.mechanisms.transform import transformation
 from gnomon.optimizers.polyak.step_size import (
     against,
@@ -15,6 +14,7 @@ from gnomon.optimizers.polyak.step_size import (
     heavy_ball,
     polyak_step,
     require_value,
+    tells_step_size,
 )
 from gnomon.parameters.checks import ScalarOrSchedule, at_step, require_within
 from gnomon.parameters.products import inner_product, scalar_dtype
@@ -33,7 +33,7 @@ RECOMMENDED = {
 }
 
 
-@tells("step_size")
+@tells_step_size
 class AlrMagState(NamedTuple):
     """State of :func:`alr_mag` and :func:`alr_smag`."""
 
@@ -43,7 +43,7 @@ class AlrMagState(NamedTuple):
     trace: optax.Updates  # the decayed sum of gradients, in accumulator_dtype
 
 
-@tells("step_size")
+@tells_step_size
 class AlrHbState(NamedTuple):
     """State of :func:`alr_hb` and :func:`alr_shb`."""
 
@@ -312,23 +312,40 @@ def alr_hb(
     )
 
 
-def _along_sum(name, max_learning_rate, *, momentum, c, f_min, accumulator_dtype):
+def _along_sum(
+    name: str,
+    max_learning_rate: ScalarOrSchedule,
+    *,
+    momentum: jax.typing.ArrayLike,
+    c: jax.typing.ArrayLike,
+    f_min: ScalarOrSchedule,
+    accumulator_dtype: jax.typing.DTypeLike | None,
+) -> optax.GradientTransformationExtraArgs:
     """The Polyak step along the decayed sum of gradients."""
     _require_ranges(max_learning_rate, momentum, c, f_min)
 
-    def init_fn(params):
+    def init_fn(params: optax.Params) -> AlrMagState:
         return AlrMagState(
             count=jnp.zeros([], jnp.int32),
             step_size=jnp.zeros([], scalar_dtype(params)),
             trace=optax.tree.zeros_like(params, dtype=accumulator_dtype),
         )
 
-    def update_fn(updates, state, params=None, *, value=None, **extra_args):
+    def update_fn(
+        updates: optax.Updates,
+        state: AlrMagState,
+        params: optax.Params | None = None,
+        *,
+        value: Any = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, AlrMagState]:
         del params, extra_args
         require_value(value, name)
         dtype = state.step_size.dtype
 
-        def accumulate(grad, trace):
+        def accumulate(
+            grad: jax.Array, trace: jax.Array
+        ) -> tuple[jax.Array, jax.Array]:
             leaf = compute_dtype(grad.dtype)
             d = grad.astype(leaf) + jnp.asarray(momentum, leaf) * trace.astype(leaf)
             return d, d.astype(trace.dtype)
@@ -349,18 +366,33 @@ def _along_sum(name, max_learning_rate, *, momentum, c, f_min, accumulator_dtype
     return transformation(name, init_fn, update_fn)
 
 
-def _heavy_ball(name, max_learning_rate, *, momentum, c, f_min, gain):
+def _heavy_ball(
+    name: str,
+    max_learning_rate: ScalarOrSchedule,
+    *,
+    momentum: jax.typing.ArrayLike,
+    c: jax.typing.ArrayLike,
+    f_min: ScalarOrSchedule,
+    gain: float,
+) -> optax.GradientTransformationExtraArgs:
     """Heavy ball with the step size that closes ``gain`` times the gap."""
     _require_ranges(max_learning_rate, momentum, c, f_min)
 
-    def init_fn(params):
+    def init_fn(params: optax.Params) -> AlrHbState:
         return AlrHbState(
             count=jnp.zeros([], jnp.int32),
             step_size=jnp.zeros([], scalar_dtype(params)),
             velocity=optax.tree.zeros_like(params),
         )
 
-    def update_fn(updates, state, params=None, *, value=None, **extra_args):
+    def update_fn(
+        updates: optax.Updates,
+        state: AlrHbState,
+        params: optax.Params | None = None,
+        *,
+        value: Any = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, AlrHbState]:
         del params, extra_args
         require_value(value, name)
         dtype = state.step_size.dtype
@@ -380,7 +412,12 @@ def _heavy_ball(name, max_learning_rate, *, momentum, c, f_min, gain):
     return transformation(name, init_fn, update_fn)
 
 
-def _require_ranges(max_learning_rate, momentum, c, f_min):
+def _require_ranges(
+    max_learning_rate: ScalarOrSchedule,
+    momentum: jax.typing.ArrayLike,
+    c: jax.typing.ArrayLike,
+    f_min: ScalarOrSchedule,
+) -> None:
     require_within("[0, inf]", max_learning_rate=max_learning_rate)
     require_within("[0, 1)", momentum=momentum)
     require_within("(0, inf)", c=c)

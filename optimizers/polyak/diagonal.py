@@ -1,6 +1,7 @@
 """Diagonal metrics for SANIA: squared gradients without the root, and curvature."""
 
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,12 @@ import optax
 
 from gnomon.optimizers.curvature import hessian_product
 from gnomon.optimizers.mechanisms.draws import draw
-from gnomon.optimizers.mechanisms.leafwise import WIDE, leafwise
+from gnomon.optimizers.mechanisms.leafwise import (
+    WIDE,
+    Hyperparameters,
+    Leafwise,
+    leafwise,
+)
 from gnomon.parameters.checks import require_params, require_within
 from gnomon.parameters.trees import safe_divide
 
@@ -52,7 +58,9 @@ def scale_by_adagrad_sqr(
       [1.  1.  0.5]
     """
 
-    def accumulate(h, total, grad):
+    def accumulate(
+        h: Hyperparameters, total: jax.Array, grad: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
         total = total + jnp.square(grad)
         return total, total
 
@@ -86,7 +94,9 @@ def scale_by_adam_sqr(
       As in the authors' code, and unlike in Adam, gradients are not averaged.
     """
 
-    def accumulate(h, average, grad):
+    def accumulate(
+        h: Hyperparameters, average: jax.Array, grad: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
         return _corrected_average(h, average, jnp.square(grad))
 
     numbers = {"[0, 1)": dict(b2=b2), "[0, inf)": dict(eps=eps)}
@@ -136,7 +146,12 @@ def scale_by_hutchinson(
     if isinstance(seed, float):
         seed = int(seed)
 
-    def estimate(updates, count, params, extra_args):
+    def estimate(
+        updates: optax.Updates,
+        count: jax.Array,
+        params: optax.Params | None,
+        extra_args: Mapping[str, Any],
+    ) -> tuple[optax.Updates]:
         require_params(params, "scale_by_hutchinson")
         key = jax.random.fold_in(jax.random.key(seed), count)
         signs = draw(key, params, jax.random.rademacher)
@@ -149,20 +164,35 @@ def scale_by_hutchinson(
     )
 
 
-def _corrected_average(h, average, sample):
+def _corrected_average(
+    h: Hyperparameters, average: jax.Array, sample: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     """The new exponential average, and the same corrected for its start at zero."""
     average = h.b2 * average + (1 - h.b2) * sample
     return average, safe_divide(average, 1 - h.b2**h.t)
 
 
-def _scale_by_diagonal(name, accumulate, hyperparameters, estimate=None):
+def _scale_by_diagonal(
+    name: str,
+    accumulate: Callable[
+        [Hyperparameters, jax.Array, jax.Array], tuple[jax.Array, jax.Array]
+    ],
+    hyperparameters: Mapping[str, Mapping[str, jax.typing.ArrayLike]],
+    estimate: Callable[..., Sequence[Any]] | None = None,
+) -> Leafwise:
     """Divides by a diagonal that ``accumulate`` builds from samples, floored at eps.
 
     ``accumulate(h, diagonal, sample)`` returns what to keep and what to divide by; the
     samples are the gradients, or what ``estimate`` makes of the update's arguments.
     """
 
-    def rule(h, g, w, diagonal, sample=None):
+    def rule(
+        h: Hyperparameters,
+        g: jax.Array,
+        w: None,
+        diagonal: jax.Array,
+        sample: jax.Array | None = None,
+    ) -> tuple[jax.Array, jax.Array]:
         kept, used = accumulate(h, diagonal, g if sample is None else sample)
         floored = jnp.maximum(jnp.abs(used), h.eps)
         # Zero only without eps, where no gradient was seen: then s = 0.

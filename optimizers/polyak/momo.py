@@ -8,7 +8,11 @@ import optax
 
 from gnomon.optimizers.mechanisms.diagnostics import tells
 from gnomon.optimizers.mechanisms.transform import transformation
-from gnomon.optimizers.polyak.step_size import polyak_step, require_value
+from gnomon.optimizers.polyak.step_size import (
+    polyak_step,
+    require_value,
+    tells_step_size,
+)
 from gnomon.parameters.checks import (
     ScalarOrSchedule,
     at_step,
@@ -32,7 +36,8 @@ RECOMMENDED = {
 }
 
 
-@tells("step_size", "f_min")
+@tells_step_size
+@tells("f_min", "lower bound of the loss, estimated or given")
 class MomoState(NamedTuple):
     """State of :func:`momo` and :func:`momo_adam`."""
 
@@ -245,10 +250,10 @@ def _momo(
     require_within("(-inf, inf)", f_min=f_min)
     require_within("[0, inf)", weight_decay=weight_decay)
 
-    def init_fn(params):
+    def init_fn(params: optax.Params) -> MomoState:
         dtype = scalar_dtype(params)
 
-        def zeros():
+        def zeros() -> optax.Params:
             return jax.tree.map(
                 lambda w: jnp.zeros_like(w, dtype=compute_dtype(w.dtype)), params
             )
@@ -263,7 +268,14 @@ def _momo(
             nu=None if second_moment is None else zeros(),
         )
 
-    def update_fn(updates, state, params=None, *, value=None, **extra_args):
+    def update_fn(
+        updates: optax.Updates,
+        state: MomoState,
+        params: optax.Params | None = None,
+        *,
+        value: Any = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, MomoState]:
         del extra_args
         require_params(params, name)
         require_value(value, name)
@@ -282,7 +294,7 @@ def _momo(
             # The averages start at the first values.
             beta = jnp.where(state.count == 0, 0, beta)
 
-        def average(old, new):
+        def average(old: jax.Array, new: jax.Array) -> jax.Array:
             b = beta.astype(old.dtype)
             return b * old + (1 - b) * new.astype(old.dtype)
 
@@ -296,7 +308,7 @@ def _momo(
         strength = jnp.where(decay == 0, 0, rate * decay)
         shrink = safe_divide(jnp.ones([], dtype), 1 + strength)
 
-        def shrunk(products):
+        def shrunk(products: Any) -> jax.Array:
             factors = map_leaves(
                 lambda p, decays: (p.astype(dtype) * (shrink if decays else 1.0),),
                 products,
@@ -321,7 +333,9 @@ def _momo(
             )
             bound = jnp.maximum(safe_divide(reached, rho), floor)
 
-        def step(grad, d, param, decays):
+        def step(
+            grad: jax.Array, d: jax.Array, param: jax.Array, decays: bool
+        ) -> tuple[jax.Array]:
             leaf = compute_dtype(param.dtype)
             w, d = param.astype(leaf), d.astype(leaf)
             lam = strength.astype(leaf) if decays else 0.0
@@ -338,13 +352,21 @@ def _momo(
     return transformation(name, init_fn, update_fn)
 
 
-def _precondition(mu, grads, nu, second_moment, count) -> tuple[Any, Any]:
+def _precondition(
+    mu: optax.Updates,
+    grads: optax.Updates,
+    nu: optax.Updates | None,
+    second_moment: tuple[jax.typing.ArrayLike, jax.typing.ArrayLike] | None,
+    count: jax.Array,
+) -> tuple[optax.Updates, optax.Updates | None]:
     """The direction ``mu / D`` and the new second moment; ``mu`` itself for momo."""
     if second_moment is None:
         return mu, None
     b2, eps = second_moment
 
-    def rule(grad, v, d):
+    def rule(
+        grad: jax.Array, v: jax.Array, d: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
         dtype = v.dtype
         beta, epsilon = jnp.asarray(b2, dtype), jnp.asarray(eps, dtype)
         v = beta * v + (1 - beta) * jnp.square(grad.astype(dtype))

@@ -1,13 +1,12 @@
 """MomSPS: heavy-ball SGD with the stochastic Polyak step size."""
 
 import math
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from gnomon.optimizers.mechanisms.diagnostics import tells
 from gnomon.optimizers.mechanisms.transform import transformation
 from gnomon.optimizers.polyak.step_size import (
     excess,
@@ -15,6 +14,7 @@ from gnomon.optimizers.polyak.step_size import (
     heavy_ball,
     polyak_step,
     require_value,
+    tells_step_size,
 )
 from gnomon.parameters.checks import (
     ScalarOrSchedule,
@@ -31,7 +31,7 @@ RECOMMENDED = {"momsps": dict(variant="smooth", momentum=0.9, c=0.4, n_batches=2
 Variant = Literal["max", "smooth"]
 
 
-@tells("step_size")
+@tells_step_size
 class MomSpsState(NamedTuple):
     """State of :func:`momsps`."""
 
@@ -119,7 +119,7 @@ def momsps(
     require_within("(-inf, inf)", f_min=f_min)
     require_within("(0, inf]", init_step_size=init_step_size)
 
-    def init_fn(params):
+    def init_fn(params: optax.Params) -> MomSpsState:
         dtype = scalar_dtype(params)
         return MomSpsState(
             count=jnp.zeros([], jnp.int32),
@@ -128,7 +128,14 @@ def momsps(
             velocity=optax.tree.zeros_like(params),
         )
 
-    def update_fn(updates, state, params=None, *, value=None, **extra_args):
+    def update_fn(
+        updates: optax.Updates,
+        state: MomSpsState,
+        params: optax.Params | None = None,
+        *,
+        value: Any = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, MomSpsState]:
         del params, extra_args
         require_value(value, "momsps")
         dtype = state.step_size.dtype

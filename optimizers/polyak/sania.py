@@ -1,12 +1,11 @@
 """SANIA: the Polyak step size in any metric, with no learning rate to set."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from gnomon.optimizers.mechanisms.diagnostics import tells
 from gnomon.optimizers.mechanisms.inner import ascending
 from gnomon.optimizers.mechanisms.layered import layered
 from gnomon.optimizers.mechanisms.transform import transformation
@@ -15,6 +14,7 @@ from gnomon.optimizers.polyak.step_size import (
     excess,
     polyak_step,
     require_value,
+    tells_step_size,
 )
 from gnomon.parameters.checks import ScalarOrSchedule, at_step, require_within
 from gnomon.parameters.products import inner_product, scalar_dtype
@@ -35,7 +35,7 @@ RECOMMENDED = {
 }
 
 
-@tells("step_size")
+@tells_step_size
 class SaniaState(NamedTuple):
     """State of :func:`sania`."""
 
@@ -121,14 +121,21 @@ def sania(
     require_within("(-inf, inf)", f_min=f_min)
     require_within("[0, inf]", max_learning_rate=max_learning_rate)
 
-    def init_fn(params):
+    def init_fn(params: optax.Params) -> SaniaState:
         return SaniaState(
             count=jnp.zeros([], jnp.int32),
             step_size=jnp.zeros([], scalar_dtype(params)),
             preconditioner=preconditioner.init(params),
         )
 
-    def update_fn(updates, state, params=None, *, value=None, **extra_args):
+    def update_fn(
+        updates: optax.Updates,
+        state: SaniaState,
+        params: optax.Params | None = None,
+        *,
+        value: Any = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, SaniaState]:
         require_value(value, "sania")
         dtype = state.step_size.dtype
         direction, inner = preconditioner.update(

@@ -1,13 +1,12 @@
 """SPS: SGD with the stochastic Polyak step size."""
 
 import math
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from gnomon.optimizers.mechanisms.diagnostics import tells
 from gnomon.optimizers.mechanisms.transform import transformation
 from gnomon.optimizers.polyak.step_size import (
     against,
@@ -15,6 +14,7 @@ from gnomon.optimizers.polyak.step_size import (
     grown,
     polyak_step,
     require_value,
+    tells_step_size,
 )
 from gnomon.parameters.checks import (
     ScalarOrSchedule,
@@ -34,7 +34,7 @@ RECOMMENDED = {
 Variant = Literal["constant", "smooth", "plus"]
 
 
-@tells("step_size")
+@tells_step_size
 class SpsState(NamedTuple):
     """State of :func:`sps`."""
 
@@ -135,7 +135,7 @@ def sps(
     require_within("[0, inf)", eps=eps)
     require_within("(0, inf]", init_step_size=init_step_size)
 
-    def init_fn(params):
+    def init_fn(params: optax.Params) -> SpsState:
         dtype = scalar_dtype(params)
         return SpsState(
             count=jnp.zeros([], jnp.int32),
@@ -143,7 +143,14 @@ def sps(
             last_positive=jnp.asarray(init_step_size, dtype),
         )
 
-    def update_fn(updates, state, params=None, *, value=None, **extra_args):
+    def update_fn(
+        updates: optax.Updates,
+        state: SpsState,
+        params: optax.Params | None = None,
+        *,
+        value: Any = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, SpsState]:
         del params, extra_args
         require_value(value, "sps")
         dtype = state.step_size.dtype

@@ -33,8 +33,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from gnomon.optimizers.mechanisms.diagnostics import tells
 from gnomon.parameters.checks import ScalarOrSchedule, at_step
 from gnomon.parameters.trees import compute_dtype, map_leaves, safe_divide
+
+tells_step_size = tells(
+    "step_size", "step size of the update, as the value of the loss asks for it"
+)
 
 
 def require_value(value: Any, name: str) -> None:
@@ -140,7 +145,7 @@ def grown(
 def against(step_size: jax.Array, direction: optax.Updates) -> optax.Updates:
     """The updates ``-step_size * direction``, each in the dtype of its leaf."""
 
-    def scale(d):
+    def scale(d: jax.Array) -> jax.Array:
         dtype = compute_dtype(d.dtype)
         return (-step_size.astype(dtype) * d.astype(dtype)).astype(d.dtype)
 
@@ -165,7 +170,7 @@ def heavy_ball(
       The update and the new velocity, which is the update in the velocity's dtype.
     """
 
-    def rule(g, v):
+    def rule(g: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array]:
         dtype = compute_dtype(g.dtype)
         step = jnp.asarray(momentum, dtype) * v.astype(dtype)
         step -= step_size.astype(dtype) * g.astype(dtype)

@@ -10,6 +10,7 @@ from gnomon.dynamics import equilibrium, equilibrium_angle, layer_motion
 from gnomon.dynamics.equilibrium import RULES
 from gnomon.experiments.configs.optimizers import OPTIMIZERS
 from gnomon.experiments.trial import probes
+from gnomon.optimizers import adabelief, adam_atan2, balance, observed
 
 RATE, DECAY, SIZE, STEPS = 0.05, 0.1, 256, 3000
 
@@ -87,6 +88,41 @@ def test_adams_division_pushes_outward_and_the_push_undoes_decay():
     )
     assert angle / plain < 0.8
     np.testing.assert_allclose(angle, left, rtol=0.03)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "momentum"),
+    [
+        (adabelief(RATE, b1=0.5, b2=0.99, weight_decay=DECAY), 0.5),
+        (adam_atan2(RATE, weight_decay=RATE * DECAY, decay="independent"), 0.9),
+    ],
+    ids=["adabelief", "adam_atan2"],
+)
+def test_what_optimizers_say_of_themselves_comes_true(optimizer, momentum):
+    """The angle at equilibrium is the one that follows from their own words."""
+
+    def step(carry, key):
+        w, state = carry
+        noise = jax.random.normal(key, w.shape)
+        grads = (noise - w * jnp.vdot(w, noise) / jnp.vdot(w, w)) / jnp.linalg.norm(w)
+        with observed() as seen:
+            updates, state = optimizer.update(grads, state, w)
+        said = balance(seen, state)
+        record = layer_motion(w, updates, grads)
+        found = probes._equilibrium(record, {}, jnp.nan, said)
+        angles = record.angle[-1], found["equilibrium_angle"], found["norm_ratio"][-1]
+        return (w + updates, state), angles
+
+    w = jnp.linspace(-1.0, 1.0, SIZE)
+    keys = jax.random.split(jax.random.key(0), STEPS)
+    run = jax.jit(lambda s, k: jax.lax.scan(step, s, k)[1])
+    angle, predicted, ratio = (
+        x[STEPS // 2 :] for x in run((w, optimizer.init(w)), keys)
+    )
+    wanted = equilibrium_angle(RATE, DECAY, momentum, adaptive=True)
+    np.testing.assert_allclose(predicted, wanted, rtol=1e-6)
+    np.testing.assert_allclose(angle.mean(), predicted[0], rtol=0.01)
+    np.testing.assert_allclose(ratio.mean(), 1.0, rtol=0.03)
 
 
 def test_without_decay_there_is_no_equilibrium():

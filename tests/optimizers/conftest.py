@@ -1,5 +1,7 @@
 """Oracles in NumPy that the tests of several optimizers share."""
 
+import pathlib
+import runpy
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -9,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+
+GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 
 
 def noisy_quadratic(weights: np.ndarray, step: int) -> tuple[float, np.ndarray]:
@@ -156,6 +160,41 @@ def varied_gradient(w, noise, step):
         uneven = noise + 3 * units * np.cos(np.arange(len(w)))[:, None]
         return uneven - w * np.sum(w * uneven) / np.sum(w * w)
     return noise + 2 * units if outcome == 2 or step < 20 else 0 * noise
+
+
+@pytest.fixture
+def recorded(x64):
+    """The largest difference from a trajectory in ``tests/golden/torch_methods.npz``.
+
+    ``recorded(run, optimizer)`` takes all steps on the same gradients; the leaves are
+    those of a dense layer.
+    """
+    script = runpy.run_path(str(GOLDEN / "record_torch_methods.py"))
+    with np.load(GOLDEN / "torch_methods.npz") as record:
+        golden = dict(record)
+
+    def compare(run, optimizer):
+        def own(prefix, at=...):
+            leaf = {n: golden[f"{prefix}/{n}"][at] for n in script["SHAPES"]}
+            return {n: jnp.asarray(w, float).T for n, w in leaf.items()}
+
+        @jax.jit
+        def step(params, state, noise):
+            grads = jax.tree.map(script["gradient"], params, noise)
+            updates, state = optimizer.update(grads, state, params)
+            return optax.apply_updates(params, updates), state
+
+        params = own("weights")
+        state, largest = optimizer.init(params), 0.0
+        for i in range(script["STEPS"]):
+            params, state = step(params, state, own("noise", i))
+            if i + 1 in script["RECORDED"]:
+                wanted = own(run, script["RECORDED"].index(i + 1))
+                apart = jax.tree.map(lambda a, b: jnp.abs(a - b).max(), params, wanted)
+                largest = max(largest, *map(float, jax.tree.leaves(apart)))
+        return largest
+
+    return compare
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 
 from gnomon import optimizers
 from gnomon.optimizers import learning_rate_factors, mup_rule, standard_rule
-from gnomon_contract import Row
+from gnomon_contract import Row, Verified
 from gnomon_contract.layers import base, descending
 
 
@@ -67,6 +67,7 @@ COMPLEX = {
         optax.adam(0.1), lambda params: params
     ),
 }
+VERIFIED = {"mup": Verified(""), "standard_parameterization": Verified("")}
 LAYERS = {
     "scale_by_width": lambda **s: descending(
         optimizers.scale_by_width(base, mup_rule("adam"), **s)

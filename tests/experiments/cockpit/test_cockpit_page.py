@@ -20,7 +20,7 @@ from gnomon.dynamics.names import (
 from gnomon.experiments.cockpit import cockpit, lines
 from gnomon.experiments.cockpit.command import run as command
 from gnomon.experiments.cockpit.command import run_folder
-from gnomon.experiments.cockpit.panels import SECTIONS, TRAINER, _edge
+from gnomon.experiments.cockpit.panels import SECTIONS, TRAINER, UNPREDICTED, _edge
 from gnomon.experiments.records.metrics import FILE
 
 LAYERS = ("blocks/2/up", "blocks/10/up", "embed")
@@ -185,6 +185,34 @@ def test_predictions_are_dashed_where_they_are_present():
     assert with_it.count("dashed far") == 1 + len(LAYERS)
     assert "dashed:" in with_it
     assert "dashed" not in without
+
+
+def test_a_panel_without_its_prediction_says_so():
+    page = html.unescape(cockpit(rows(only=["weight_norm", "angle"])))
+    for title in ("Weight norm", "Angle of a step"):
+        assert UNPREDICTED in article(page, title)
+    assert UNPREDICTED not in html.unescape(full_page())
+
+
+def test_what_the_optimizer_says_is_drawn_in_its_own_words():
+    """A panel a name, a line a state, whether or not the name is explained."""
+    heading = "What the optimizer says"
+    assert heading not in full_page()
+    run = rows(only=[])
+    for row in run:
+        row["diagnostics/step_size"] = 0.5
+        row["diagnostics/0/<mine>"], row["diagnostics/1/<mine>"] = row["step"], -1.0
+        row["diagnostics/never"] = None
+    assert "<mine>" not in cockpit(run)
+    page = html.unescape(cockpit(run))
+    assert heading in page
+    assert "Step size of the update, as the value" in article(page, "Step size")
+    assert strokes(page, "Step size", "Step size") == [6]
+    mine = article(page, "<mine>")
+    assert "tells it; between -1 and 60." in mine
+    assert mine.count('class="key"') == 2
+    assert [strokes(page, "<mine>", name) for name in "01"] == [[6], [6]]
+    assert "<h3>Never</h3>" not in page
 
 
 def test_a_trace_lies_where_its_values_are():

@@ -78,10 +78,7 @@ def test_every_extra_is_known_by_its_modules():
         wanted = [n for n in extras[extra].split("\n") if not re.match("$|#|gnomon", n)]
         names = {re.split(r"[<>=]", name)[0].replace("-", "_") for name in wanted}
         known = {name for name, of in EXTRAS.items() if of == extra}
-        known = {
-            {"absl": "absl_py", "orbax": "orbax_checkpoint", "PIL": "pillow"}.get(n, n)
-            for n in known
-        }
+        known = {{"absl": "absl_py", "PIL": "pillow"}.get(n, n) for n in known}
         assert known == names
 
 
@@ -124,9 +121,9 @@ def test_a_console_script_imports_from_the_current_folder(workplace):
 
 
 def test_an_extra_that_the_command_itself_needs(workplace):
-    stub = workplace / "stub" / "orbax.py"
+    stub = workplace / "stub" / "flax.py"
     stub.parent.mkdir()
-    stub.write_text("raise ModuleNotFoundError('no orbax', name='orbax')")
+    stub.write_text("raise ModuleNotFoundError('no flax', name='flax')")
     ended = started(
         "import sys; sys.path.insert(0, 'stub')\n"
         "from gnomon.experiments.train import run\nrun()",
@@ -134,7 +131,7 @@ def test_an_extra_that_the_command_itself_needs(workplace):
     )
     assert ended.returncode == 2, ended.stderr
     assert ended.stderr == (
-        "error: the package 'orbax' is not installed:"
+        "error: the package 'flax' is not installed:"
         " pip install 'gnomon[experiments]'\n"
     )
 

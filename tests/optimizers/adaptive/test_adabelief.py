@@ -6,7 +6,7 @@ import numpy as np
 import optax
 
 from gnomon.optimizers import adabelief, scale_by_belief
-from gnomon_contract import Row
+from gnomon_contract import Row, Verified
 from gnomon_contract.layers import by_rank
 
 ROWS = (
@@ -27,6 +27,7 @@ LAYERS = {
         0.1, weight_decay=0.1, weight_decay_mask=by_rank, **s
     )
 }
+VERIFIED = {"adabelief": Verified("A07", "NumPy", 1e-12)}
 
 
 def test_equals_a_numpy_transcription(x64, oracle):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gnomon.optimizers import adam_atan2, scale_by_adam_atan2
-from gnomon_contract import Row
+from gnomon_contract import Row, Verified
 from gnomon_contract.layers import by_rank
 
 ROWS = (
@@ -28,6 +28,7 @@ LAYERS = {
         0.1, weight_decay=0.1, weight_decay_mask=by_rank, decay="cautious", **s
     )
 }
+VERIFIED = {"adam_atan2": Verified("A37", "NumPy", 1e-12)}
 
 
 def test_equals_a_numpy_transcription(x64, oracle):

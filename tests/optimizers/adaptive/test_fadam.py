@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from jax.experimental import pallas as pl
 
 from gnomon.optimizers import apply_fused, fadam, scale_by_fadam
-from gnomon_contract import Row
+from gnomon_contract import Row, Verified
 from gnomon_contract.layers import descending
 
 ROWS = (
@@ -49,6 +49,7 @@ SHAPES = {
     "stack": {"kernel": (3, 4, 2), "bias": (3, 5)},
     "temperature": (),
 }
+VERIFIED = {"fadam": Verified("A02", "NumPy", 1e-10)}
 
 
 def random_tree(seed, scale=1.0):

@@ -5,7 +5,7 @@ import numpy as np
 import optax
 
 from gnomon.optimizers import gravity, scale_by_gravity
-from gnomon_contract import Row
+from gnomon_contract import Row, Verified
 from gnomon_contract.layers import by_rank
 
 ROWS = (
@@ -23,6 +23,7 @@ LAYERS = {
         0.1, weight_decay=0.1, weight_decay_mask=by_rank, **s
     )
 }
+VERIFIED = {"gravity": Verified("A09", "NumPy", 1e-12)}
 
 
 def test_equals_a_numpy_transcription(x64, oracle):

@@ -19,7 +19,9 @@ REFUSED = {
 
 
 def first_update(optimizer):
-    return optimizer.update(GRADS, optimizer.init(PARAMS), PARAMS)[0]
+    extra = dict(obj_fn=lambda tree: jnp.sum(jnp.cosh(tree["layers_0"]["kernel"])))
+    optimizer = optax.with_extra_args_support(optimizer)
+    return optimizer.update(GRADS, optimizer.init(PARAMS), PARAMS, **extra)[0]
 
 
 def of_wrong_sign(wrapper):

@@ -63,8 +63,12 @@ def test_nested_wrappers_see_the_same_layers(name, between):
         optimizer = WRAPPERS[name](inner, **{} if told is None else {"stacked": told})
         optimizer = optax.with_extra_args_support(optimizer)
         params = jax.tree.map(jnp.asarray, params)
+
+        def update(params):
+            return optimizer.update(params, optimizer.init(params), params, obj_fn=loss)
+
         with jax.numpy_dtype_promotion("standard"):
-            jax.eval_shape(lambda p: optimizer.update(p, optimizer.init(p), p), params)
+            jax.eval_shape(update, params)
         return layers
 
     wanted = seen(LIST, None)

@@ -60,6 +60,26 @@ def test_placeholders_of_states_of_layers(wrapper):
         assert jax.tree.structure(mapped) == jax.tree.structure(state)
 
 
+def are_matrices(tree):
+    return jax.tree.map(lambda leaf: leaf.ndim > 1, tree)
+
+
+MASKED = {
+    "muon": optax.contrib.muon,
+    "masked": lambda rate: optax.masked(optax.adam(rate), are_matrices),
+}
+
+
+@pytest.mark.parametrize("inner", MASKED)
+def test_placeholders_of_states_with_masked_nodes(wrapper, inner):
+    """Of inner optimizers that see a part of what the wrapper shows them."""
+    transform = wrapper.around(MASKED[inner])
+    state = jax.eval_shape(transform.init, tree())
+    mapped = optax.tree.map_params(transform, lambda leaf: leaf, state)
+    assert jax.tree.structure(mapped) == jax.tree.structure(state)
+    assert jax.tree.leaves(mapped) == jax.tree.leaves(state)
+
+
 def check(transform, tree):
     params = tree()
     state = transform.init(params)

@@ -332,6 +332,9 @@ def test_kernels_with_outputs_first(public):
             }
         )
 
+    def quartic(params):
+        return sum(jnp.sum(w**4) / 4 for w in jax.tree.leaves(params))
+
     def update(params, **given):
         if public.name == "constrain":
             given = {"constraint": optimizers.fixed_norm(view="unit", **given)}
@@ -341,7 +344,8 @@ def test_kernels_with_outputs_first(public):
         state = optimizer.init(params)
         # Neither along the weights nor orthogonal to them, in every unit.
         grads = jax.tree.map(lambda w: w**3, params)
-        return optimizer.update(grads, state, params, value=1.0, grad=grads)[0]
+        extra = dict(value=1.0, grad=grads, obj_fn=quartic)
+        return optimizer.update(grads, state, params, **extra)[0]
 
     wanted = turned(update(flax))
     got = update(turned(flax), rules=optimizers.OUTPUTS_FIRST)

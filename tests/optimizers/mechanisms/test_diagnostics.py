@@ -8,6 +8,7 @@ import pytest
 
 from gnomon import optimizers
 from gnomon.optimizers import diagnostics, observed
+from gnomon.optimizers.mechanisms.diagnostics import meanings, tells
 
 PARAMS = {"layers_0": {"kernel": jnp.array([[3.0, 1.0], [4.0, 2.0]])}}
 # At right angles to the first unit, along the second.
@@ -55,6 +56,14 @@ def test_chains_wrappers_and_masks_are_looked_through():
     two = diagnostics({"a": state, "b": sps.init(PARAMS)})
     assert two.keys() == {"reference", "a/inner/1/inner_state/step_size", "b/step_size"}
     assert diagnostics(optax.adam(0.1).init(PARAMS)) == {}
+
+
+def test_a_name_means_one_thing():
+    names = {"projected", "constrained", "reference", "radius", "step_size", "f_min"}
+    assert names <= meanings().keys()
+    with pytest.raises(ValueError, match="'radius' means 'mean of the norms"):
+        tells("radius", "half of a diameter")
+    assert meanings()["radius"] == "mean of the norms that layers are held at"
 
 
 def test_what_is_told_is_a_number_in_every_lane():

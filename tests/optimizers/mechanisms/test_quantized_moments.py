@@ -18,7 +18,7 @@ from gnomon.optimizers import (
     quantize_moments,
     scale_by_adamp,
 )
-from gnomon_contract import Row
+from gnomon_contract import Row, Verified
 
 
 def quantized_adamp(*, learning_rate, b1, b2, weight_decay):
@@ -46,6 +46,7 @@ TRAITS = {
     "adamp_8bit": {"unsigned"},
     "adamw_8bit": {"unsigned"},
 }
+VERIFIED = {"adamp_8bit": Verified(""), "adamw_8bit": Verified("")}
 LAYERS = {
     "quantize_moments": lambda i, **s: optimizers.quantize_moments(
         i, min_size=7, block=8, **s

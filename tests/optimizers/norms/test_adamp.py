@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gnomon.optimizers import adamp, project_radial, project_tangent, scale_by_adamp
-from gnomon_contract import Row
+from gnomon_contract import Row, Verified
 from gnomon_contract.layers import ascending, by_rank
 
 ROWS = (
@@ -42,6 +42,7 @@ LAYERS = {
         ascending(i), weight_decay=0.01, **s
     ),
 }
+VERIFIED = {"adamp": Verified("A01", "the authors' adamp 0.3.0", 1e-10)}
 
 
 @pytest.mark.parametrize("nesterov", [False, True])

@@ -15,7 +15,7 @@ from jax.sharding import PartitionSpec as P
 
 from gnomon.optimizers import apply_fused, scale_by_adamp
 from gnomon.optimizers.norms.hyperball import hyperball
-from gnomon_contract import Row, matrices
+from gnomon_contract import Row, Verified, matrices
 from gnomon_contract.layers import ascending
 
 # A norm that is held must be that of the target, 0.1 * arange(32): 10.206.
@@ -28,6 +28,7 @@ ROWS = (
     ),
 )
 LAYERS = {"hyperball": lambda i, **s: hyperball(ascending(i), 0.1, **s)}
+VERIFIED = {"hyperball": Verified("", "NumPy", 1e-10)}
 
 
 @pytest.mark.parametrize("view", ["layer", "unit"])

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from gnomon import optimizers
 from gnomon.optimizers.adaptive.fadam import fadam
 from gnomon.optimizers.norms.lawn import lawn, lawn_schedule
-from gnomon_contract import Row, around_adamp
+from gnomon_contract import Row, Verified, around_adamp
 
 # A norm that is held must be that of the target, 0.1 * arange(32): 10.206.
 ROWS = (
@@ -27,6 +27,7 @@ ROWS = (
 )
 GIVEN = {"lawn": dict(free_steps=1)}
 LAYERS = {"lawn": lambda i, **s: lawn(i, free_steps=1, **s)}
+VERIFIED = {"lawn": Verified("B02", "NumPy", 1e-10)}
 
 
 @pytest.fixture

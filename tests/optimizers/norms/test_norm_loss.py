@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gnomon.optimizers import scale_by_adamp
 from gnomon.optimizers.norms.norm_loss import add_norm_loss, norm_loss
-from gnomon_contract import Row
+from gnomon_contract import Row, Verified
 from gnomon_contract.layers import ascending, descending
 
 ROWS = (
@@ -25,6 +25,7 @@ LAYERS = {
     "add_norm_loss": lambda **s: descending(add_norm_loss(0.5, view="layer", **s)),
     "norm_loss": lambda i, **s: norm_loss(ascending(i), 0.1, rate=0.1, **s),
 }
+VERIFIED = {"norm_loss": Verified("B05", "NumPy", 1e-10)}
 
 
 @pytest.mark.parametrize("view", ["unit", "layer"])

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gnomon.optimizers import scale_by_sgdp, sgdp
-from gnomon_contract import Row
+from gnomon_contract import Row, Verified
 from gnomon_contract.layers import by_rank, descending
 
 ROWS = (
@@ -39,6 +39,7 @@ LAYERS = {
     ),
     "scale_by_sgdp": lambda **s: descending(scale_by_sgdp(momentum=0.9, **s)),
 }
+VERIFIED = {"sgdp": Verified("A01", "the authors' adamp 0.3.0", 1e-10)}
 
 
 @pytest.mark.parametrize("nesterov", [False, True])

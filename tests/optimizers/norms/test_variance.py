@@ -14,7 +14,7 @@ from gnomon.optimizers.norms.variance import (
     layer_index_rescaling,
     target_variance_rescaling,
 )
-from gnomon_contract import Row, around_adamp, matrices
+from gnomon_contract import Row, Verified, around_adamp, matrices
 
 ROWS = (
     Row(
@@ -34,6 +34,7 @@ LAYERS = {
         jax.random.key(1), params, **s
     ),
 }
+VERIFIED = {"target_variance_rescaling": Verified("B04", "NumPy", 1e-10)}
 
 
 def std(w):

@@ -11,7 +11,7 @@ from jax.experimental import pallas as pl
 
 from gnomon import optimizers
 from gnomon.optimizers import WeightNormLatents, weight_norm
-from gnomon_contract import Row, around_adamp
+from gnomon_contract import Row, Verified, around_adamp
 
 ROWS = (
     Row(
@@ -38,6 +38,7 @@ KINDS = {
 }
 # A transposed convolution that stores its outputs before its inputs, and a stack.
 GEOMETRY = {"rules": [("deconv", (0, 1, 3))], "stacked": "blocks/"}
+VERIFIED = {"weight_norm": Verified("B01", "torch 2.13.0", 1e-10)}
 
 
 def draw(seed, dtype=jnp.float64):

@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 
 from gnomon import optimizers
 from gnomon.optimizers.polyak.alig import project_onto_ball
-from gnomon_contract import POLYAK, Row
+from gnomon_contract import POLYAK, Row, Verified
 
 ROWS = (
     Row(
@@ -22,6 +22,7 @@ ROWS = (
     ),
 )
 LAYERS = {"alig": lambda: optimizers.alig(0.1, momentum=0.9)}
+VERIFIED = {"alig": Verified("", "NumPy", 1e-10)}
 
 
 def oracle(cap, mu, eps=1e-5, f_min=0.0, radius=np.inf, adjusted=False):

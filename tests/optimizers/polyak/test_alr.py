@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from gnomon import optimizers
-from gnomon_contract import POLYAK, Row
+from gnomon_contract import POLYAK, Row, Verified
 
 ROWS = (
     Row(
@@ -43,6 +43,12 @@ LAYERS = {
     "alr_mag": lambda: optimizers.alr_mag(momentum=0.5),
     "alr_shb": lambda: optimizers.alr_shb(0.1, momentum=0.5),
     "alr_smag": lambda: optimizers.alr_smag(0.1, momentum=0.5),
+}
+VERIFIED = {
+    "alr_hb": Verified("A03", "NumPy", 1e-10),
+    "alr_mag": Verified("A03", "NumPy", 1e-10),
+    "alr_shb": Verified("A03", "NumPy", 1e-10),
+    "alr_smag": Verified("A03", "NumPy", 1e-10),
 }
 
 

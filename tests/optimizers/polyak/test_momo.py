@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from gnomon import optimizers
-from gnomon_contract import Row
+from gnomon_contract import Row, Verified
 from gnomon_contract.layers import by_rank
 
 ROWS = (
@@ -42,6 +42,10 @@ NAMES = {
     "beta": "b1",
     "lb": "f_min",
     "use_fstar": "estimate_f_min",
+}
+VERIFIED = {
+    "momo": Verified("", "the authors' momo-opt 0.1.0", 1e-10),
+    "momo_adam": Verified("", "the authors' momo-opt 0.1.0", 1e-10),
 }
 
 

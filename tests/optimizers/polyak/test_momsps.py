@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from gnomon import optimizers
-from gnomon_contract import POLYAK, Row
+from gnomon_contract import POLYAK, Row, Verified
 
 ROWS = (
     Row(
@@ -18,6 +18,7 @@ ROWS = (
         **POLYAK,
     ),
 )
+VERIFIED = {"momsps": Verified("", "NumPy", 1e-10)}
 
 
 def oracle(beta, c=1.0, cap=10.0, f_min=0.0, growth=None):

@@ -11,8 +11,16 @@ from hypothesis.extra import numpy as hnp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from gnomon import optimizers
-from gnomon_contract import POLYAK, Row
+from gnomon_contract import POLYAK, Row, Verified
 from gnomon_contract.layers import ascending
+
+VERIFIED = {
+    "sania": Verified("A04", "NumPy", 1e-10),
+    "scale_by_adagrad_sqr": Verified("A04", "NumPy", 1e-10),
+    "scale_by_adam_sqr": Verified("A04", "NumPy", 1e-10),
+    "scale_by_hutchinson": Verified("A04"),
+    "scale_by_newton": Verified("A04"),
+}
 
 
 def sania_adam(*, b2, eps, max_learning_rate):

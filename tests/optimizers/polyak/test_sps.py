@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from gnomon import optimizers
 from gnomon.optimizers.polyak.step_size import polyak_step
 from gnomon.parameters.products import inner_product
-from gnomon_contract import POLYAK, Row
+from gnomon_contract import POLYAK, Row, Verified
 
 ROWS = (
     Row(
@@ -23,6 +23,7 @@ ROWS = (
     ),
 )
 LAYERS = {"sps": lambda: optimizers.sps(1.0)}
+VERIFIED = {"sps": Verified("", "NumPy", 1e-10)}
 
 
 def oracle(c, cap, f_min=0.0, growth=None):

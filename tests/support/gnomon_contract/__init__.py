@@ -12,10 +12,21 @@ optional, but for the rule that each public optimizer has a row:
 * ``TRAITS``: for a public function, what sets it apart from the others:
   ``"either sign"`` hands on updates that climb or descend, as a link of a chain would;
   ``"unsigned"`` codes moments without a sign, which cannot become negative;
+* ``VERIFIED``: for a public method, its number in the catalogue, what it was compared
+  with, and the largest difference, see :class:`Verified`;
 * ``COMPLEX``: for a public function that takes complex numbers, how to build what is
   ``optax.adam(0.1)`` with it; the others refuse them.
 """
 
 from gnomon_contract.rows import POLYAK, Problem, Row, around_adamp, matrices, quadratic
+from gnomon_contract.verified import Verified
 
-__all__ = ["POLYAK", "Problem", "Row", "around_adamp", "matrices", "quadratic"]
+__all__ = [
+    "POLYAK",
+    "Problem",
+    "Row",
+    "Verified",
+    "around_adamp",
+    "matrices",
+    "quadratic",
+]

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from gnomon_contract.rows import Row
+from gnomon_contract.verified import Verified
 
 TESTS = Path(__file__).parents[2] / "optimizers"
-SAYS = re.compile(r"^(ROWS|GIVEN|LAYERS|TRAITS|COMPLEX)\b", re.MULTILINE)
+SAYS = re.compile(r"^(ROWS|GIVEN|LAYERS|TRAITS|VERIFIED|COMPLEX)\b", re.MULTILINE)
 
 
 @functools.cache
@@ -57,6 +58,17 @@ def having(trait: str) -> set[str]:
     if trait not in found:
         raise ValueError(f"no test file has {trait!r} in TRAITS; there are: {found}")
     return {name for name, several in traits.items() if trait in several}
+
+
+def verified() -> dict[str, Verified]:
+    """What public methods were compared with, by name."""
+    return _merged("VERIFIED")
+
+
+def file_of(name: str) -> str:
+    """The test file that says what a method was compared with."""
+    files = (f for f, said in _files().items() if name in said.get("VERIFIED", {}))
+    return f"tests/optimizers/{next(files)}"
 
 
 def complex_adam() -> dict[str, Any]:
