@@ -17,9 +17,7 @@ test: $(VENV)/.test
 	$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal $(ARGS)
 
 # With XLA's optimizations, which the other tests leave out to compile in half the time.
-# test_agreement is none of them: it compares the infinities of arrays that overflow, and
-# optimized code has a NaN in the place of one.
-OPTIMIZED = tests/optimizers $(filter-out %/test_agreement.py,$(wildcard tests/kernels/test_*.py))
+OPTIMIZED = tests/optimizers tests/kernels
 test-optimized: $(VENV)/.test
 	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(BIN)/python -m pytest -q -n $(JOBS) \
 	    --dist worksteal $(or $(ARGS),$(OPTIMIZED))

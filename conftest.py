@@ -47,13 +47,14 @@ def share_context():
     as it is.
     """
     init = mlir.ModuleContext.__init__
-    if "context" not in inspect.signature(init).parameters:
+    argument = inspect.signature(init).parameters.get("context")
+    if argument is None or argument.kind is not argument.KEYWORD_ONLY:
         return
     context = mlir.make_ir_context()
 
     @functools.wraps(init)
-    def shared(self, **given):
-        init(self, **given | {"context": given.get("context") or context})
+    def shared(self, *parts, **given):
+        init(self, *parts, **given | {"context": given.get("context") or context})
 
     mlir.ModuleContext.__init__ = shared
 

@@ -1,5 +1,7 @@
 """Any tree that optax takes is taken, or refused by name where it is initialized."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -110,6 +112,13 @@ def loss(params):
     return sum((leaf**2).sum() for leaf in jax.tree.leaves(params))
 
 
+@functools.cache
+def start():
+    """The tree, the loss there and its gradient."""
+    params = tree()
+    return params, *jax.value_and_grad(loss)(params)
+
+
 def on_paths(public, convert):
     """Whatever the function has that looks at paths or takes trees."""
     decays = {
@@ -134,12 +143,12 @@ def on_paths(public, convert):
 
 
 def run(optimizer, at_init, at_update):
-    params, state = tree(), optimizer.init(at_init(tree()))
+    params, value, grads = start()
+    state = optimizer.init(at_init(params))
     # As nnx does it, states lose their boxes where parameters do.
     if at_init is not at_update:
         state = nnx.as_pure(state)
-    grads = jax.grad(loss)(params)
-    extra = dict(value=loss(params), grad=at_update(grads), obj_fn=loss)
+    extra = dict(value=value, grad=at_update(grads), obj_fn=loss)
     for _ in range(2):
         updates, state = optimizer.update(
             at_update(grads), state, at_update(params), **extra
