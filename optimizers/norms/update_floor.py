@@ -16,8 +16,6 @@ from gnomon.parameters.units import Rules, unit_norm
 __all__ = ["UpdateFloorState", "update_floor"]
 FLOORED = means("floored", "share of the norms that the update floor raised")
 
-FLOORED = means("floored", "share of the norms that the floor raised")
-
 
 class UpdateFloorState(NamedTuple):
     """State of :func:`update_floor`."""
