@@ -15,7 +15,7 @@ __all__ = ["ScaleByPNMState", "scale_by_pnm"]
 
 @tells(
     "largest_second_moment",
-    "mean of the largest averaged squares of gradients",
+    "mean of the largest second moments so far",
     lambda state: mean_of(state.largest),
 )
 class ScaleByPNMState(NamedTuple):

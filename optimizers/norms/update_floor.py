@@ -14,7 +14,8 @@ from gnomon.parameters.select import Where
 from gnomon.parameters.units import Rules, unit_norm
 
 __all__ = ["UpdateFloorState", "update_floor"]
-FLOORED = means("floored", "share of the norms that the update floor raised")
+
+FLOORED = means("floored", "share of the norms that the floor raised")
 
 
 class UpdateFloorState(NamedTuple):
