@@ -39,6 +39,14 @@ pytest.register_assert_rewrite("gnomon_contract")
 gc.set_threshold(200_000, 50, 100)
 
 
+def lowering():
+    """Whether a program is being lowered, into which what it needs would be written."""
+    try:
+        return mlir.ir.InsertionPoint.current is not None
+    except ValueError:
+        return False
+
+
 def share_context():
     """Lowers all programs in one MLIR context.
 
@@ -54,7 +62,9 @@ def share_context():
 
     @functools.wraps(init)
     def shared(self, *parts, **given):
-        init(self, *parts, **given | {"context": given.get("context") or context})
+        if not given.get("context") and not lowering():
+            given["context"] = context
+        init(self, *parts, **given)
 
     mlir.ModuleContext.__init__ = shared
 

@@ -23,7 +23,6 @@ ROWS = (
         penalized_adamp,
         {"learning_rate": 0.05, "strength": 0.5, "eps": 0.01},
         reads=("obj_fn",),
-        covers=("add_gradient_penalty",),
     ),
 )
 LAYERS = {
