@@ -11,6 +11,7 @@ from absl import logging as log
 from gnomon.experiments.records.metrics import Position, missing_rows
 from gnomon.experiments.trial.checkpoint import Checkpoints
 from gnomon.experiments.trial.lanes import Lanes
+from gnomon.experiments.trial.mesh import HOST
 from gnomon.experiments.trial.step import TrainState
 
 START: dict[str, Any] = {"seconds": 0.0, "row": {}}
@@ -70,6 +71,8 @@ def first_lanes(state: TrainState, count: int) -> TrainState:
             return leaf
         if isinstance(leaf, jax.ShapeDtypeStruct):
             return jax.ShapeDtypeStruct((count, *leaf.shape[1:]), leaf.dtype)
+        if leaf.sharding.memory_kind == HOST:  # nothing is computed there
+            leaf = jax.device_put(leaf, jax.memory.Space.Device)
         return leaf[:count]
 
     return jax.tree.map(first, state)

@@ -16,6 +16,7 @@ from gnomon.experiments.train import load_state, train
 from gnomon.experiments.trial.lanes import compile_lanes, hypers_of
 from gnomon.experiments.trial.mesh import whole_leaves
 from gnomon.experiments.trial.needs import needs_of
+from gnomon.experiments.trial.resume import first_lanes
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 RATE, STEPS, DEVICES = 1e-2, 4, 8
@@ -143,6 +144,14 @@ def test_state_on_the_host_trains_as_on_the_device_and_resumes(trained, tmp_path
     again = load_state(tmp_path)
     for a, b in zip(*map(jax.tree.leaves, (whole.params, again.params)), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_ghost_lanes_of_a_state_on_the_host_are_left_out():
+    device = jax.devices()[0]
+    host = jax.sharding.SingleDeviceSharding(device, memory_kind="pinned_host")
+    lanes = jax.device_put(np.arange(8.0, dtype=np.float32).reshape(4, 2), host)
+    kept = first_lanes({"mu": lanes}, 3)["mu"]
+    np.testing.assert_array_equal(kept, np.arange(6.0).reshape(3, 2))
 
 
 @pytest.mark.parametrize("mesh", [{}, {"data": DEVICES, "rules": "fsdp"}])
