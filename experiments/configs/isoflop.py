@@ -26,6 +26,7 @@ BUDGETS: Sequence[float] = (1e10, 2e10, 4e10, 8e10)  # training FLOPs
 SEEDS: Sequence[int] = (0, 1, 2)
 BATCH = 8
 LENGTH = 64
+HEAD = 8
 
 # The best rate is c width^-a steps^-b: c and a of each optimizer, one b.
 RATES = {
@@ -58,6 +59,7 @@ def base(arg: str = "", **known: Any):
     options = parse_arg(arg, tiny=False, rule="width", **known)
     config = lm.get_config(f"length={LENGTH}")
     config.batch = BATCH
+    config.model.head_dim = HEAD  # more width is more heads, not larger ones
     config.evaluate = dict(every=0, batches=8, batch=128)
     config.checkpoint_every = 1000
     config.log_every = 100

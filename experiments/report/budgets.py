@@ -36,7 +36,8 @@ class Sizes(NamedTuple):
     def exponent(self) -> tuple[float, float, float]:
         """Of the best size in compute, with its 95 % interval."""
         law = self.frontier.law
-        return (law.compute, *law.interval("compute"))
+        with np.errstate(over="ignore"):  # of a coefficient that few vertices tell
+            return (law.compute, *law.interval("compute"))
 
 
 def sizes_of(analysis: Analysis) -> dict[str, Sizes]:
@@ -93,6 +94,8 @@ def sentence(found: Mapping[str, Sizes]) -> str:
     for label, sizes in found.items():
         value, low, high = sizes.exponent
         said = f"{label} as compute to the {value:.2f} [{low:.2f}, {high:.2f}]"
+        if low <= 0 and high >= 1:  # a power of the law lies between 0 and 1
+            said = f"{label} by a power that is not determined"
         outside = int((~inside(sizes)).sum())
         if outside:
             said += f" ({outside} of {len(sizes.frontier.params)} vertices outside"
