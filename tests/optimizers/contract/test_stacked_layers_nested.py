@@ -125,7 +125,8 @@ def test_trees_of_the_structure_with_stacks(inner):
         optimizer = optax.with_extra_args_support(WRAPPERS[name](WITH_TREES[inner]()))
 
         def step(params, optimizer=optimizer):
-            return optimizer.update(params, optimizer.init(params), params)
+            state = optimizer.init(params)
+            return optimizer.update(params, state, params, obj_fn=loss)
 
         with jax.numpy_dtype_promotion("standard"):
             if by_layers:
