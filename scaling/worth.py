@@ -3,6 +3,7 @@
 import numpy as np
 
 from gnomon.scaling import jointly
+from gnomon.scaling.comparison.resampling import quantiles
 from gnomon.scaling.fit import Estimate
 
 
@@ -29,11 +30,7 @@ def speedups(theta: np.ndarray, gap: np.ndarray, length: np.ndarray) -> np.ndarr
 
 def ends(drawn: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
     """Quantiles along the first axis; a draw that is no number counts as both ends."""
-    tail = (1 - level) / 2
-    lost = np.isnan(drawn)
-    low = np.quantile(np.where(lost, -np.inf, drawn), tail, axis=0, method="lower")
-    high = np.quantile(np.where(lost, np.inf, drawn), 1 - tail, axis=0, method="higher")
-    return low, high
+    return quantiles(drawn, np.isnan(drawn), level)
 
 
 def shaped(

@@ -7,7 +7,8 @@ steps as its budget pays for.
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from gnomon.experiments.config.resolve import ConfigError, did_you_mean, resolve
+from gnomon.experiments.config.resolve import ConfigError, did_you_mean
+from gnomon.experiments.trial.cost import flops_of
 
 ASPECT = 16  # width over depth
 
@@ -35,23 +36,6 @@ def sized(width: int, rule: str = "width") -> dict[str, int]:
     if rule not in RULES:
         raise ConfigError(f"rule {rule!r}{did_you_mean(rule, RULES)}")
     return {"model.width": width, "model.depth": RULES[rule](width)}
-
-
-def flops_of(model: Mapping[str, Any], batch: int, shape: tuple[int, ...]) -> float:
-    """Training FLOPs of a step: three forward passes of a model that counts its own.
-
-    Args:
-      model: as a config has it, its class under ``name``.
-      batch: examples a step.
-      shape: of an example, ``(length,)`` for tokens.
-
-    Example:
-      >>> model = {"name": "gnomon.models.TransformerLM", "width": 32, "depth": 2}
-      >>> print(f"{flops_of(model, batch=16, shape=(64,)):.4g}")
-      2.517e+08
-    """
-    kwargs = {key: value for key, value in dict(model).items() if key != "name"}
-    return 3.0 * batch * float(resolve(model["name"]).forward_flops(shape, **kwargs))
 
 
 def steps_for(

@@ -29,33 +29,25 @@ def recommended() -> dict[str, dict[str, Any]]:
     return lines
 
 
+_ADAM = dict(learning_rate=3e-3, b1=0.9, b2=0.99, eps=1e-8)
 OPTIMIZERS: dict[str, dict[str, Any]] = dict(
     adamw=dict(
         name="optax.adamw",
-        learning_rate=3e-3,
-        b1=0.9,
-        b2=0.99,
-        eps=1e-8,
+        **_ADAM,
         weight_decay=0.01,
     ),
     # AdamW by the other conventions of decay: subsets of one number are Adam's. Decay
     # that the learning rate does not scale is smaller by the learning rate.
     adamw_independent=dict(
         name="gnomon.optimizers.subset_norm",
-        learning_rate=3e-3,
-        b1=0.9,
-        b2=0.99,
-        eps=1e-8,
+        **_ADAM,
         weight_decay=3e-5,
         subset=1,
         decay="independent",
     ),
     adamw_cautious=dict(
         name="gnomon.optimizers.subset_norm",
-        learning_rate=3e-3,
-        b1=0.9,
-        b2=0.99,
-        eps=1e-8,
+        **_ADAM,
         weight_decay=0.01,
         subset=1,
         decay="cautious",

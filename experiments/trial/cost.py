@@ -13,6 +13,23 @@ from gnomon.experiments.trial.abstract import batch_shapes, trace
 from gnomon.experiments.trial.program import make_program
 
 
+def flops_of(model: Mapping[str, Any], batch: int, shape: tuple[int, ...]) -> float:
+    """Training FLOPs of a step: three forward passes of a model that counts its own.
+
+    Args:
+      model: as a config has it, its class under ``name``.
+      batch: examples a step.
+      shape: of an example, ``(length,)`` for tokens.
+
+    Example:
+      >>> model = {"name": "gnomon.models.TransformerLM", "width": 32, "depth": 2}
+      >>> print(f"{flops_of(model, batch=16, shape=(64,)):.4g}")
+      2.517e+08
+    """
+    kwargs = {key: value for key, value in dict(model).items() if key != "name"}
+    return 3.0 * batch * float(resolve(model["name"]).forward_flops(shape, **kwargs))
+
+
 def flops_per_step(config: Mapping, dataset: Dataset) -> float:
     """Training FLOPs of one step of one trial: three forward passes.
 
@@ -21,13 +38,12 @@ def flops_per_step(config: Mapping, dataset: Dataset) -> float:
     pass is counted by XLA.
     """
     model = resolve(config["model"]["name"])
-    kwargs = {key: value for key, value in config["model"].items() if key != "name"}
     batch = batch_shapes(dataset.train, config["batch"])
     if hasattr(model, "forward_flops"):
         inputs = next(iter(batch.values())).shape[1:]
         if "tokens" in batch:
             inputs = (inputs[0] - 1,)
-        return 3.0 * config["batch"] * model.forward_flops(inputs, **kwargs)
+        return flops_of(config["model"], config["batch"], inputs)
     program = make_program(split(config)[0], dataset.bytes_per_unit)
     state = trace(config, dataset)
     analysis = jax.jit(program.evaluate).lower(state, batch).cost_analysis()

@@ -14,7 +14,7 @@ from gnomon.optimizers.mechanisms.layered import layered
 from gnomon.optimizers.mechanisms.transform import transformation
 from gnomon.parameters.checks import require_params, require_within
 from gnomon.parameters.products import inner_product
-from gnomon.parameters.trees import map_leaves
+from gnomon.parameters.trees import map_leaves, safe_divide
 
 __all__ = ["Displaced", "PerturbState", "perturb"]
 
@@ -178,4 +178,4 @@ def perturb(
 def _cosine(x: Any, y: Any) -> jax.Array:
     """Between two trees, 0 where one is zero."""
     squares = jnp.sqrt(inner_product(x, x)) * jnp.sqrt(inner_product(y, y))
-    return inner_product(x, y) / jnp.where(squares == 0, jnp.inf, squares)
+    return safe_divide(inner_product(x, y), squares)

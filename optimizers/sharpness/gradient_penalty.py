@@ -1,11 +1,13 @@
 """The penalty on the norm of the gradient that small batches bring along unasked."""
 
+from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from gnomon.optimizers.curvature import hessian_product
 from gnomon.optimizers.mechanisms.perturb import (
     Displaced,
     displaced_gradient,
@@ -101,7 +103,6 @@ def add_gradient_penalty(
         **extra_args: Any,
     ) -> tuple[optax.Updates, optax.ScaleByScheduleState]:
         require_params(params, "add_gradient_penalty")
-        gradient = gradient_function("add_gradient_penalty", extra_args)
         rate = at_step("learning_rate", learning_rate, state.count)
 
         def add(g: jax.Array, curved: jax.Array) -> tuple[jax.Array]:
@@ -110,9 +111,9 @@ def add_gradient_penalty(
             return ((g.astype(dtype) + share * curved.astype(dtype)).astype(g.dtype),)
 
         curved = (
-            _derivative(gradient, updates, params)
+            _derivative(extra_args, updates, params)
             if method == "exact"
-            else _difference(gradient, updates, params, state.count, eps)
+            else _difference(extra_args, updates, params, state.count, eps)
         )
         (penalized,) = map_leaves(add, updates, (), curved)
         count = optax.safe_increment(state.count)
@@ -121,28 +122,33 @@ def add_gradient_penalty(
     return transformation("add_gradient_penalty", init_fn, update_fn)
 
 
-def _derivative(gradient: Any, grads: Any, params: Any) -> Any:
+def _derivative(extra_args: Mapping[str, Any], grads: Any, params: Any) -> Any:
     """``H g`` exactly; leaves without a gradient stay where they are."""
     (along,) = map_leaves(
-        lambda w, g: (jnp.zeros_like(w) if g is None else g.astype(w.dtype),),
+        lambda w, g: (jnp.zeros_like(w) if g is None else g,),
         params,
         (),
         grads,
     )
-    return jax.jvp(gradient, (params,), (along,))[1]
+    return hessian_product("add_gradient_penalty", extra_args)(params, along)
 
 
 def _difference(
-    gradient: Any, grads: Any, params: Any, count: jax.Array, eps: Any
+    extra_args: Mapping[str, Any],
+    grads: Any,
+    params: Any,
+    count: jax.Array,
+    eps: Any,
 ) -> Any:
     """``H g`` by a forward difference of length ``eps``; 0 where ``g`` is 0."""
+    gradient = gradient_function("add_gradient_penalty", extra_args)
     length = jnp.sqrt(inner_product(grads, grads))
 
     def displace(grads: Any, params: Any, count: jax.Array) -> Displaced:
         def move(g: jax.Array, w: jax.Array) -> tuple[jax.Array]:
             dtype = compute_dtype(w.dtype)
-            by = jnp.asarray(eps, dtype) / jnp.where(length == 0, jnp.inf, length)
-            return (w.astype(dtype) + by.astype(dtype) * g.astype(dtype),)
+            by = safe_divide(jnp.asarray(eps, dtype), length.astype(dtype))
+            return (w.astype(dtype) + by * g.astype(dtype),)
 
         def slope(there: Any, here: Any) -> Any:
             def rise(g: jax.Array, t: jax.Array) -> tuple[jax.Array]:

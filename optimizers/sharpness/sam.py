@@ -18,7 +18,7 @@ from gnomon.parameters.paths import path_string
 from gnomon.parameters.products import inner_product
 from gnomon.parameters.roles import roles
 from gnomon.parameters.select import Where, select
-from gnomon.parameters.trees import compute_dtype, map_leaves
+from gnomon.parameters.trees import compute_dtype, map_leaves, safe_divide
 from gnomon.parameters.units import Rules, resolve_axes, unit_norm
 
 __all__ = ["asam", "normalization_leaves", "sam"]
@@ -253,7 +253,7 @@ def _point(
         if length is None:
             unit = jnp.sign(slope)
         else:
-            unit = slope / jnp.where(length == 0, jnp.inf, length).astype(t.dtype)
+            unit = safe_divide(slope, length.astype(t.dtype))
         return (w + jnp.asarray(rho, t.dtype) * t * unit,)
 
     return Displaced(map_leaves(move, grads, (), params, scales, slopes)[0])

@@ -70,6 +70,23 @@ def widening(n: int, level: float = LEVEL) -> float:
     return float(np.sqrt(n / (n - 1)) * student / special.ndtri(tail))
 
 
+def quantiles(
+    draws: np.ndarray, lost: np.ndarray, level: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """The ends of the middle of draws, along the first axis.
+
+    Args:
+      draws: the draws.
+      lost: which of them count as both infinitely low and infinitely high.
+      level: the share in the middle.
+    """
+    tail = (1 - level) / 2
+    # Order statistics, not interpolation: some draws may be infinite.
+    low = np.quantile(np.where(lost, -np.inf, draws), tail, axis=0, method="lower")
+    high = np.quantile(np.where(lost, np.inf, draws), 1 - tail, axis=0, method="higher")
+    return low, high
+
+
 def interval(estimate: float, draws: np.ndarray, n: int) -> tuple[float, float]:
     """Widened percentile interval around an estimate.
 
@@ -85,13 +102,10 @@ def interval(estimate: float, draws: np.ndarray, n: int) -> tuple[float, float]:
     if n < 2 or not np.isfinite(estimate):
         return NO_INTERVAL
     lost = ~np.isfinite(draws)
-    tail = (1 - LEVEL) / 2
-    # Order statistics, not interpolation: some draws may be infinite.
-    low = np.quantile(np.where(lost, -np.inf, draws), tail, method="lower")
-    high = np.quantile(np.where(lost, np.inf, draws), 1 - tail, method="higher")
+    ends = quantiles(draws, lost, LEVEL)
     wide = widening(n)
     # Choosing the setting anew shifts all draws; their spread is what matters, so it
     # is measured from their own center and laid around the estimate.
     center = np.mean(draws[~lost]) if not lost.all() else estimate
-    low, high = (estimate + wide * (end - center) for end in (low, high))
+    low, high = (estimate + wide * (end - center) for end in ends)
     return float(low), float(high)

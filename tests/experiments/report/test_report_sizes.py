@@ -9,7 +9,7 @@ from flax import nnx
 
 from gnomon.experiments.config.resolve import resolve
 from gnomon.experiments.configs import isoflop, scaling_law
-from gnomon.experiments.configs.budgets import flops_of, sized, steps_for
+from gnomon.experiments.configs.budgets import sized, steps_for
 from gnomon.experiments.records.provenance import Provenance
 from gnomon.experiments.report.analysis import analyze
 from gnomon.experiments.report.budgets import sentence, sizes_of
@@ -18,6 +18,7 @@ from gnomon.experiments.report.differences_words import check, verdict
 from gnomon.experiments.report.own_laws import own_laws
 from gnomon.experiments.report.page import page
 from gnomon.experiments.report.record import record
+from gnomon.experiments.trial.cost import flops_of
 from gnomon.scaling import fit_power
 
 WORTH = {"AdamW": 1.0, "Muon": 1.5, "Twin": 1.0}
