@@ -23,6 +23,7 @@ from gnomon.experiments.config.cli import Given, launch, need
 from gnomon.experiments.config.resolve import ConfigError
 from gnomon.experiments.config.source import call, load_module
 from gnomon.experiments.config.trials import Trial, make_trials
+from gnomon.experiments.console.errors import UserError
 from gnomon.experiments.console.shown import printable
 from gnomon.experiments.fleet import on_ray
 from gnomon.experiments.fleet.local import run_sweep
@@ -80,6 +81,12 @@ def dry_run(sweep: Sweep, peak: float = 0.0) -> str:
 def main(given: Given) -> None:
     """The command."""
     values, workdir = given.flags, given.workdir
+    if values.distributed:
+        raise UserError(
+            "--distributed: a sweep runs a trial in one process; train one config on"
+            " many hosts with python -m gnomon.experiments.train --distributed, or"
+            " start the sweep without it on each host: they share its trials"
+        )
     distributed = values.engine == "ray" and not values.dry_run
     if distributed:
         on_ray.connect()
@@ -132,6 +139,7 @@ def define(values: flags.FlagValues) -> None:
         lower_bound=0,
     )
     whole("max_lanes", 0, "Most trials side by side; 0: what fits.", lower_bound=0)
+    switch("distributed", False, "Of one config's training alone; refused here.")
     switch("keep_checkpoints", False, "Keep checkpoints of done trials.")
     choice("engine", "local", ["local", "ray"], "Who runs the trials: local or ray.")
     number("ray_cpus", 1, "CPUs of a Ray task.", lower_bound=0)
