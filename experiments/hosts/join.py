@@ -106,7 +106,8 @@ class Watch:
                 # From here: the main thread may be in a collective that never ends.
                 _heard(self._board, self._index)
                 sys.stdout.flush()
-                print(one_line(_ended(said)), file=sys.stderr, flush=True)
+                line = one_line(f"error: {_ended(said)}")
+                print(line, file=sys.stderr, flush=True)
                 os._exit(2)
 
     def close(self) -> None:
@@ -116,7 +117,7 @@ class Watch:
 
 
 def _ended(said: str) -> str:
-    return f"error: stopped, for another process failed: {said}"
+    return f"stopped, for another process failed: {said}"
 
 
 def _heard(board: Board, index: int) -> None:
@@ -126,14 +127,24 @@ def _heard(board: Board, index: int) -> None:
 
 def _fail(board: Board, index: int, count: int, error: BaseException) -> None:
     """Tells the others why this process ends; raises what it ends with."""
+    said = board.look(FAILED)
+    lost = isinstance(error, jax.errors.JaxRuntimeError) and any(
+        word in str(error) for word in _LOST
+    )
+    if lost and said is not None:
+        error = UserError(_ended(said))
+    elif lost:
+        error = UserError(
+            f"another process of this run has ended ({one_line(error, 200)}); run the"
+            " same command again in every process to go on"
+        )
     line = explain(error)
     status = 1 if line is None else 2
     if isinstance(error, KeyboardInterrupt):
         line, status = "stopped", 130
-    said = board.look(FAILED)
     if said is None:
+        why = line or f"{type(error).__name__}: {error}"
         with contextlib.suppress(jax.errors.JaxRuntimeError):
-            why = line or f"{type(error).__name__}: {error}"
             board.post(FAILED, f"process {index}: {one_line(why, 300)}")
     _heard(board, index)
     if index == 0:  # the board ends with it
@@ -143,12 +154,4 @@ def _fail(board: Board, index: int, count: int, error: BaseException) -> None:
                 board.read(f"{FAILED}/{other}", lambda: time.monotonic() > until)
     # jax waits, at the end of a process, for all the others: they will not come.
     atexit.register(os._exit, status)
-    if line is None and isinstance(error, jax.errors.JaxRuntimeError):
-        if said is not None:
-            raise UserError(_ended(said).removeprefix("error: ")) from error
-        if any(word in str(error) for word in _LOST):
-            raise UserError(
-                f"another process of this run has ended ({one_line(error, 200)}); run"
-                " the same command again in every process to go on"
-            ) from error
     raise error

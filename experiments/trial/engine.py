@@ -142,10 +142,9 @@ def run(
                     left = left_by(seen, evaluated, record, logging=logging)
             journal.note(step, left)
             pace.sent(block.steps, seen)
-            asked = False
-            if step < steps:
-                asked, pace.short = accord.next(pace.short)
-            stopping = block.stopped or asked
+            stopping = block.stopped
+            if step < steps and not stopping:
+                stopping, pace.short = accord.next(pace.short)
             if step == steps or stopping or _every(step, config["checkpoint_every"]):
                 journal.flush()
                 about = {

@@ -126,7 +126,7 @@ def read_arrays(
             return [_checked(record, opened) for record in records]
     except (DamagedCheckpointError, MemoryError):
         raise
-    except Exception as error:  # a damaged archive raises errors of many types
+    except Exception as error:  # as many, while it is opened
         raise DamagedCheckpointError(f"{name}: {error}") from error
 
 
@@ -158,7 +158,12 @@ def _array(
     file: str,
     stored: Mapping[str, Mapping[str, np.ndarray]],
 ) -> np.ndarray:
-    array = stored[file][record["name"]]
+    try:
+        array = stored[file][record["name"]]
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged archive raises errors of many types
+        raise DamagedCheckpointError(f"{file}: {error}") from error
     if array.dtype.kind == "V":  # of a type that is not NumPy's, such as bfloat16
         array = array.view(dtype)
     same = array.shape == tuple(record["shape"]) and array.dtype == dtype
