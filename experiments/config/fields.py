@@ -18,6 +18,9 @@ PLACEMENT = ("mesh",)
 SILENT: Mapping[str, Any] = {
     "accumulate": 1,
     "parameters": {"dtype": "", "rounding": "nearest"},
+    "clip": {"name": ""},
+    "parameter_groups": [],
+    "decay_mask": [],
 }
 LEFT_OUT = (*OPERATIONAL, *OBSERVING, *PLACEMENT)
 """The fields that a trial's id does not tell."""

@@ -7,6 +7,7 @@ integers) is the static part. Trials that share a program and take the same numb
 steps form a group.
 """
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -16,7 +17,9 @@ from gnomon.experiments.config.ranges import check_traced
 from gnomon.experiments.config.resolve import ConfigError, did_you_mean
 from gnomon.experiments.config.validation import validate
 
-TRACED_SECTIONS = ("optimizer", "schedule")
+# What is static of the optimizer is static of a group's.
+_GROUP = re.compile(r"^parameter_groups\.\d+\.")
+TRACED_SECTIONS = ("optimizer", "schedule", "clip", "parameter_groups")
 
 
 class Trial(NamedTuple):
@@ -105,10 +108,13 @@ def split(config: Mapping) -> tuple[dict, dict[str, float]]:
     fixed = {f"optimizer.{field}" for field in config["static"]}
 
     def visit(node: Any, path: str) -> Any:
-        if path in fixed:
+        if _GROUP.sub("optimizer.", path) in fixed:
             return node
         if isinstance(node, Mapping):
             return {key: visit(value, f"{path}.{key}") for key, value in node.items()}
+        # Groups are a list, because their order says which of them decides.
+        if isinstance(node, list) and path == "parameter_groups":
+            return [visit(value, f"{path}.{at}") for at, value in enumerate(node)]
         if isinstance(node, float):
             traced[path] = node
             return "traced"

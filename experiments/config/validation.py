@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gnomon.experiments.config.accumulation import check_accumulate
+from gnomon.experiments.config.chain import check_chain
 from gnomon.experiments.config.components import check_components
 from gnomon.experiments.config.devices import check_mesh
 from gnomon.experiments.config.precision import check_parameters
@@ -69,6 +70,7 @@ def validate(config: Mapping) -> None:
                 f" field {field!r}{hint}"
             )
     check_optimizer(config["optimizer"])
+    check_chain(config)
     _check_knob(config)
     check_components(config)
 
