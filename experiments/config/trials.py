@@ -15,6 +15,7 @@ from gnomon.experiments.config.changes import override
 from gnomon.experiments.config.fields import OPERATIONAL, RHYTHM, digest, identity
 from gnomon.experiments.config.ranges import check_traced
 from gnomon.experiments.config.resolve import ConfigError, did_you_mean
+from gnomon.experiments.config.spikes import rewinds
 from gnomon.experiments.config.validation import validate
 
 # What is static of the optimizer is static of a group's.
@@ -132,7 +133,8 @@ def group_key(trial: Trial) -> str:
     """A short hash of all that the trials of a group have in common."""
     # The lanes of a chunk are logged and saved together, step by step.
     rhythm = {key: trial.config[key] for key in ("steps", *RHYTHM)}
-    return digest([split(trial.config)[0], rhythm])
+    alone = [trial.id] if rewinds(trial.config) else []  # it has an order of its own
+    return digest([split(trial.config)[0], rhythm, *alone])
 
 
 def groups(trials: Iterable[Trial]) -> dict[str, list[Trial]]:

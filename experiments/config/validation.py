@@ -12,6 +12,7 @@ from gnomon.experiments.config.precision import check_parameters
 from gnomon.experiments.config.ranges import check_fields, check_leaves, check_optimizer
 from gnomon.experiments.config.rates import peaks
 from gnomon.experiments.config.resolve import ConfigError, check, did_you_mean
+from gnomon.experiments.config.spikes import check_spikes
 from gnomon.experiments.config.template import OWN, defaults, plain
 
 
@@ -46,6 +47,7 @@ def validate(config: Mapping) -> None:
     check_mesh(config)
     check_accumulate(config)
     check_parameters(config)
+    check_spikes(config)
     layers = config["dynamics"].get("layers")
     try:
         re.compile(layers or "")

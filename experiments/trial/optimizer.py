@@ -9,9 +9,11 @@ import optax
 
 from gnomon.experiments.config.rates import peaks, scheduled
 from gnomon.experiments.config.resolve import build
+from gnomon.experiments.config.spikes import skips
 from gnomon.experiments.trial.chain import chained
 from gnomon.experiments.trial.preflight import same_shapes, traced_schedule
 from gnomon.experiments.trial.sharded_update import sharded
+from gnomon.experiments.trial.skipping import skipping
 from gnomon.optimizers.mechanisms.layered import layered
 
 Hypers = Mapping[str, jax.Array]
@@ -68,4 +70,5 @@ def make_optimizer(
         groups=filled_in(config, hypers, "parameter_groups"),
         decay_mask=config.get("decay_mask") or (),
     )
-    return sharded(same_shapes(optimizer, spec["name"]), config)
+    optimizer = same_shapes(optimizer, spec["name"])
+    return sharded(skipping(optimizer) if skips(config) else optimizer, config)
