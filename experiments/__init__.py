@@ -14,6 +14,7 @@ Its own rooms, from the ground up; each may import those above it in this list:
 * `console/`: what a person sees of a command: flags, progress, errors.
 * `config/`: what an experiment is: fields, checks, grids, trials.
 * `records/`: what runs leave behind: files, metrics, results, run tables.
+* `exchange/`: run tables as files: those of sweeps, and those that others made.
 * `data/`: what models learn from, and in which order.
 * `trial/`: what trains the trials of a group: program, lanes, loop, checkpoints.
 * `fleet/`: who runs what: plan, chunks, this process or a Ray cluster.
