@@ -104,6 +104,8 @@ def train(config: dict[str, Any], workdir: str | os.PathLike[str]) -> dict:
     validate(config)
     if config["tensorboard"]:
         need("tensorboardX", "config.tensorboard=True (False goes without)")
+    for name in config["writers"]:
+        need(name, f"config.writers.{name}")
     trial = make_trial(config)
     same_run(workdir, trial)
     # All that can be refused is, before anything is written.

@@ -12,6 +12,7 @@ from gnomon.experiments.config.ranges import check_fields, check_leaves, check_o
 from gnomon.experiments.config.rates import peaks
 from gnomon.experiments.config.resolve import ConfigError, check, did_you_mean
 from gnomon.experiments.config.template import OWN, defaults, plain
+from gnomon.experiments.config.writers import check_writers
 
 
 def validate(config: Mapping) -> None:
@@ -45,6 +46,7 @@ def validate(config: Mapping) -> None:
     check_mesh(config)
     check_accumulate(config)
     check_parameters(config)
+    check_writers(config)
     layers = config["dynamics"].get("layers")
     try:
         re.compile(layers or "")

@@ -100,6 +100,7 @@ def run(
         row=meta["row"],
         steps=steps,
         tensorboard=config["tensorboard"],
+        configs=[trial.config for trial in chunk.trials],
         params=lanes.state.params,
         settings=settings,
         watch=watch,

@@ -109,6 +109,7 @@ class Journal:
       row: the last value of each metric, by lane, at that step.
       steps: steps in all.
       tensorboard: whether to write TensorBoard events too.
+      configs: each trial's config, whose ``writers`` rows are sent to as well.
       params: the abstract parameters, whose layers the probes' names tell.
       settings: of the probes.
       watch: called after each dispatch, with its losses once they are read.
@@ -125,6 +126,7 @@ class Journal:
         row: Mapping[str, list],
         steps: int,
         tensorboard: bool,
+        configs: Sequence[Mapping[str, Any]],
         params: Any,
         settings: Mapping[str, Any],
         watch: Callable[[Tick], None],
@@ -133,8 +135,14 @@ class Journal:
         self._writers = [
             None
             if folder is None
-            else MetricsWriter(folder, resume_step=resume_step, tensorboard=tensorboard)
-            for folder in folders
+            else MetricsWriter(
+                folder,
+                resume_step=resume_step,
+                tensorboard=tensorboard,
+                trackers=config.get("writers"),
+                config=config,
+            )
+            for folder, config in zip(folders, configs, strict=True)
         ]
         self._open = [writer for writer in self._writers if writer is not None]
         self._steps, self._watch = steps, watch
