@@ -3,11 +3,15 @@
 from pathlib import Path
 
 from gnomon.experiments.console.errors import UserError
+from gnomon.experiments.exchange.export import cells_of_runs
 from gnomon.experiments.exchange.formats import READERS, Cells, read_cells
+from gnomon.experiments.records.runs import load_runs
 
 
 def cells_of(path: Path) -> Cells:
-    """Reads a file, or the files of a folder, a column ``file`` telling them apart.
+    """Reads a file, the files of a folder, or the trials of a sweep's folder.
+
+    Of several files a column ``file`` tells whose a row is.
 
     Raises:
       UserError: it holds no table.
@@ -18,7 +22,9 @@ def cells_of(path: Path) -> Cells:
     if not path.is_dir():
         return read_cells(path)
     if (path / "trials").is_dir():
-        raise UserError(f"--table={path}: the folder of a sweep; give --workdir={path}")
+        runs = load_runs(path)
+        metric = runs[0].config.get("report", {}).get("metric") or "validation_loss"
+        return cells_of_runs(runs, metric)
     files = sorted(file for file in path.iterdir() if file.suffix.lower() in READERS)
     if not files:
         raise UserError(

@@ -20,6 +20,7 @@ from gnomon.experiments.exchange.told import compute_of, grids_given, notes_of
 from gnomon.experiments.exchange.values import as_number, as_text, read_cell
 from gnomon.experiments.records.direction import with_errors
 from gnomon.experiments.records.runs import as_column
+from gnomon.scaling import as_run_table
 
 OWN = "tuning.widen"  # what a sweep's config has, and no other table
 STATUSES = ("finished", "diverged", "unfinished")
@@ -53,6 +54,14 @@ class RunTable(NamedTuple):
     notes: list[str]
     facts: Mapping[str, str]
 
+    def fits(self) -> dict[str, np.ndarray]:
+        """The finished runs under the names that law fits take.
+
+        Raises:
+          ValueError: None is finished and has a loss.
+        """
+        return as_run_table(self.columns, self.metric)
+
     @property
     def config(self) -> dict[str, Any]:
         """What the runs' configs have in common, as a config."""
@@ -70,7 +79,7 @@ def load_table(path: Path, columns: str = "") -> RunTable:
 
     Args:
       path: a file that ends in .csv, .tsv, .jsonl or .parquet; a folder of such files;
-        or a folder of TensorBoard events.
+        or the folder of a sweep.
       columns: which of its columns are which (`gnomon.experiments.exchange.renaming`).
 
     Returns:

@@ -15,6 +15,7 @@ from gnomon.experiments.console.progress import format_duration
 from gnomon.experiments.exchange.table import RunTable, load_table
 from gnomon.experiments.records.direction import with_errors
 from gnomon.experiments.records.provenance import Provenance
+from gnomon.experiments.records.tables import Stored
 from gnomon.experiments.report.compose import Material, compose
 from gnomon.experiments.report.source import Source
 
@@ -99,6 +100,21 @@ def source_of(said: Mapping[str, Any]) -> Source:
         swept=said.get("own", True),
         counted=said.get("counted", ""),
     )
+
+
+def stored(name: str, made: Material) -> Stored:
+    """A run table as it is stored beside those of sweeps."""
+    facts = dict(made.provenance.facts) | {"not told": " ".join(made.provenance.notes)}
+    report = {
+        "baseline": made.baseline,
+        "metric": made.metric,
+        "interpolate": made.interpolate,
+        "unit": made.source.unit,
+        "given": made.source.given,
+        "own": made.source.swept,
+        "counted": made.source.counted,
+    }
+    return Stored(name, made.columns, report, facts)
 
 
 def _provenance(table: RunTable) -> Provenance:

@@ -10,8 +10,10 @@ from gnomon.experiments.exchange.export import export
 from gnomon.experiments.exchange.formats import WRITERS, read_cells, write_cells
 from gnomon.experiments.exchange.table import load_table
 from gnomon.experiments.exchange.values import read_cell
+from gnomon.experiments.leaderboard import add, build
 from gnomon.experiments.records.files import read_json, write_json
 from gnomon.experiments.records.runs import load_runs, table
+from gnomon.experiments.records.tables import read, run_table
 from gnomon.experiments.report.analysis import analyze
 from gnomon.experiments.report.differences import differences
 from gnomon.experiments.report.foreign import material, write_table_report
@@ -286,3 +288,25 @@ def test_a_wrong_table_is_refused_in_a_line(text, columns, said, tmp_path):
 def test_a_wrong_flag_is_refused_in_a_line(words, said, refused, workplace):
     (workplace / "t.csv").write_text("label,loss\nadamw,2\nmuon,1\n")
     assert said in refused("report", words)
+
+
+def test_the_leaderboard_takes_the_tables_of_others(sweep, tmp_path):
+    add(_foreign(tmp_path), tmp_path / "docs", "theirs", MINE, "muon")
+    stored = read(tmp_path / "docs/results/theirs.json")
+    made, _ = _analyzed(_foreign(tmp_path))
+    for name, column in made.columns.items():
+        np.testing.assert_array_equal(stored.columns[name], column, err_msg=name)
+    text = build(tmp_path / "docs").read_text()
+    for said in ("adamw", "the baseline", "not told", "gives no grids", "theirs.html"):
+        assert said in text
+    with pytest.raises(ValueError, match="--columns and --baseline go with a table"):
+        add(sweep, tmp_path / "docs", "mine", MINE)
+
+
+def test_a_sweeps_folder_and_its_file_give_fits_the_same(sweep, reported):
+    del reported
+    folder, file = (load_table(path).fits() for path in (sweep, sweep / "runs.csv"))
+    assert len(folder["loss"]) == 21
+    for name, column in run_table(sweep).items():
+        np.testing.assert_array_equal(folder[name], column, err_msg=name)
+        np.testing.assert_array_equal(file[name], column, err_msg=name)
