@@ -95,6 +95,8 @@ def main(given: Given) -> None:
     trials = trials_from(given.config, given.file.module, given.file.arg)
     if any(trial.config["tensorboard"] for trial in trials):
         need("tensorboardX", "config.tensorboard=True (False goes without)")
+    for name in dict.fromkeys(n for trial in trials for n in trial.config["writers"]):
+        need(name, f"config.writers.{name}")
     sweep = Sweep(trials, values.max_lanes)
     print(f"{len(trials)} trials in {len(sweep.groups)} groups")
     if values.dry_run:

@@ -109,6 +109,8 @@ def _check(config: dict[str, Any], workdir: Path) -> Checked:
     validate(config)
     if config["tensorboard"]:
         need("tensorboardX", "config.tensorboard=True (False goes without)")
+    for name in config["writers"]:
+        need(name, f"config.writers.{name}")
     trial = make_trial(config)
     same_run(workdir, trial)
     if read_result(workdir, trial.id) is not None:

@@ -55,6 +55,9 @@ def defaults() -> ml_collections.ConfigDict:
             log_every=20,
             checkpoint_every=200,
             tensorboard=True,
+            # Trackers that metrics are sent to as well, with what their init takes:
+            # dict(wandb=dict(project="widths"), trackio=dict(project="widths")).
+            writers=dict(),
             # One trial over several devices (`gnomon.experiments.trial.mesh`).
             # Rules by name: "fsdp", "zero1". state_memory "pinned_host" keeps the
             # optimizer's state on the host; "" is the device.

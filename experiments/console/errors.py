@@ -40,7 +40,13 @@ EXTRAS = dict.fromkeys(
         "tqdm",
     ),
     "experiments",
-) | {"ray": "ray", "tokenizers": "tokens", "pyarrow": "tokens"}
+) | {
+    "ray": "ray",
+    "tokenizers": "tokens",
+    "pyarrow": "tokens",
+    "wandb": "wandb",
+    "trackio": "trackio",
+}
 """The extra of gnomon that installs a package, by the package's module."""
 
 

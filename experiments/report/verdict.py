@@ -172,10 +172,13 @@ def notes(analysis: Analysis) -> Sequence[str]:
             "The baseline ran at one length a model, so its compute to reach a loss"
             " is read across models: what a larger baseline model would need."
         )
+    fix = (
+        " With config.tuning.lengthen the baseline runs at further lengths until they"
+        " hold the speedup between them."
+    )
     found += [
-        f"{summary.label}: {extrapolation(summary, analysis.baseline)}. With"
-        " config.tuning.lengthen the baseline runs at further lengths until they hold"
-        " the speedup between them."
+        f"{summary.label}: {extrapolation(summary, analysis.baseline)}."
+        + fix * analysis.source.swept
         for summary in analysis.summaries
         if summary.stretched
     ]

@@ -113,6 +113,7 @@ def run(
             row=row,
             steps=steps,
             tensorboard=config["tensorboard"],
+            configs=[trial.config for trial in chunk.trials],
             params=lanes.state.params,
             settings=settings,
             watch=watch,

@@ -116,6 +116,7 @@ class Journal:
       row: the last value of each metric, by lane, at that step.
       steps: steps in all.
       tensorboard: whether to write TensorBoard events too.
+      configs: each trial's config, whose ``writers`` rows are sent to as well.
       params: the abstract parameters, whose layers the probes' names tell.
       settings: of the probes.
       action: what is done about the spikes that it is told of.
@@ -136,6 +137,7 @@ class Journal:
         row: Mapping[str, list],
         steps: int,
         tensorboard: bool,
+        configs: Sequence[Mapping[str, Any]],
         params: Any,
         settings: Mapping[str, Any],
         watch: Callable[[Tick], None],
@@ -149,8 +151,14 @@ class Journal:
         self._writers = [
             None
             if folder is None
-            else MetricsWriter(folder, resume_step=resume_step, tensorboard=tensorboard)
-            for folder in folders
+            else MetricsWriter(
+                folder,
+                resume_step=resume_step,
+                tensorboard=tensorboard,
+                trackers=config.get("writers"),
+                config=config,
+            )
+            for folder, config in zip(folders, configs, strict=True)
         ]
         self._open = [writer for writer in self._writers if writer is not None]
         self._steps, self._watch = steps, watch
