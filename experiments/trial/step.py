@@ -14,6 +14,7 @@ from gnomon.experiments.trial.optimizer import Hypers, learning_rate, make_optim
 from gnomon.experiments.trial.precision import narrow, widen
 from gnomon.experiments.trial.preflight import check_task
 from gnomon.models import functional
+from gnomon.models.examples import by_example
 from gnomon.optimizers import apply_fused
 
 Batch = Mapping[str, jax.Array]
@@ -97,7 +98,7 @@ def forward(
         )
         return outputs
 
-    loss, metrics = parts.task(apply, batch)
+    loss, metrics = parts.task(apply, by_example(batch))
     metrics = check_task(parts.config["task"], loss, metrics)
     return loss, (metrics, new_stats, outputs)
 
