@@ -19,7 +19,7 @@ from typing import Any
 from absl import flags
 
 from gnomon.experiments import report
-from gnomon.experiments.config.cli import Given, launch, need
+from gnomon.experiments.config.cli import Given, define_dry_run, launch, need
 from gnomon.experiments.config.resolve import ConfigError
 from gnomon.experiments.config.source import call, load_module
 from gnomon.experiments.config.trials import Trial, make_trials
@@ -133,13 +133,7 @@ def define(values: flags.FlagValues) -> None:
             flags.DEFINE_enum,
         )
     )
-    switch("dry_run", False, "Print the plan and its cost; run nothing.")
-    number(
-        "peak_flops",
-        0,
-        "FLOPs a second of a device, for the MFU of --dry_run; 0: as published.",
-        lower_bound=0,
-    )
+    define_dry_run(values)
     whole("max_lanes", 0, "Most trials side by side; 0: what fits.", lower_bound=0)
     switch("distributed", False, "Of one config's training alone; refused here.")
     switch("keep_checkpoints", False, "Keep checkpoints of done trials.")

@@ -27,8 +27,8 @@ lanes of a sweep spread over the devices instead.
 A mesh changes the order of sums, and so their rounding, as another number of devices
 does: it is no part of a trial's id, and a checkpoint, which holds whole arrays, goes on
 upon any mesh. To the bit, a run repeats on the same mesh only. Random numbers do not
-depend on it. XLA cannot partition a Pallas kernel: on a mesh, optimizers and models
-must run in their plain form.
+depend on it. XLA cannot partition a Pallas kernel: on a mesh, optimizers and norms
+must run in their plain form. Attention's cuts itself.
 """
 
 import re

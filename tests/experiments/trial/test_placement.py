@@ -176,6 +176,8 @@ def test_what_a_dry_run_tells_agrees_with_the_live_device(trained, mesh):
     assert needs.state == pytest.approx(8, abs=0.02), "two moments in float32"
     assert needs.rule == 6 * size * 8
     assert needs.rule < needs.counted < 3 * needs.rule, "the optimizer's own and all"
+    # Moments, their correction, root, quotient, decay, rate: some twenty a parameter.
+    assert 12 * size < needs.optimizer < 30 * size
     devices = mesh.get("data", 1)
     assert needs.mfu == pytest.approx(needs.flops / (2.0 * 1e6 * devices))
     assert needs.activations > 0
