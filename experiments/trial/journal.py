@@ -95,7 +95,7 @@ def means_of(found: Observation) -> dict[str, np.ndarray]:
 def _over_batches(
     evaluated: Sequence[Mapping[str, np.ndarray]],
 ) -> dict[str, np.ndarray]:
-    """Means of arrays [lanes, batches], each batch by its ``count`` where it has one."""
+    """Means of arrays [lanes, batches], each batch by its ``count`` if it has one."""
     totals: dict[str, np.ndarray] = {}
     counted: Any = 0.0
     for metrics in evaluated:
