@@ -21,8 +21,8 @@ from gnomon.experiments.configs import lm
 from gnomon.experiments.configs.budgets import sized, steps_for
 from gnomon.experiments.configs.optimizers import optimizer
 
-WIDTHS: Sequence[int] = (4, 8, 12, 16, 24)
-BUDGETS: Sequence[float] = (8e8, 1.6e9, 3.2e9, 6.4e9)  # training FLOPs
+WIDTHS: Sequence[int] = (4, 8, 12, 16, 20)
+BUDGETS: Sequence[float] = (6e8, 1.2e9, 2.4e9, 4.8e9)  # training FLOPs
 SEEDS: Sequence[int] = (0, 1, 2)
 BATCH = 4
 LENGTH = 64
@@ -86,7 +86,7 @@ def cells(
         size = sized(width, rule)
         model = {**config.model, "width": width, "depth": size["model.depth"]}
         for budget in budgets:
-            steps = steps_for(budget, model, config.batch, (LENGTH,))
+            steps = steps_for(budget, model, config.batch, (config.data.length,))
             best = best_rate(line, width, steps)
             found += product(
                 [{"label": label, "optimizer": spec, **size}],
