@@ -7,6 +7,7 @@ from gnomon.experiments.report.differences import Differences, Standing
 from gnomon.scaling.fit import Estimate
 
 EXPONENT = "+.3f"
+INTRODUCTION = "Under one law for all, with a shared floor and exponents:"
 
 
 def written(found: Estimate, form: str = ".2f") -> str:
