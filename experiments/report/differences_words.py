@@ -12,6 +12,7 @@ _BUDGETS = (
     " step, the wall time of the longest runs of each size, start-up and compilation"
     " included."
 )
+INTRODUCTION = "Under one law for all, with a shared floor and exponents:"
 
 
 def written(found: Estimate, form: str = ".2f") -> str:

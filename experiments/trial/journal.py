@@ -96,15 +96,27 @@ def means_of(found: Observation) -> dict[str, np.ndarray]:
         name if name == "learning_rate" else f"train_{name}": total / steps
         for name, total in sums.items()
     }
+    return means | _over_batches(jax.device_get(found.evaluated))
+
+
+def _over_batches(
+    evaluated: Sequence[Mapping[str, np.ndarray]],
+) -> dict[str, np.ndarray]:
+    """Means of arrays [lanes, batches], each batch by its ``count`` if it has one."""
     totals: dict[str, np.ndarray] = {}
-    batches = 0
-    for metrics in jax.device_get(found.evaluated):
+    counted: Any = 0.0
+    for metrics in evaluated:
+        counts = np.ones(np.shape(metrics["loss"]))
+        counts = np.asarray(metrics.get("count", counts), np.float64)
         for name, values in metrics.items():
-            key = f"validation_{name}"
-            for column in np.asarray(values, np.float64).T:
-                totals[key] = totals.get(key, 0.0) + column
-        batches += values.shape[1]
-    return means | {name: total / batches for name, total in totals.items()}
+            if name != "count":
+                terms = np.asarray(values, np.float64) * counts
+                for column in terms.T:
+                    totals[name] = totals.get(name, 0.0) + column
+        for column in counts.T:
+            counted = counted + column
+    # No term at all: a mean of zeros, as a batch without any has it.
+    return {f"validation_{n}": x / np.maximum(counted, 1) for n, x in totals.items()}
 
 
 class Journal:

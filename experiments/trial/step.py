@@ -188,6 +188,12 @@ def train_step(
 
 
 def evaluation(parts: Parts, state: TrainState, batch: Batch) -> dict[str, jax.Array]:
-    """The loss and the metrics of a validation batch, means over it."""
+    """The loss and the metrics of a validation batch, means over it.
+
+    Where the task says of how many terms (its ``weight``), that is the ``count``.
+    """
     loss, (metrics, *_) = forward(parts, state.params, state.stats, batch, train=False)
-    return {"loss": loss, **metrics}
+    found = {"loss": loss, **metrics}
+    if hasattr(parts.task, "weight"):
+        found["count"] = parts.task.weight(batch)
+    return found
