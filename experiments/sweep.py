@@ -132,13 +132,9 @@ def main(given: Given) -> None:
 
 def define(values: flags.FlagValues) -> None:
     """Defines the flags of a sweep."""
-    switch, whole, number = (
+    switch, whole = (
         functools.partial(kind, flag_values=values)
-        for kind in (
-            flags.DEFINE_bool,
-            flags.DEFINE_integer,
-            flags.DEFINE_float,
-        )
+        for kind in (flags.DEFINE_bool, flags.DEFINE_integer)
     )
     define_dry_run(values)
     whole("max_lanes", 0, "Most trials side by side; 0: what fits.", lower_bound=0)
