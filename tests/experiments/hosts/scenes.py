@@ -1,17 +1,21 @@
-"""What one of several processes does, several runs long: one start serves them all.
+"""Runs by four processes and by two, which one process that has imported all forks.
 
-    python scenes.py FOLDER PORT COUNT INDEX
+    python scenes.py FOLDER
 
-It prints JSON, a line for each scene. The last scene fails in process 1, and must end
-process 0 too.
+First four train by the command; at step 10 one of them is killed. Then two play scenes,
+a run or more each; the last one fails in process 1, and must end process 0 too. What a
+process prints is in ``four-I.out`` and ``two-I.out``, JSON for each scene, and how each
+ended in ``four.json`` and ``two.json``.
 """
 
 import argparse
 import contextlib
+import functools
 import json
 import os
 import shutil
 import signal
+import socket
 import sys
 import time
 from pathlib import Path
@@ -89,7 +93,11 @@ def config(**changes):
     return override(plain(get_config()), changes)
 
 
-def _once(function):
+COMPILED = ("trace", "compile_lanes", "flops_per_step")
+
+
+def once(function):
+    """The function, called once for a config."""
     kept = {}
 
     def called(first, *others):
@@ -102,20 +110,66 @@ def _once(function):
     return called
 
 
+def start(folder, name, devices, parts):
+    """Forks a process for each part, which calls it with a port; returns their ids."""
+    with socket.socket() as taken:
+        taken.bind(("localhost", 0))
+        port = taken.getsockname()[1]
+    started = []
+    for index, part in enumerate(parts):
+        if (child := os.fork()) > 0:
+            started.append(child)
+            continue
+        for kind, stream in (("out", 1), ("err", 2)):
+            file = open(folder / f"{name}-{index}.{kind}", "w")  # noqa: SIM115
+            os.dup2(file.fileno(), stream)
+        jax.config.update("jax_num_cpu_devices", devices)
+        part(port)
+        sys.exit()
+    return started
+
+
+def end(folder, name, started):
+    """Waits for processes, and writes their exit codes."""
+    codes = [os.waitstatus_to_exitcode(os.waitpid(one, 0)[1]) for one in started]
+    Path(folder, f"{name}.json").write_text(json.dumps(codes))
+
+
+def by_command(home, index, port):
+    """Trains as the command does; stalls at step 10."""
+    os.environ[STALL] = str(home)
+    words = ["train", "--config=scenes.py", f"--workdir={home / 'killed'}"]
+    words += ["--distributed", f"--coordinator_address=localhost:{port}"]
+    train.run([*words, "--num_processes=4", f"--process_id={index}"])
+
+
 def main() -> None:
-    """Plays the scenes."""
-    folder, port, count, index = sys.argv[1:]
-    home, index = Path(folder), int(index)
+    """Plays all of it."""
+    home = Path(sys.argv[1])
+    four = [functools.partial(by_command, home, index) for index in range(4)]
+    started = start(home, "four", 1, four)
+    while len(list(home.glob("stalled-*"))) < 4:
+        time.sleep(0.02)
+    os.kill(started[3], signal.SIGKILL)
+    (home / "go").touch()
+    end(home, "four", started)
+    shutil.copytree(home / "killed", home / "lone")
+    two = [functools.partial(play_all, home, index) for index in range(2)]
+    end(home, "two", start(home, "two", 2, two))
+
+
+def play_all(home, index, port):
+    """Plays the scenes, as one of two processes."""
     flags = argparse.Namespace(
         distributed=True,
         coordinator_address=f"localhost:{port}",
-        num_processes=int(count),
+        num_processes=2,
         process_id=index,
     )
 
     # One program for all scenes: what a rerun compiles is not the question.
-    for what in ("trace", "compile_lanes", "flops_per_step"):
-        setattr(train, what, _once(getattr(train, what)))
+    for what in COMPILED:
+        setattr(train, what, once(getattr(train, what)))
 
     def play(name, then=lambda step: None, **changes):
         @contextlib.contextmanager
@@ -156,7 +210,7 @@ def main() -> None:
             play("moved")
             play("stopped", stopped)
             play("stopped")
-            play("probed", dynamics={"free": True, "cheap_every": 5})
+            play("probed", dynamics={"cheap_every": 5})
             play("failing", failing)
 
     guarded(scenes)
