@@ -212,7 +212,7 @@ def test_a_run_that_goes_back_is_alone(make):
     assert len(groups(trials)) == 2
     assert len(groups(make(1e-2, 2e-2, **settings("skip")))) == 1
     with pytest.raises(ConfigError, match="one trial at a time"):
-        Rewinds(trials[0].config, [Order(8, BATCH, 0)] * 2, ())
+        Rewinds(trials[0].config, [Order(8, BATCH, 0)], 2, ())
 
 
 def test_what_is_a_spike():
