@@ -242,6 +242,7 @@ def test_what_is_a_spike():
     assert of([1.0, 50.0, 1.0])[0] == [], "half of a window is not there"
     assert of([1.0, np.nan])[0] == [1]
     assert of([*quiet, 3.0, 1.0, 3.0])[0] == [4, 6], "a spike does not count"
+    assert of([*quiet, *quiet, 3.0, 3.0])[0] == [8, 9], "in a full window neither"
     # Three in a row, then a new level, of which two values say nothing yet.
     assert of([*quiet, *high])[0] == [4, 5, 6]
     spikes, carried = of(quiet, [1.0, 1.1, 0.9, 1.0, 100.0])
