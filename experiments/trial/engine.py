@@ -28,14 +28,19 @@ from gnomon.experiments.records.done import read_result
 from gnomon.experiments.trial.checkpoint import Checkpoints
 from gnomon.experiments.trial.dispatch import Pace, Seen, steps_until_due
 from gnomon.experiments.trial.feed import Block, Feed, HeldOut
-from gnomon.experiments.trial.journal import Journal, Tick, left_by, observe
+from gnomon.experiments.trial.journal import (
+    Journal,
+    Tick,
+    left_by,
+    observe,
+    of_one_lane,
+)
 from gnomon.experiments.trial.lanes import Lanes, hypers_of, padded, seeds_of
 from gnomon.experiments.trial.probes import due, settings_of
 from gnomon.experiments.trial.results import make_result
 from gnomon.experiments.trial.resume import first_lanes, resumed
 from gnomon.experiments.trial.rewind import Rewinds
 from gnomon.experiments.trial.shares import Share
-from gnomon.experiments.trial.spikes import layer_names
 from gnomon.experiments.trial.step import NEVER, TrainState
 from gnomon.models import parameter_count
 
@@ -73,8 +78,8 @@ def run(
       dataset: its data.
       flops_per_step: training FLOPs of one step of one trial, for the results.
       watch: called after each dispatch; with losses, once the next is under way.
-      stop: asked after each step; when true, a checkpoint is written and
-        `Interrupted` raised.
+      stop: asked after each step; when true, a checkpoint is written, unless the
+        run may go back to one of its own, and `Interrupted` raised.
 
     Returns:
       The trials' results, to be written to their ``result.json``.
@@ -93,7 +98,7 @@ def run(
     orders = [dataset.order(config["batch"], seed) for seed in distinct]
     mates = crew()
     keeper = Checkpoints(chunk.checkpoints, identity=chunk.identity, crew=mates)
-    rewinds = Rewinds(config, orders * count, layer_names(lanes.state.params))
+    rewinds = Rewinds(config, orders, count, of_one_lane(lanes.state.params))
     period = checkpoint_period(config)
     # A trial that is done, beside one that is not, keeps its files as they are.
     folders = [

@@ -12,10 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gnomon.dynamics.layers import layers_of
 from gnomon.experiments.records.metrics import MetricsWriter, Position
 from gnomon.experiments.trial.dispatch import Seen
 from gnomon.experiments.trial.probes import columns
-from gnomon.experiments.trial.spikes import emptied, layer_names, records, told
+from gnomon.experiments.trial.spikes import emptied, records, told
 from gnomon.experiments.trial.step import NEVER, TrainState
 
 
@@ -119,6 +120,15 @@ def _over_batches(
     return {f"validation_{n}": x / np.maximum(counted, 1) for n, x in totals.items()}
 
 
+def of_one_lane(tree: Any) -> Any:
+    """The shapes of one lane; an axis of lanes would be taken for one of layers.
+
+    >>> of_one_lane(jax.ShapeDtypeStruct((2, 3, 4), "float32")).shape
+    (3, 4)
+    """
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), tree)
+
+
 class Journal:
     """Writes the rows of a chunk's trials, each once the next steps are under way.
 
@@ -129,7 +139,8 @@ class Journal:
       steps: steps in all.
       tensorboard: whether to write TensorBoard events too.
       configs: each trial's config, whose ``writers`` rows are sent to as well.
-      params: the abstract parameters, whose layers the probes' names tell.
+      params: the abstract parameters, by lane, whose layers the names of probes and
+        spikes tell.
       settings: of the probes.
       action: what is done about the spikes that it is told of.
       ahead: how many batches the order of the data has jumped over.
@@ -174,8 +185,8 @@ class Journal:
         ]
         self._open = [writer for writer in self._writers if writer is not None]
         self._steps, self._watch = steps, watch
-        self._params, self._settings = params, settings
-        self._layers = layer_names(params)
+        self._params, self._settings = of_one_lane(params), settings
+        self._layers = layers_of(self._params).names
         self._unread: tuple[int, Observation] | None = None
 
     def note(self, step: int, found: Observation | None) -> None:

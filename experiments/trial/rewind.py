@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gnomon.dynamics.layers import layers_of
 from gnomon.experiments.config.resolve import ConfigError
 from gnomon.experiments.config.spikes import rewinds, spikes_in
 from gnomon.experiments.data.order import Order
@@ -27,8 +28,9 @@ class Rewinds:
 
     Args:
       config: of its trial.
-      orders: of each lane's data: of one lane, if it is to go back.
-      names: of the model's layers.
+      orders: of its data.
+      lanes: how many trials run side by side; one, if it is to go back.
+      params: the abstract parameters, whose layers records name.
 
     Raises:
       ConfigError: trials that rewind run side by side.
@@ -39,16 +41,20 @@ class Rewinds:
     """
 
     def __init__(
-        self, config: Mapping, orders: Sequence[Order], names: tuple[str, ...]
+        self,
+        config: Mapping,
+        orders: Sequence[Order],
+        lanes: int,
+        params: Any,
     ) -> None:
         on = rewinds(config)
-        if on and len(orders) != 1:
+        if on and lanes != 1:
             raise ConfigError(
                 "config.spikes.action='rewind': its order is its own; run one trial"
                 " at a time"
             )
         self._most = (spikes_in(config) or {})["rewinds"] if on else 0
-        self._orders, self._names = orders, names
+        self._orders, self._names = orders, layers_of(params).names
         self.count = 0
         self._owed: list[dict[str, Any]] = []
         self._peek: Peek | None = None

@@ -60,18 +60,6 @@ def memory(settings: Mapping[str, Any] | None, params: Any) -> dict[str, Any]:
     }
 
 
-def layer_names(params: Any) -> tuple[str, ...]:
-    """The layers of records.
-
-    Args:
-      params: the abstract parameters, with a leading axis of lanes.
-    """
-    alone = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), params
-    )
-    return layers_of(alone).names
-
-
 def judged(
     settings: Mapping[str, Any],
     carried: Mapping[str, Any],

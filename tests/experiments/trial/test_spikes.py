@@ -212,7 +212,7 @@ def test_a_run_that_goes_back_is_alone(make):
     assert len(groups(trials)) == 2
     assert len(groups(make(1e-2, 2e-2, **settings("skip")))) == 1
     with pytest.raises(ConfigError, match="one trial at a time"):
-        Rewinds(trials[0].config, [Order(8, BATCH, 0)] * 2, ())
+        Rewinds(trials[0].config, [Order(8, BATCH, 0)], 2, ())
 
 
 def test_what_is_a_spike():
@@ -242,6 +242,7 @@ def test_what_is_a_spike():
     assert of([1.0, 50.0, 1.0])[0] == [], "half of a window is not there"
     assert of([1.0, np.nan])[0] == [1]
     assert of([*quiet, 3.0, 1.0, 3.0])[0] == [4, 6], "a spike does not count"
+    assert of([*quiet, *quiet, 3.0, 3.0])[0] == [8, 9], "in a full window neither"
     # Three in a row, then a new level, of which two values say nothing yet.
     assert of([*quiet, *high])[0] == [4, 5, 6]
     spikes, carried = of(quiet, [1.0, 1.1, 0.9, 1.0, 100.0])
