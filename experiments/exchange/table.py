@@ -78,8 +78,8 @@ def load_table(path: Path, columns: str = "") -> RunTable:
     """Reads a run table of any origin.
 
     Args:
-      path: a file that ends in .csv, .tsv, .jsonl or .parquet; a folder of such files;
-        or the folder of a sweep.
+      path: a file that ends in .csv, .tsv, .jsonl or .parquet; a folder of such files,
+        or of TensorBoard's events; or the folder of a sweep.
       columns: which of its columns are which (`gnomon.experiments.exchange.renaming`).
 
     Returns:
@@ -99,7 +99,7 @@ def load_table(path: Path, columns: str = "") -> RunTable:
     curves: Curves = {}
     by_step = "step" in given
     if by_step:
-        cells, curves = whole_runs(cells, metric, where)
+        cells, curves = whole_runs(cells, metric, where, raw.get("file"))
     cells.pop("step", None)
     table, notes = _columns(cells, metric, given, where)
     left = unread(raw, renamings)
@@ -111,7 +111,7 @@ def load_table(path: Path, columns: str = "") -> RunTable:
         notes = [*notes_of(table, given, by_step), compute.note, *notes]
     if left:
         notes.append(f"Columns that are not read: {', '.join(left)}.")
-    facts = {"table": str(path), "sha256": _digest(path), "columns": columns}
+    facts = {"table": path.name, "sha256": _digest(path), "columns": columns}
     for name in _FACTS:
         seen = Counter(as_text(value) for value in cells.get(name, ()))
         seen.pop(None, None)
