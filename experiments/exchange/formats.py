@@ -102,17 +102,17 @@ def _read_json_lines(path: Path) -> Cells:
             raise UserError(f"{path}, line {number} is not JSON: {error}") from error
         if not isinstance(row, dict):
             raise UserError(f"{path}, line {number}: no object of names and values")
-        rows.append(_flat(row))
+        rows.append(flat(row))
     names = dict.fromkeys(name for row in rows for name in row)
     return {name: [row.get(name) for row in rows] for name in names}
 
 
-def _flat(row: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(row: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Dotted names for what is nested; a list is the text of its JSON."""
     found: dict[str, Any] = {}
     for key, value in row.items():
         if isinstance(value, Mapping):
-            found |= _flat(value, f"{prefix}{key}.")
+            found |= flat(value, f"{prefix}{key}.")
         else:
             found[prefix + key] = (
                 json.dumps(value) if isinstance(value, list) else value

@@ -16,13 +16,16 @@ APART = ("label", "seed", "params", "steps", "data", "model", "batch")
 """What tells runs apart where the table does not name them."""
 
 
-def whole_runs(cells: Cells, metric: str, where: str) -> tuple[Cells, Curves]:
+def whole_runs(
+    cells: Cells, metric: str, where: str, files: list[str] | None = None
+) -> tuple[Cells, Curves]:
     """The runs of a table of steps.
 
     Args:
       cells: under the names of the format, ``step`` among them.
       metric: what ``loss`` is called in the curves.
       where: what is read, for errors.
+      files: the file of each row, where there are several; no run is in two.
 
     Returns:
       A row a run, and by run ``step`` and the losses there. A run's loss is the last
@@ -33,13 +36,11 @@ def whole_runs(cells: Cells, metric: str, where: str) -> tuple[Cells, Curves]:
       UserError: a step is no number, or stands twice in a run without a name.
     """
     named = "id" in cells
-    apart = (
-        ["id"]
-        if named
-        else [name for name in cells if name in APART or _is_setting(name)]
-    )
+    apart = [name for name in cells if name in APART or _is_setting(name)]
+    told = [cells[name] for name in (["id"] if named else apart)]
+    told += [files] if files and not named else []
     runs: dict[tuple, dict[float, int]] = {}
-    for row, key in enumerate(zip(*(cells[name] for name in apart), strict=True)):
+    for row, key in enumerate(zip(*told, strict=True)):
         try:
             step = as_number(cells["step"][row], count=True)
         except ValueError as error:
@@ -69,6 +70,10 @@ def whole_runs(cells: Cells, metric: str, where: str) -> tuple[Cells, Curves]:
         }
         last = {one: _last(one, [cells[one][row] for row in rows]) for one in cells}
         last |= {"id": name}
+        if at[-1] <= 0:
+            raise UserError(
+                f"{where}: the run {name!r} has no step above 0; leave its rows out"
+            )
         if last.get("steps") is None:
             last["steps"] = float(at[-1])
         if "status" not in cells:

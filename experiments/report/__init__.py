@@ -6,8 +6,9 @@
 The first writes ``DIR/report.html``, ``DIR/report.json`` and ``DIR/runs.csv``, the
 run table, and prints the same numbers. It may run while a sweep is under way, and then
 says how much of it is done. The second does so for runs that others made: CSV, JSON
-lines or Parquet, a row a run or a row a step. What the columns are called and mean is
-in ``docs/run_table.md``; ``--columns=label=optimizer,...`` says which is which.
+lines or Parquet, a row a run or a row a step, what wandb exports, or a folder of
+TensorBoard's events. What the columns are called and mean is in ``docs/run_table.md``;
+``--columns=label=optimizer,...`` says which is which.
 """
 
 import functools

@@ -246,6 +246,7 @@ WRONG = [
     ("label,loss\na,1", "params", "--columns=params: write NAME=COLUMN"),
     ("label,loss\na,1", "seed=loss,seed=label", "'seed' is given twice"),
     ("label,loss\na,high", "", "row 1: loss: 'high' is no number"),
+    ("label;loss\na;2,5", "", "'2,5' is no number; decimals take a point"),
     ("label,loss,params\na,1,big", "", "row 1: params: 'big' is no number; a count"),
     ("label,loss,params\na,1,0", "", "column 'parameters' has a number"),
     ("label,loss,status\na,1,finishd", "", "did you mean 'finished'"),
@@ -310,3 +311,12 @@ def test_a_sweeps_folder_and_its_file_give_fits_the_same(sweep, reported):
     for name, column in run_table(sweep).items():
         np.testing.assert_array_equal(folder[name], column, err_msg=name)
         np.testing.assert_array_equal(file[name], column, err_msg=name)
+
+
+def test_runs_without_a_place_are_left_out_and_said(tmp_path):
+    file = tmp_path / "runs.csv"
+    file.write_text("label,loss,steps\na\x1b,2,100\nb,1,\nb,1.5,100\n")
+    loaded = load_table(file)
+    assert list(loaded.columns["label"]) == ["a\\x1b", "b"]
+    np.testing.assert_array_equal(loaded.columns["final.loss"], [2, 1.5])
+    assert "1 run is left out, without a size or length" in " ".join(loaded.notes)
