@@ -40,7 +40,9 @@ def lane_mesh(lanes: int) -> jax.sharding.Mesh:
     )
 
 
-def on_mesh(mesh: jax.sharding.Mesh, function: Callable) -> Callable:
+def on_mesh(
+    mesh: jax.sharding.Mesh | jax.sharding.AbstractMesh, function: Callable
+) -> Callable:
     """A function that finds the mesh it is traced for: kernels must cut themselves."""
 
     def call(*arguments: Any) -> Any:
