@@ -33,7 +33,7 @@ def by_example(tree: Any) -> Any:
         if not x.ndim or x.shape[0] % parts:
             return x
         rest = [P.UNCONSTRAINED] * (x.ndim - 1)
-        placed: jax.Array = jax.lax.with_sharding_constraint(x, P(AXIS, *rest))
-        return placed
+        cut: jax.Array = jax.lax.with_sharding_constraint(x, P(AXIS, *rest))
+        return cut
 
     return jax.tree.map(held, tree)
