@@ -39,6 +39,6 @@ def sweep(arg: str = ""):
     config, options = get_config(arg), isoflop.base(arg, optimizer="adamw")[1]
     widths, budgets, seeds = WIDTHS, BUDGETS, (0,)
     if options.tiny:
-        widths, budgets, seeds = (4, 8, 12), (1e9, 2e9, 4e9), (0, 1)
+        widths, budgets, seeds = (4, 8, 12), (5e8, 1e9, 2e9), (0, 1)
     line = options.optimizer
     return chain(isoflop.cells(config, line, line, widths, budgets, seeds, "deep"))

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy import stats
 
 from gnomon.experiments.report.analysis import Analysis
 from gnomon.experiments.report.cells import Table
@@ -28,6 +29,7 @@ class Standing(NamedTuple):
       exponents: Its own exponents less the baseline's.
       speedup: In tokens, at `Differences.at`.
       time: Seconds a step over the baseline's; NaN where none are recorded.
+      time_interval: Its 95 % interval, over sizes; NaN where one is recorded.
     """
 
     label: str
@@ -35,6 +37,23 @@ class Standing(NamedTuple):
     exponents: Exponents
     speedup: Estimate
     time: float
+    time_interval: tuple[float, float]
+
+    @property
+    def faster(self) -> Estimate:
+        """The speedup in time; its interval is that of both factors, as independent."""
+        value = self.speedup.value / self.time
+        ends = []
+        for end, other in zip(self.speedup[1:], self.time_interval[::-1], strict=True):
+            if not 0 < end < math.inf:
+                ends.append(end)
+                continue
+            far = math.hypot(
+                math.log(end / self.speedup.value), math.log(other / self.time)
+            )
+            side = 1 if end > self.speedup.value else -1
+            ends.append(value * math.exp(side * far))
+        return Estimate(value, *ends)
 
 
 class Differences(NamedTuple):
@@ -116,7 +135,7 @@ def differences(table: Table, analysis: Analysis) -> Differences | None:
             fit.efficiency(name),
             fit.exponents(name),
             fit.speedup(name, params=at[0], tokens=at[1]),
-            _time(name, analysis.baseline, runs),
+            *_time(name, analysis.baseline, runs),
         )
         for name in kept[1:]
     ]
@@ -145,10 +164,13 @@ def _searches(analysis: Analysis, labels: Sequence[str]) -> dict[str, int]:
     }
 
 
-def _time(label: str, baseline: str, runs: Sequence[tuple[Any, ...]]) -> float:
-    """Seconds a step over the baseline's: geometric mean over sizes.
+def _time(
+    label: str, baseline: str, runs: Sequence[tuple[Any, ...]]
+) -> tuple[float, tuple[float, float]]:
+    """Seconds a step over the baseline's: geometric mean over sizes, and its interval.
 
-    Of each size the longest run counts, which start-up burdens least.
+    Of each size the longest run counts, which start-up burdens least. How much sizes
+    differ tells how much of the time was the machine's own.
     """
     paces: dict[tuple[str, float], tuple[float, float]] = {}
     for name, size, length, _, _, pace in runs:
@@ -162,4 +184,11 @@ def _time(label: str, baseline: str, runs: Sequence[tuple[Any, ...]]) -> float:
         for name, size in paces
         if name == label and (baseline, size) in paces
     ]
-    return math.exp(np.mean(logs)) if logs else float("nan")
+    if not logs:
+        return math.nan, (math.nan, math.nan)
+    mean = float(np.mean(logs))
+    if len(logs) < 2:
+        return math.exp(mean), (math.nan, math.nan)
+    half = stats.t.ppf(0.975, len(logs) - 1) * np.std(logs, ddof=1) / len(logs) ** 0.5
+    with np.errstate(over="ignore"):
+        return math.exp(mean), (float(np.exp(mean - half)), float(np.exp(mean + half)))

@@ -7,6 +7,8 @@ from gnomon.experiments.report.differences import Differences, Standing
 from gnomon.scaling.fit import Estimate
 
 EXPONENT = "+.3f"
+# Of the columns of `rows` behind the first: what the law says, and how fast that is.
+PARTS = (slice(1, 5), slice(5, None))
 INTRODUCTION = "Under one law for all, with a shared floor and exponents:"
 
 
@@ -91,7 +93,8 @@ def cautions(found: Differences) -> list[str]:
         f" {fit.baseline} does best with the largest budget.",
         "Budgets count the model's FLOPs alone; what an optimizer adds is in the time a"
         " step, the wall time of the longest runs of each size, start-up and"
-        " compilation included.",
+        " compilation included; its interval is over sizes, and wide where the machine"
+        " had other work.",
         f"Exponents are an optimizer's own less {fit.baseline}'s: above 0 its gain"
         " grows. Each interval is at 95 % by itself, none corrected for their number.",
         *(f"{note[0].upper()}{note[1:]}." for note in fit.notes),
@@ -119,7 +122,6 @@ def rows(found: Differences) -> list[list[str]]:
     ]
     for one in found.standings:
         timed = math.isfinite(one.time)
-        pace = Estimate(*(part / one.time for part in one.speedup))
         table.append(
             [
                 one.label,
@@ -128,8 +130,8 @@ def rows(found: Differences) -> list[list[str]]:
                 written(one.exponents.params, EXPONENT),
                 written(one.exponents.tokens, EXPONENT),
                 written(one.speedup),
-                f"{one.time:.2f}x" if timed else "-",
-                written(pace) if timed else "-",
+                written(Estimate(one.time, *one.time_interval)) if timed else "-",
+                written(one.faster) if timed else "-",
             ]
         )
     return table
@@ -157,6 +159,7 @@ def record(found: Differences) -> dict[str, Any]:
                 "exponent_tokens": pair(one.exponents.tokens),
                 "speedup_tokens": pair(one.speedup),
                 "time_per_step": one.time,
+                "time_interval": one.time_interval,
             }
             for one in found.standings
         },
