@@ -13,12 +13,15 @@ Without ``:tiny`` it is a vocabulary of 4,096 and models of up to 5 million para
 ``--dry_run`` says what a step needs. ``:tiny`` takes a vocabulary of 512.
 """
 
+from collections.abc import Sequence
+
 from gnomon.experiments.config.grid import chain
 from gnomon.experiments.configs import isoflop
 from gnomon.experiments.configs.optimizers import optimizer
 
-WIDTHS = (64, 96, 128, 176)
-BUDGETS = (2e12, 4e12, 8e12, 1.6e13)  # training FLOPs
+WIDTHS: Sequence[int] = (64, 96, 128, 176)
+BUDGETS: Sequence[float] = (2e12, 4e12, 8e12, 1.6e13)  # training FLOPs
+SEEDS: Sequence[int] = (0,)
 
 
 def get_config(arg: str = ""):
@@ -37,7 +40,7 @@ def get_config(arg: str = ""):
 def sweep(arg: str = ""):
     """Sizes times budgets times rates times seeds."""
     config, options = get_config(arg), isoflop.base(arg, optimizer="adamw")[1]
-    widths, budgets, seeds = WIDTHS, BUDGETS, (0,)
+    widths, budgets, seeds = WIDTHS, BUDGETS, SEEDS
     if options.tiny:
         widths, budgets, seeds = (4, 8, 12), (5e8, 1e9, 2e9), (0, 1)
     line = options.optimizer

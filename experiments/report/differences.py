@@ -42,18 +42,14 @@ class Standing(NamedTuple):
     @property
     def faster(self) -> Estimate:
         """The speedup in time; its interval is that of both factors, as independent."""
-        value = self.speedup.value / self.time
-        ends = []
-        for end, other in zip(self.speedup[1:], self.time_interval[::-1], strict=True):
-            if not 0 < end < math.inf:
-                ends.append(end)
-                continue
-            far = math.hypot(
-                math.log(end / self.speedup.value), math.log(other / self.time)
-            )
-            side = 1 if end > self.speedup.value else -1
-            ends.append(value * math.exp(side * far))
-        return Estimate(value, *ends)
+        with np.errstate(all="ignore"):  # an end may lie at 0 or beyond all bounds
+            logs, time = np.log(np.array(self.speedup, float)), np.log(self.time)
+            other = np.log(self.time_interval)[::-1] - time
+            far = np.hypot(logs[1:] - logs[0], other)
+            value = np.exp(logs[0] - time)
+            ends = value * np.exp(np.array([-1, 1]) * far)
+        low, high = np.where(np.isfinite(logs[1:]), ends, self.speedup[1:])
+        return Estimate(float(value), float(low), float(high))
 
 
 class Differences(NamedTuple):
@@ -93,6 +89,7 @@ def differences(table: Table, analysis: Analysis) -> Differences | None:
     if not tuned or not related(cell.scale for cell in tuned):
         return None
     row = {str(trial): i for i, trial in enumerate(table["id"])}
+    seconds = table.get("seconds", np.full(len(row), np.nan))
     runs: list[tuple[Any, ...]] = []
     for cell in tuned:
         assert cell.tuned is not None
@@ -103,7 +100,7 @@ def differences(table: Table, analysis: Analysis) -> Differences | None:
         ):
             i = row[str(trial)]
             place = (float(table["parameters"][i]), float(table["units"][i]))
-            pace = float(table["seconds"][i]) / cell.scale.steps
+            pace = float(seconds[i]) / cell.scale.steps
             runs.append((cell.label, *place, float(loss) + between, seed, pace))
     base = {run[1:3] for run in runs if run[0] == analysis.baseline}
     if min(_spread(base), default=0) < LEAST:
