@@ -21,6 +21,7 @@ from gnomon.experiments.configs.optimizers import optimizer
 
 WIDTHS: Sequence[int] = (64, 96, 128, 176)
 BUDGETS: Sequence[float] = (2e12, 4e12, 8e12, 1.6e13)  # training FLOPs
+SEEDS: Sequence[int] = (0,)
 
 
 def get_config(arg: str = ""):
@@ -39,8 +40,8 @@ def get_config(arg: str = ""):
 def sweep(arg: str = ""):
     """Sizes times budgets times rates times seeds."""
     config, options = get_config(arg), isoflop.base(arg, optimizer="adamw")[1]
-    widths, budgets, seeds = WIDTHS, BUDGETS, isoflop.SEEDS[:1]
+    widths, budgets, seeds = WIDTHS, BUDGETS, SEEDS
     if options.tiny:
-        widths, budgets, seeds = (4, 8, 12), (1e9, 2e9, 4e9), (0, 1)
+        widths, budgets, seeds = (4, 8, 12), (5e8, 1e9, 2e9), (0, 1)
     line = options.optimizer
     return chain(isoflop.cells(config, line, line, widths, budgets, seeds, "deep"))

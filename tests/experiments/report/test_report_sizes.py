@@ -160,7 +160,7 @@ def test_budgets_become_steps():
         (isoflop, "tiny,rule=aspect", 3 * 2 * 3, isoflop.BUDGETS[:2]),
         (scaling_law, "", 5 * 4 * 3 * 3 * 4, isoflop.BUDGETS),
         (bpe, "", 4 * 4 * 3, bpe.BUDGETS),
-        (bpe, "tiny", 3 * 3 * 3 * 2, (1e9, 2e9, 4e9)),
+        (bpe, "tiny", 3 * 3 * 3 * 2, (5e8, 1e9, 2e9)),
     ],
 )
 def test_every_cell_spends_its_budget(config, arg, trials, spent):
