@@ -12,6 +12,9 @@ from gnomon.experiments.fleet import on_ray, on_slurm
 def connect(values: Any) -> Callable[..., None] | None:
     """Reaches the machines of the engine that the flags name, before JAX is used.
 
+    Args:
+      values: the flags of `define`.
+
     Returns:
       What runs a sweep there, as `gnomon.experiments.fleet.local.run_sweep` does here;
       None where that is to run it.

@@ -107,7 +107,7 @@ def run_sweep(
       keep_checkpoints: keep each chunk's last checkpoints after its results.
       cpus: CPUs of a task.
       gpus: GPUs of a task.
-      memory: GiB of a task; 0: no matter.
+      memory: of a task, in GiB; 0: no matter.
       retries: how often a task that dies is started again.
 
     Raises:

@@ -102,7 +102,7 @@ class Work:
 
     Args:
       folder: the sweep's.
-      how: further arguments of `gnomon.experiments.fleet.remote.work`.
+      *how: further arguments of `gnomon.experiments.fleet.remote.work`.
     """
 
     def __init__(self, folder: Path, *how: Any) -> None:
@@ -147,7 +147,7 @@ class Jobs:
       most: jobs at most.
       retries: how often a job that dies is handed in again.
       max_lanes: as of `Sweep`.
-      how: as of `Work`.
+      *how: as of `Work`.
     """
 
     def __init__(
@@ -283,7 +283,7 @@ def run_sweep(
       keep_checkpoints: keep each chunk's last checkpoints after its results.
       cpus: CPUs of a job.
       gpus: GPUs of a job.
-      memory: GiB of a job; 0: what the cluster gives.
+      memory: of a job, in GiB; 0: what the cluster gives.
       retries: how often a job that dies is handed in again.
       cluster: ``slurm``, or ``local`` for jobs on this machine.
       partition: where they run; None: the cluster's default.

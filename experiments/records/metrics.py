@@ -51,11 +51,11 @@ class MetricsWriter:
       folder: the run's folder; created when missing.
       resume_step: the step of the checkpoint that the run goes on from. `None`, the
         default, starts anew: what an earlier run left in the folder is dropped.
+      tensorboard: whether to write TensorBoard events too (by tensorboardX). The
+        events of dropped rows are hidden by TensorBoard's own purge.
       trackers: settings of the trackers that rows are sent to as well, by name
         (`gnomon.experiments.records.trackers`).
       config: the run's config, for the trackers.
-      tensorboard: whether to write TensorBoard events too (by tensorboardX). The
-        events of dropped rows are hidden by TensorBoard's own purge.
 
     Example:
       >>> import tempfile

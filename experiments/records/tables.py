@@ -91,6 +91,10 @@ def store(workdir: Path, folder: Path, name: str) -> Path:
 def write(stored: Stored, folder: Path) -> Path:
     """Writes a table into a folder as `read` reads it.
 
+    Args:
+      stored: the table.
+      folder: where it is to lie; made where it is missing.
+
     Returns:
       The path of the JSON file.
     """

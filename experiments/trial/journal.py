@@ -142,10 +142,10 @@ class Journal:
       params: the abstract parameters, by lane, whose layers the names of probes and
         spikes tell.
       settings: of the probes.
+      watch: called after each dispatch, with its losses once they are read.
       action: what is done about the spikes that it is told of.
       ahead: how many batches the order of the data has jumped over.
       owed: records of spikes that the next row is to have, of a run that went back.
-      watch: called after each dispatch, with its losses once they are read.
 
     Attributes:
       row: the last value of each metric, by lane, as far as it is read.

@@ -32,12 +32,12 @@ class Rewinds:
       lanes: how many trials run side by side; one, if it is to go back.
       params: the abstract parameters, whose layers records name.
 
-    Raises:
-      ConfigError: trials that rewind run side by side.
-
     Attributes:
       active: whether the next spike sends it back.
       count: how often it went back.
+
+    Raises:
+      ConfigError: trials that rewind run side by side.
     """
 
     def __init__(
