@@ -7,7 +7,7 @@ from typing import Any
 
 # What is written or shown and when, and not what a trial computes.
 RHYTHM = ("log_every", "checkpoint_every", "tensorboard", "steps_per_dispatch")
-OPERATIONAL = ("report", "tuning", *RHYTHM)
+OPERATIONAL = ("report", "tuning", "writers", *RHYTHM)
 # Changes the program, and what it tells, but not the trial: no part of its id.
 OBSERVING = ("dynamics",)
 # Says which devices a trial lies on: as another number of devices would, it changes the

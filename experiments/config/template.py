@@ -55,6 +55,9 @@ def defaults() -> ml_collections.ConfigDict:
             log_every=20,
             checkpoint_every=200,
             tensorboard=True,
+            # Trackers that metrics are sent to as well, with what their init takes:
+            # dict(wandb=dict(project="widths"), trackio=dict(project="widths")).
+            writers=dict(),
             # One trial over several devices (`gnomon.experiments.trial.mesh`).
             # Rules by name: "fsdp", "zero1". state_memory "pinned_host" keeps the
             # optimizer's state on the host; "" is the device.
@@ -67,7 +70,18 @@ def defaults() -> ml_collections.ConfigDict:
             # inside; optima read between the points of the grid; lengths added to the
             # baseline until they hold every speedup between them; the optimizer's field
             # that is tuned ("": its learning rate, or what the grid varies instead).
-            tuning=dict(widen=0, interpolate=False, lengthen=0, field=""),
+            # Of a search (`gnomon.experiments.config.search`): its points, how many are
+            # asked for at once, who chooses them; what it searches is filled in.
+            tuning=dict(
+                widen=0,
+                interpolate=False,
+                lengthen=0,
+                field="",
+                trials=16,
+                at_once=4,
+                sampler="optuna.samplers.TPESampler",
+                search=(),
+            ),
         )
     )
 

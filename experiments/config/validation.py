@@ -14,6 +14,7 @@ from gnomon.experiments.config.rates import peaks
 from gnomon.experiments.config.resolve import ConfigError, check, did_you_mean
 from gnomon.experiments.config.spikes import check_spikes
 from gnomon.experiments.config.template import OWN, defaults, plain
+from gnomon.experiments.config.writers import check_writers
 
 
 def validate(config: Mapping) -> None:
@@ -48,6 +49,7 @@ def validate(config: Mapping) -> None:
     check_accumulate(config)
     check_parameters(config)
     check_spikes(config)
+    check_writers(config)
     layers = config["dynamics"].get("layers")
     try:
         re.compile(layers or "")

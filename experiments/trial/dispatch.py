@@ -163,6 +163,9 @@ class Pace:
     Args:
       most: the most steps of a dispatch.
       clock: the time in seconds.
+
+    Attributes:
+      short: how many steps a dispatch may have now.
     """
 
     def __init__(self, most: int, clock: Callable[[], float] = time.monotonic):
@@ -171,13 +174,11 @@ class Pace:
         self._ended = clock()
         # A dispatch that waits for an evaluation or a save seems to take that long.
         self._taken: collections.deque[float] = collections.deque(maxlen=3)
+        self.short = 1
 
     def part(self, steps: int) -> int:
         """How many of the next ``steps`` to take now, in parts of about one length."""
-        if self._most == 1 or not self._taken:
-            return 1
-        short = max(1, int(SECONDS / max(min(self._taken), 1e-9)))
-        parts = -(-steps // min(short, self._most))
+        parts = -(-steps // min(self.short, self._most))
         return -(-steps // parts)
 
     def sent(self, count: int, left: Any) -> None:
@@ -196,3 +197,4 @@ class Pace:
             now = self._clock()
             self._taken.append((now - max(begun, self._ended)) / earlier)
             self._ended = now
+            self.short = max(1, int(SECONDS / max(min(self._taken), 1e-9)))

@@ -4,7 +4,8 @@ The loop a training run and a sweep share: data, steps, metrics, evaluation,
 checkpoints. A training run is a chunk of one trial. A kill at any moment loses at
 most the steps since the last checkpoint, and the rerun is bit-equal: the state, the
 random keys, the position in the data and the sums behind the next metrics row are
-all in the checkpoint.
+all in the checkpoint. Several processes may run it together, on a mesh that spans their
+devices; process 0 alone then writes rows.
 """
 
 import time
@@ -21,6 +22,8 @@ from gnomon.experiments.config.spikes import checkpoint_period, skips
 from gnomon.experiments.config.trials import Trial
 from gnomon.experiments.console.interrupt import Interrupted
 from gnomon.experiments.data import Dataset
+from gnomon.experiments.hosts.accord import Accord
+from gnomon.experiments.hosts.crew import crew
 from gnomon.experiments.records.done import read_result
 from gnomon.experiments.trial.checkpoint import Checkpoints
 from gnomon.experiments.trial.dispatch import Pace, Seen, steps_until_due
@@ -37,6 +40,7 @@ from gnomon.experiments.trial.probes import due, settings_of
 from gnomon.experiments.trial.results import make_result
 from gnomon.experiments.trial.resume import first_lanes, resumed
 from gnomon.experiments.trial.rewind import Rewinds
+from gnomon.experiments.trial.shares import Share
 from gnomon.experiments.trial.step import NEVER, TrainState
 from gnomon.models import parameter_count
 
@@ -92,12 +96,13 @@ def run(
     seeds, distinct, index = seeds_of(everyone)
     which = jnp.asarray(index)
     orders = [dataset.order(config["batch"], seed) for seed in distinct]
-    keeper = Checkpoints(chunk.checkpoints, identity=chunk.identity)
+    mates = crew()
+    keeper = Checkpoints(chunk.checkpoints, identity=chunk.identity, crew=mates)
     rewinds = Rewinds(config, orders, count, of_one_lane(lanes.state.params))
     period = checkpoint_period(config)
     # A trial that is done, beside one that is not, keeps its files as they are.
     folders = [
-        None if read_result(folder, trial.id) is not None else folder
+        folder if mates.writes and read_result(folder, trial.id) is None else None
         for folder, trial in zip(chunk.folders, chunk.trials, strict=True)
     ]
 
@@ -113,6 +118,7 @@ def run(
             row=row,
             steps=steps,
             tensorboard=config["tensorboard"],
+            configs=[trial.config for trial in chunk.trials],
             params=lanes.state.params,
             settings=settings,
             watch=watch,
@@ -130,21 +136,24 @@ def run(
     def seconds() -> float:
         return before + time.monotonic() - started
 
-    feed = Feed(dataset.train, orders, lanes.most)
+    share = Share(lanes.place.batches, 1, config["batch"])
+    feed = Feed(dataset.train, orders, lanes.most, share)
     held_out = HeldOut(dataset, config["evaluate"], lanes.place.held_out)
-    pace = Pace(lanes.most)
+    pace, accord = Pace(lanes.most), Accord(stop, alone=mates.alone)
     try:
         while step < steps:
-            block = feed.take(pace.part(steps_until_due(config, step)), stop)
+            block = feed.take(pace.part(steps_until_due(config, step)), accord.within)
             step += block.steps
             logging = step == steps or step % config["log_every"] == 0
             record: dict[str, jax.Array] = {}
             for tier in due(settings, step, logging):
-                state, found = lanes.probes[tier](state, block.first(), which, hypers)
+                state, found = lanes.probes[tier](
+                    state, _first(lanes, share, block), which, hypers
+                )
                 record |= found
             seen = None
             if not (settings["free"] and logging):
-                state, seen = _train(lanes, state, block, logging, which, hypers)
+                state, seen = _train(lanes, share, state, block, logging, which, hypers)
             saving = step == steps or _every(step, period)
             if rewinds.active and (
                 spike := rewinds.found(state, seen, now=saving or block.stopped)
@@ -164,7 +173,9 @@ def run(
                     left = left_by(seen, evaluated, record, logging=logging)
             journal.note(step, left)
             pace.sent(block.steps, seen)
-            stopping = block.stopped or (step < steps and stop())
+            stopping = block.stopped
+            if step < steps and not stopping:
+                stopping, pace.short = accord.next(pace.short)
             if saving or (stopping and not rewinds.active):
                 journal.flush()
                 about = {
@@ -178,6 +189,11 @@ def run(
                 rewinds.saved(step, journal.owed)
             if stopping:
                 raise Interrupted(f"stopped at step {step} of {steps}")
+    except Interrupted:
+        raise
+    except BaseException:
+        keeper.give_up()  # others may never write their part
+        raise
     finally:
         try:
             keeper.close()  # first: it syncs what the journal has written
@@ -202,8 +218,16 @@ def _every(step: int, period: int) -> bool:
     return period > 0 and step % period == 0
 
 
+def _first(lanes: Lanes, share: Share, block: Block) -> Mapping[str, Any]:
+    """The batches of a block's first step, as a program takes them."""
+    if share.rows is None:
+        return block.first()
+    return share.put(block.first(), lanes.place.batches, 1)
+
+
 def _train(
     lanes: Lanes,
+    share: Share,
     state: TrainState,
     block: Block,
     logging: bool,
@@ -212,7 +236,7 @@ def _train(
 ) -> tuple[TrainState, Seen | None]:
     """The steps of a block; what a loop leaves to be read is taken off its state."""
     if lanes.most == 1:
-        return lanes.step(state, block.first(), which, hypers), None
-    batches = jax.device_put(block.batches, lanes.place.blocks)
+        return lanes.step(state, _first(lanes, share, block), which, hypers), None
+    batches = share.put(block.batches, lanes.place.blocks, 2)
     count, reading = np.int32(block.steps), np.bool_(logging)
     return lanes.steps(state, batches, count, reading, which, hypers)

@@ -97,15 +97,27 @@ def means_of(found: Observation) -> dict[str, np.ndarray]:
         name if name == "learning_rate" else f"train_{name}": total / steps
         for name, total in sums.items()
     }
+    return means | _over_batches(jax.device_get(found.evaluated))
+
+
+def _over_batches(
+    evaluated: Sequence[Mapping[str, np.ndarray]],
+) -> dict[str, np.ndarray]:
+    """Means of arrays [lanes, batches], each batch by its ``count`` if it has one."""
     totals: dict[str, np.ndarray] = {}
-    batches = 0
-    for metrics in jax.device_get(found.evaluated):
+    counted: Any = 0.0
+    for metrics in evaluated:
+        counts = np.ones(np.shape(metrics["loss"]))
+        counts = np.asarray(metrics.get("count", counts), np.float64)
         for name, values in metrics.items():
-            key = f"validation_{name}"
-            for column in np.asarray(values, np.float64).T:
-                totals[key] = totals.get(key, 0.0) + column
-        batches += values.shape[1]
-    return means | {name: total / batches for name, total in totals.items()}
+            if name != "count":
+                terms = np.asarray(values, np.float64) * counts
+                for column in terms.T:
+                    totals[name] = totals.get(name, 0.0) + column
+        for column in counts.T:
+            counted = counted + column
+    # No term at all: a mean of zeros, as a batch without any has it.
+    return {f"validation_{n}": x / np.maximum(counted, 1) for n, x in totals.items()}
 
 
 def of_one_lane(tree: Any) -> Any:
@@ -126,6 +138,7 @@ class Journal:
       row: the last value of each metric, by lane, at that step.
       steps: steps in all.
       tensorboard: whether to write TensorBoard events too.
+      configs: each trial's config, whose ``writers`` rows are sent to as well.
       params: the abstract parameters, by lane, whose layers the names of probes and
         spikes tell.
       settings: of the probes.
@@ -147,6 +160,7 @@ class Journal:
         row: Mapping[str, list],
         steps: int,
         tensorboard: bool,
+        configs: Sequence[Mapping[str, Any]],
         params: Any,
         settings: Mapping[str, Any],
         watch: Callable[[Tick], None],
@@ -160,8 +174,14 @@ class Journal:
         self._writers = [
             None
             if folder is None
-            else MetricsWriter(folder, resume_step=resume_step, tensorboard=tensorboard)
-            for folder in folders
+            else MetricsWriter(
+                folder,
+                resume_step=resume_step,
+                tensorboard=tensorboard,
+                trackers=config.get("writers"),
+                config=config,
+            )
+            for folder, config in zip(folders, configs, strict=True)
         ]
         self._open = [writer for writer in self._writers if writer is not None]
         self._steps, self._watch = steps, watch

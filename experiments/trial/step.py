@@ -17,6 +17,7 @@ from gnomon.experiments.trial.preflight import check_task
 from gnomon.experiments.trial.skipping import SKIP, kept_where
 from gnomon.experiments.trial.spikes import judged
 from gnomon.models import functional
+from gnomon.models.examples import by_example
 from gnomon.optimizers import apply_fused
 
 Batch = Mapping[str, jax.Array]
@@ -102,7 +103,7 @@ def forward(
         )
         return outputs
 
-    loss, metrics = parts.task(apply, batch)
+    loss, metrics = parts.task(apply, by_example(batch))
     metrics = check_task(parts.config["task"], loss, metrics)
     return loss, (metrics, new_stats, outputs)
 
@@ -187,6 +188,12 @@ def train_step(
 
 
 def evaluation(parts: Parts, state: TrainState, batch: Batch) -> dict[str, jax.Array]:
-    """The loss and the metrics of a validation batch, means over it."""
+    """The loss and the metrics of a validation batch, means over it.
+
+    Where the task says of how many terms (its ``weight``), that is the ``count``.
+    """
     loss, (metrics, *_) = forward(parts, state.params, state.stats, batch, train=False)
-    return {"loss": loss, **metrics}
+    found = {"loss": loss, **metrics}
+    if hasattr(parts.task, "weight"):
+        found["count"] = parts.task.weight(batch)
+    return found
