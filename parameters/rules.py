@@ -111,7 +111,8 @@ def fitting(
 
     Args:
       params: a tree of arrays or shapes.
-      rules: each fits a leaf at least.
+      rules: each regex fits a leaf at least; a role may be one that the model has not,
+        such as a head where embeddings are tied.
       name: the argument's name, for messages; empty where ``params`` may be a part of
         the parameters that some rules are not about.
       stacked: regex of further leaves that stack layers along axis 0.
@@ -120,7 +121,7 @@ def fitting(
       A tree with the structure of ``params`` and one bool a leaf.
 
     Raises:
-      ValueError: a rule that fits no leaf.
+      ValueError: a regex that fits no leaf.
 
     Example:
       >>> params = {"norm": {"scale": np.ones(3)}, "mlp": {"kernel": np.ones((3, 3))}}
@@ -129,7 +130,7 @@ def fitting(
     """
     paths, structure, fits = _fits(params, rules, name or "rules", stacked)
     if name and paths:
-        _used(rules, fits, paths, name)
+        _used(rules, fits, paths, name, but_roles=True)
     return jax.tree.unflatten(structure, [any(row) for row in fits])
 
 
@@ -160,9 +161,16 @@ def _fits(
 
 
 def _used(
-    rules: Sequence[str], fits: list[list[bool]], paths: list[str], name: str
+    rules: Sequence[str],
+    fits: list[list[bool]],
+    paths: list[str],
+    name: str,
+    *,
+    but_roles: bool = False,
 ) -> None:
     for at, rule in enumerate(rules):
+        if but_roles and rule.startswith(ROLE):
+            continue
         if not any(row[at] for row in fits):
             raise ValueError(
                 f"{name}: the rule {rule!r} fits no parameter. Paths: {_listed(paths)}."

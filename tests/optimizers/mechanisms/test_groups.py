@@ -62,7 +62,8 @@ def test_the_first_rule_that_fits_decides():
         "blocks": {"0": {"up": {"kernel": 1, "bias": 0}}},
         "norm": {"scale": 2},
     }
-    assert fitting(W, ["role:hidden", "embed"], "mask") == {
+    # There is no head; of a mask that is no mistake.
+    assert fitting(W, ["role:hidden", "embed", "role:head"], "mask") == {
         "embed": {"embedding": True},
         "blocks": {"0": {"up": {"kernel": True, "bias": False}}},
         "norm": {"scale": False},
