@@ -2,7 +2,8 @@
 
 The same command again goes on from the last checkpoint, or says that the run is
 done. Interrupted or killed and run again, it ends with the parameters, to the bit,
-that an uninterrupted run ends with.
+that an uninterrupted run ends with. ``--dry_run`` prints what a step needs and how
+long the run will take, and writes nothing.
 
 With ``--distributed`` several processes train it together, on a ``config.mesh`` of all
 their devices: each runs the same command, on a folder that they share
@@ -19,9 +20,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+from absl import flags
 
 from gnomon.experiments.config.changes import override
-from gnomon.experiments.config.cli import Given, launch, need
+from gnomon.experiments.config.cli import Given, define_dry_run, launch, need
 from gnomon.experiments.config.fields import LEFT_OUT, identity
 from gnomon.experiments.config.resolve import ConfigError
 from gnomon.experiments.config.template import plain
@@ -32,6 +34,7 @@ from gnomon.experiments.console.progress import Progress
 from gnomon.experiments.console.shown import printable
 from gnomon.experiments.data import Dataset, load
 from gnomon.experiments.data.origin import check_data, fingerprints
+from gnomon.experiments.fleet.plan import plan_group, plan_table
 from gnomon.experiments.hosts import join
 from gnomon.experiments.hosts.crew import crew
 from gnomon.experiments.records.done import lost_rows, read_result, write_result
@@ -109,6 +112,8 @@ def _check(config: dict[str, Any], workdir: Path) -> Checked:
     validate(config)
     if config["tensorboard"]:
         need("tensorboardX", "config.tensorboard=True (False goes without)")
+    for name in config["writers"]:
+        need(name, f"config.writers.{name}")
     trial = make_trial(config)
     same_run(workdir, trial)
     if read_result(workdir, trial.id) is not None:
@@ -230,6 +235,26 @@ def _watched(
         )
 
 
+def dry_run(config: dict[str, Any], peak: float = 0.0) -> str:
+    """The plan of a run as tables; compiles and times, and writes nothing.
+
+    Args:
+      config: a plain config.
+      peak: FLOPs a second that a device can do at most; 0 where it is to be known.
+
+    Raises:
+      ConfigError: a field that cannot work.
+    """
+    if not crew().alone:
+        raise ConfigError("--dry_run plans in one process: leave out --distributed")
+    config = override(config, {})
+    validate(config)
+    trial, dataset = make_trial(config), load(config["data"])
+    trace(config, dataset)
+    device_mesh(config)
+    return plan_table([plan_group(trial.label, [trial], dataset, peak=peak)])
+
+
 def _identity(workdir: Path) -> dict[str, Any]:
     """Whose the folder's checkpoints must be; empty where it does not say."""
     try:
@@ -279,6 +304,9 @@ def load_state(workdir: str | os.PathLike[str]) -> TrainState:
 
 def main(given: Given) -> None:
     """The command."""
+    if given.flags.dry_run:
+        print(printable(dry_run(given.config, given.flags.peak_flops), keep="\n"))
+        return
     result = train(given.config, given.workdir)
     if not crew().writes:
         return
@@ -293,9 +321,15 @@ def _shown(value: float | None) -> str:
     return f"{value:.4f}" if finite else "not finite"
 
 
+def define(values: flags.FlagValues) -> None:
+    """Defines the flags of a run."""
+    join.define(values)
+    define_dry_run(values)
+
+
 def run(argv: Sequence[str] | None = None) -> None:
     """Entry point of the console script."""
-    launch(main, __doc__, join.define, argv, join.joined)
+    launch(main, __doc__, define, argv, join.joined)
 
 
 if __name__ == "__main__":

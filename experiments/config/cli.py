@@ -167,6 +167,23 @@ def folder(argument: str | None) -> Path:
     return path
 
 
+def define_dry_run(values: flags.FlagValues) -> None:
+    """Defines the flags of a dry run."""
+    flags.DEFINE_bool(
+        "dry_run",
+        False,
+        "Print the plan and its cost; run nothing.",
+        flag_values=values,
+    )
+    flags.DEFINE_float(
+        "peak_flops",
+        0,
+        "FLOPs a second of a device, for the MFU of --dry_run; 0: as published.",
+        lower_bound=0,
+        flag_values=values,
+    )
+
+
 def need(module: str, purpose: str) -> None:
     """Imports a package that work at its end would need.
 

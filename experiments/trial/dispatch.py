@@ -16,8 +16,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gnomon.experiments.config.spikes import checkpoint_period
 from gnomon.experiments.trial.optimizer import Hypers
 from gnomon.experiments.trial.probes import settings_of
+from gnomon.experiments.trial.spikes import emptied, told
 from gnomon.experiments.trial.step import Batch, TrainState
 
 MOST, FEWEST = 64, 4
@@ -33,10 +35,12 @@ class Seen(NamedTuple):
     Attributes:
       window: sums of the metrics since they were last read.
       diverged_at: as of the state.
+      spikes: those since a row was last written; empty where none are looked for.
     """
 
     window: Mapping[str, jax.Array]
     diverged_at: jax.Array
+    spikes: Mapping[str, jax.Array]
 
 
 def looped(step: Callable[[TrainState, Batch, Hypers], TrainState]) -> Callable:
@@ -48,7 +52,7 @@ def looped(step: Callable[[TrainState, Batch, Hypers], TrainState]) -> Callable:
     Returns:
       ``(state, pick, count, logging, hypers) -> (state, seen)``, where ``pick(i)`` is
       the batch of the i-th of the ``count`` steps. With ``logging`` the new state's
-      window is empty.
+      window is empty, and its spikes are told.
 
     Example:
       >>> def step(state, batch, hypers):
@@ -63,11 +67,12 @@ def looped(step: Callable[[TrainState, Batch, Hypers], TrainState]) -> Callable:
         state = jax.lax.fori_loop(
             0, count, lambda at, state: step(state, pick(at), hypers), state
         )
-        seen = Seen(state.window, state.diverged_at)
+        seen = Seen(state.window, state.diverged_at, told(state.spikes))
         window = jax.tree.map(
             lambda x: jnp.where(logging, jnp.zeros_like(x), x), state.window
         )
-        return state._replace(window=window), seen
+        spikes = emptied(state.spikes, logging)
+        return state._replace(window=window, spikes=spikes), seen
 
     return steps
 
@@ -114,7 +119,7 @@ def slow_in_a_loop(lowered: Any) -> bool:
 def _periods(config: Mapping) -> tuple[list[int], list[int]]:
     """How often a dispatch must end with a step, and how often it must be one step."""
     probes = settings_of(config)
-    periods = [config["log_every"], config["checkpoint_every"]]
+    periods = [config["log_every"], checkpoint_period(config)]
     watched = [probes["cheap_every"], probes["full_every"]]
     watched += [config["log_every"]] * bool(probes["free"])
     every = [*periods, config["evaluate"]["every"]]

@@ -10,6 +10,7 @@ devices; process 0 alone then writes rows.
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gnomon.experiments.config.spikes import checkpoint_period, skips
 from gnomon.experiments.config.trials import Trial
 from gnomon.experiments.console.interrupt import Interrupted
 from gnomon.experiments.data import Dataset
@@ -26,11 +28,18 @@ from gnomon.experiments.records.done import read_result
 from gnomon.experiments.trial.checkpoint import Checkpoints
 from gnomon.experiments.trial.dispatch import Pace, Seen, steps_until_due
 from gnomon.experiments.trial.feed import Block, Feed, HeldOut
-from gnomon.experiments.trial.journal import Journal, Tick, left_by, observe
+from gnomon.experiments.trial.journal import (
+    Journal,
+    Tick,
+    left_by,
+    observe,
+    of_one_lane,
+)
 from gnomon.experiments.trial.lanes import Lanes, hypers_of, padded, seeds_of
 from gnomon.experiments.trial.probes import due, settings_of
 from gnomon.experiments.trial.results import make_result
 from gnomon.experiments.trial.resume import first_lanes, resumed
+from gnomon.experiments.trial.rewind import Rewinds
 from gnomon.experiments.trial.shares import Share
 from gnomon.experiments.trial.step import NEVER, TrainState
 from gnomon.models import parameter_count
@@ -69,8 +78,8 @@ def run(
       dataset: its data.
       flops_per_step: training FLOPs of one step of one trial, for the results.
       watch: called after each dispatch; with losses, once the next is under way.
-      stop: asked after each step; when true, a checkpoint is written and
-        `Interrupted` raised.
+      stop: asked after each step; when true, a checkpoint is written, unless the
+        run may go back to one of its own, and `Interrupted` raised.
 
     Returns:
       The trials' results, to be written to their ``result.json``.
@@ -89,29 +98,43 @@ def run(
     orders = [dataset.order(config["batch"], seed) for seed in distinct]
     mates = crew()
     keeper = Checkpoints(chunk.checkpoints, identity=chunk.identity, crew=mates)
+    rewinds = Rewinds(config, orders, count, of_one_lane(lanes.state.params))
+    period = checkpoint_period(config)
     # A trial that is done, beside one that is not, keeps its files as they are.
     folders = [
         folder if mates.writes and read_result(folder, trial.id) is None else None
         for folder, trial in zip(chunk.folders, chunk.trials, strict=True)
     ]
-    step, state, meta = resumed(
-        keeper, folders, lanes, count, lambda: lanes.init(jnp.asarray(seeds), hypers)
-    )
+
+    def restored() -> tuple[int, TrainState, Mapping[str, Any]]:
+        keeper.wait()
+        first = partial(lanes.init, jnp.asarray(seeds), hypers)
+        return resumed(keeper, folders, lanes, count, first)
+
+    def opened(step: int, row: Mapping[str, list], owed: list) -> Journal:
+        return Journal(
+            folders,
+            resume_step=step,
+            row=row,
+            steps=steps,
+            tensorboard=config["tensorboard"],
+            configs=[trial.config for trial in chunk.trials],
+            params=lanes.state.params,
+            settings=settings,
+            watch=watch,
+            action="skip" if skips(config) else "record",
+            ahead=rewinds.ahead,
+            owed=owed,
+        )
+
+    step, state, meta = restored()
+    before = meta["seconds"]
     for order, position in zip(orders, meta["orders"], strict=True) if step else ():
         order.set_state(position)
-    journal = Journal(
-        folders,
-        resume_step=step,
-        row=meta["row"],
-        steps=steps,
-        tensorboard=config["tensorboard"],
-        params=lanes.state.params,
-        settings=settings,
-        watch=watch,
-    )
+    journal = opened(step, meta["row"], rewinds.begin(step, meta))
 
     def seconds() -> float:
-        return meta["seconds"] + time.monotonic() - started
+        return before + time.monotonic() - started
 
     share = Share(lanes.place.batches, 1, config["batch"])
     feed = Feed(dataset.train, orders, lanes.most, share)
@@ -131,6 +154,14 @@ def run(
             seen = None
             if not (settings["free"] and logging):
                 state, seen = _train(lanes, share, state, block, logging, which, hypers)
+            saving = step == steps or _every(step, period)
+            if rewinds.active and (
+                spike := rewinds.found(state, seen, now=saving or block.stopped)
+            ):
+                journal.close()
+                step, state, meta = restored()
+                journal = opened(step, meta["row"], rewinds.back(spike, step, meta))
+                continue
             evaluated: list[dict[str, jax.Array]] = []
             if step == steps or _every(step, config["evaluate"]["every"]):
                 evaluated = [lanes.evaluate(state, b) for b in held_out.blocks()]
@@ -145,15 +176,17 @@ def run(
             stopping = block.stopped
             if step < steps and not stopping:
                 stopping, pace.short = accord.next(pace.short)
-            if step == steps or stopping or _every(step, config["checkpoint_every"]):
+            if saving or (stopping and not rewinds.active):
                 journal.flush()
                 about = {
                     "orders": [order.get_state() for order in orders],
                     "seconds": seconds(),
                     "row": journal.row,
                     "metrics": journal.positions(),
+                    **rewinds.meta(journal.owed),
                 }
                 keeper.save(step, first_lanes(state, count), about, before=journal.sync)
+                rewinds.saved(step, journal.owed)
             if stopping:
                 raise Interrupted(f"stopped at step {step} of {steps}")
     except Interrupted:

@@ -27,8 +27,8 @@ lanes of a sweep spread over the devices instead.
 A mesh changes the order of sums, and so their rounding, as another number of devices
 does: it is no part of a trial's id, and a checkpoint, which holds whole arrays, goes on
 upon any mesh. To the bit, a run repeats on the same mesh only. Random numbers do not
-depend on it. XLA cannot partition a Pallas kernel: on a mesh, optimizers and models
-must run in their plain form.
+depend on it. XLA cannot partition a Pallas kernel: on a mesh, optimizers and norms
+must run in their plain form. Attention's cuts itself.
 """
 
 import re
@@ -47,6 +47,7 @@ from gnomon.experiments.config.devices import (
     size_of,
 )
 from gnomon.experiments.config.resolve import ConfigError
+from gnomon.experiments.config.spikes import rewinds
 from gnomon.experiments.trial.signature import path_name
 
 Path = tuple[Any, ...]
@@ -176,12 +177,18 @@ def device_mesh(config: Mapping) -> jax.sharding.Mesh:
     """The mesh of one trial: the first local devices, or those of all processes.
 
     Raises:
-      ConfigError: there are fewer devices, or, of several processes, not as many.
+      ConfigError: there are fewer devices, or, of several processes, not as many or
+        a trial that rewinds.
     """
     shape = tuple(config["mesh"].get(axis, 1) for axis in AXES)
     devices, wanted = jax.local_devices(), size_of(config)
     needs = f"config.mesh: data={shape[0]} times model={shape[1]} needs {wanted}"
     if (processes := jax.process_count()) > 1:
+        if rewinds(config):
+            raise ConfigError(
+                "config.spikes.action='rewind' goes back in a run of one process; of"
+                f" {processes}, 'skip' or 'record'"
+            )
         devices = jax.devices()
         if wanted != len(devices):
             raise ConfigError(
