@@ -58,7 +58,7 @@ def played(folder, one, compiled):
         words, env=environment, cwd=here, start_new_session=True
     ) as process:
         try:
-            assert process.wait(timeout=300) == 0
+            assert process.wait(timeout=500) == 0
         except BaseException:
             os.killpg(process.pid, signal.SIGKILL)
             raise
