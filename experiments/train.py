@@ -158,6 +158,8 @@ def train(config: dict[str, Any], workdir: str | os.PathLike[str]) -> dict:
         about = mates.told(lambda: _begin(trial, dataset, workdir, stack))
         if "result" in about:
             return about["result"]
+        if not mates.alone:
+            mates.together(lambda: _shared(workdir, about["run"]))
         assert dataset is not None
         assert state is not None
         if mates.writes:
@@ -205,6 +207,16 @@ def _begin(
         write_json(workdir / f"{name}.json", content)
     clean(workdir / "result.json")
     return about
+
+
+def _shared(workdir: Path, run: str) -> str:
+    """Refuses a folder in which another process has not written for this one."""
+    if _identity(workdir).get("run") != run:
+        raise ConfigError(
+            f"--workdir={workdir} is not the folder that process 0 has under this name;"
+            " give one that all hosts share"
+        )
+    return run
 
 
 @contextlib.contextmanager

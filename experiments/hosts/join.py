@@ -105,10 +105,8 @@ class Watch:
             if said := self._board.look(FAILED):
                 # From here: the main thread may be in a collective that never ends.
                 _heard(self._board, self._index)
-                sys.stdout.flush()
-                line = one_line(f"error: {_ended(said)}")
-                print(line, file=sys.stderr, flush=True)
-                os._exit(2)
+                print(one_line(f"error: {_ended(said)}"), file=sys.stderr)
+                _leave(2)
 
     def close(self) -> None:
         """Stops watching."""
@@ -153,5 +151,11 @@ def _fail(board: Board, index: int, count: int, error: BaseException) -> None:
             with contextlib.suppress(Gone, jax.errors.JaxRuntimeError):
                 board.read(f"{FAILED}/{other}", lambda: time.monotonic() > until)
     # jax waits, at the end of a process, for all the others: they will not come.
-    atexit.register(os._exit, status)
+    atexit.register(_leave, status)
     raise error
+
+
+def _leave(status: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
+from gnomon.experiments.config.resolve import ConfigError
 from gnomon.experiments.hosts.board import Gone
 from gnomon.experiments.hosts.crew import Crew
 from gnomon.experiments.records.files import (
@@ -178,7 +179,13 @@ class Checkpoints:
         self._saved = {step}
 
     def clean(self) -> None:
-        """Removes what killed saves left; for the one who may save, as `save` does."""
+        """Removes what killed saves left; for the one who may save, as `save` does.
+
+        Of several processes, process 0 does it: others may be done with their part of a
+        checkpoint that is not renamed yet.
+        """
+        if not self._crew.writes:
+            return
         for unfinished in self._folder.glob("*.tmp"):
             shutil.rmtree(unfinished, ignore_errors=True)
         self._cleaned = True
@@ -238,7 +245,14 @@ class Checkpoints:
 
         def follow() -> str:
             if chosen and not self._crew.writes:
-                found.append(self._read(int(chosen), target, lambda _: None, optional))
+                try:
+                    step = int(chosen)
+                    found.append(self._read(step, target, lambda _: None, optional))
+                except DamagedCheckpointError as error:
+                    raise ConfigError(
+                        f"checkpoint {self._folder / chosen} is good where process 0"
+                        f" reads it, and not here: {error}"
+                    ) from error
             return ""
 
         self._crew.together(follow)

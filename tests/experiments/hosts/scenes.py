@@ -204,6 +204,7 @@ def play_all(home, index, port):
             jax.config.update("jax_numpy_dtype_promotion", "standard")
             play("refused", mesh={"data": 2, "model": 1, "rules": []})
             play("another", seed=index)
+            play(f"apart-{index}")
             play("whole", snapshot)
             play("again")
             play("killed")

@@ -58,7 +58,7 @@ def played(folder, one, compiled):
         words, env=environment, cwd=here, start_new_session=True
     ) as process:
         try:
-            assert process.wait(timeout=300) == 0
+            assert process.wait(timeout=500) == 0
         except BaseException:
             os.killpg(process.pid, signal.SIGKILL)
             raise
@@ -66,7 +66,7 @@ def played(folder, one, compiled):
     for index in range(2):
         out = (folder / f"two-{index}.out").read_text()
         lines = [json.loads(line) for line in out.splitlines() if line[:1] == "{"]
-        assert len(lines) == 9, (folder / f"two-{index}.err").read_text()
+        assert len(lines) == 10, (folder / f"two-{index}.err").read_text()
         told.append(
             {line.pop("scene") + line.get("ended", "")[:6]: line for line in lines}
         )
@@ -125,6 +125,8 @@ def test_what_is_refused_ends_all_with_one_line(played):
             " --config.mesh.data=4"
         )
         assert "process 1 has another config" in scene["anotherAgreed"]["ended"]
+        (apart,) = (told for name, told in scene.items() if name.startswith("apart"))
+        assert "is not the folder that process 0 has" in apart["ended"]
 
 
 def test_killed_or_stopped_at_any_step_it_ends_as_if_nothing_had_been(played, folder):
