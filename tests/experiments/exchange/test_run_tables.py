@@ -17,6 +17,7 @@ from gnomon.experiments.records.tables import read, run_table
 from gnomon.experiments.report.analysis import analyze
 from gnomon.experiments.report.differences import differences
 from gnomon.experiments.report.foreign import material, write_table_report
+from gnomon.experiments.report.text import verdict_lines
 from gnomon.experiments.report.verdict import notes
 
 RATES = (1e-3, 2e-3, 4e-3, 8e-3)
@@ -320,3 +321,22 @@ def test_runs_without_a_place_are_left_out_and_said(tmp_path):
     assert list(loaded.columns["label"]) == ["a\\x1b", "b"]
     np.testing.assert_array_equal(loaded.columns["final.loss"], [2, 1.5])
     assert "1 run is left out, without a size or length" in " ".join(loaded.notes)
+
+
+def test_many_optimizers_without_a_speedup_are_one_sentence(tmp_path):
+    file = tmp_path / "runs.csv"
+    rows = [
+        f"{label},{2 - 0.1 * i + 0.01 * seed},{100 + i // 2},{seed},5"
+        for i, label in enumerate("abcd")
+        for seed in range(1 + i % 2)
+    ]
+    file.write_text("\n".join(["label,loss,steps,seed,tried", *rows]))
+    made, analysis = _analyzed(file, "")
+    lines = verdict_lines(analysis)
+    assert "b's tuned loss differs from a's by -0.0950" in lines[0]
+    assert lines[1:] == [
+        "No speedup is given for b, c, d: the baseline is tuned at one compute only, so"
+        " it has no curve of loss against compute."
+    ]
+    assert "(the column tried)" not in " ".join(made.provenance.notes)
+    assert any("Where an optimizer has one seed" in note for note in notes(analysis))
