@@ -25,9 +25,10 @@ from gnomon.experiments.drawing.canvas import standalone
 from gnomon.experiments.exchange.table import load_table
 from gnomon.experiments.records.files import write_text
 from gnomon.experiments.records.tables import Stored, read, store, write
-from gnomon.experiments.report import factors, verdict
+from gnomon.experiments.report import differences_words, factors, verdict
 from gnomon.experiments.report.analysis import Analysis, analyze
 from gnomon.experiments.report.compose import compose
+from gnomon.experiments.report.differences import differences
 from gnomon.experiments.report.figure_speedups import speedups
 from gnomon.experiments.report.foreign import material, source_of, stored
 from gnomon.experiments.report.text import verdict_lines
@@ -67,6 +68,10 @@ def study(stored: Stored, page: bool) -> tuple[str, str]:
     if picture:
         parts.append(f"![Effective speedup of each optimizer]({_link(stored, 'svg')})")
     parts.append(_table(analysis))
+    joint = differences(stored.columns, analysis)
+    if joint is not None:
+        said = [differences_words.INTRODUCTION, *differences_words.sentences(joint)]
+        parts.append(markdown(" ".join(said)))
     links = [f"[run table]({_link(stored, 'csv')})"]
     if page:
         links.insert(0, f"[full report]({_link(stored, 'html')})")

@@ -18,6 +18,17 @@ PLACEMENT = ("mesh",)
 SILENT: Mapping[str, Any] = {
     "accumulate": 1,
     "parameters": {"dtype": "", "rounding": "nearest"},
+    "spikes": {
+        "action": "",
+        "window": 128,
+        "sigma": 6.0,
+        "patience": 10,
+        "every": 100,
+        "rewinds": 10,
+    },
+    "clip": {"name": ""},
+    "parameter_groups": [],
+    "decay_mask": [],
 }
 LEFT_OUT = (*OPERATIONAL, *OBSERVING, *PLACEMENT)
 """The fields that a trial's id does not tell."""

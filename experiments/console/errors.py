@@ -42,6 +42,8 @@ EXTRAS = dict.fromkeys(
     "experiments",
 ) | {
     "ray": "ray",
+    "submitit": "slurm",
+    "optuna": "optuna",
     "tokenizers": "tokens",
     "pyarrow": "tokens",
     "wandb": "wandb",

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy import stats
 
 from gnomon.experiments.report.analysis import Analysis
 from gnomon.experiments.report.cells import Table
@@ -28,6 +29,7 @@ class Standing(NamedTuple):
       exponents: Its own exponents less the baseline's.
       speedup: In tokens, at `Differences.at`.
       time: Seconds a step over the baseline's; NaN where none are recorded.
+      time_interval: Its 95 % interval, over sizes; NaN where one is recorded.
     """
 
     label: str
@@ -35,6 +37,19 @@ class Standing(NamedTuple):
     exponents: Exponents
     speedup: Estimate
     time: float
+    time_interval: tuple[float, float]
+
+    @property
+    def faster(self) -> Estimate:
+        """The speedup in time; its interval is that of both factors, as independent."""
+        with np.errstate(all="ignore"):  # an end may lie at 0 or beyond all bounds
+            logs, time = np.log(np.array(self.speedup, float)), np.log(self.time)
+            other = np.log(self.time_interval)[::-1] - time
+            far = np.hypot(logs[1:] - logs[0], other)
+            value = np.exp(logs[0] - time)
+            ends = value * np.exp(np.array([-1, 1]) * far)
+        low, high = np.where(np.isfinite(logs[1:]), ends, self.speedup[1:])
+        return Estimate(float(value), float(low), float(high))
 
 
 class Differences(NamedTuple):
@@ -76,6 +91,7 @@ def differences(table: Table, analysis: Analysis) -> Differences | None:
     if not tuned or not related(cell.scale for cell in tuned):
         return None
     row = {str(trial): i for i, trial in enumerate(table["id"])}
+    seconds = table.get("seconds", np.full(len(row), np.nan))
     runs: list[tuple[Any, ...]] = []
     for cell in tuned:
         assert cell.tuned is not None
@@ -87,7 +103,7 @@ def differences(table: Table, analysis: Analysis) -> Differences | None:
             i = row[str(trial)]
             place = (float(table["parameters"][i]), float(table["units"][i]))
             steps = cell.scale.steps or math.nan
-            pace = float(table["seconds"][i]) / steps
+            pace = float(seconds[i]) / steps
             runs.append((cell.label, *place, float(loss) + between, seed, pace))
     runs = [run for run in runs if run[1] * run[2] > 0]  # as far as both are known
     base = {run[1:3] for run in runs if run[0] == analysis.baseline}
@@ -120,7 +136,7 @@ def differences(table: Table, analysis: Analysis) -> Differences | None:
             fit.efficiency(name),
             fit.exponents(name),
             fit.speedup(name, params=at[0], tokens=at[1]),
-            _time(name, analysis.baseline, runs),
+            *_time(name, analysis.baseline, runs),
         )
         for name in kept[1:]
     ]
@@ -162,10 +178,13 @@ def _searches(
     }
 
 
-def _time(label: str, baseline: str, runs: Sequence[tuple[Any, ...]]) -> float:
-    """Seconds a step over the baseline's: geometric mean over sizes.
+def _time(
+    label: str, baseline: str, runs: Sequence[tuple[Any, ...]]
+) -> tuple[float, tuple[float, float]]:
+    """Seconds a step over the baseline's: geometric mean over sizes, and its interval.
 
-    Of each size the longest run counts, which start-up burdens least.
+    Of each size the longest run counts, which start-up burdens least. How much sizes
+    differ tells how much of the time was the machine's own.
     """
     paces: dict[tuple[str, float], tuple[float, float]] = {}
     for name, size, length, _, _, pace in runs:
@@ -179,4 +198,11 @@ def _time(label: str, baseline: str, runs: Sequence[tuple[Any, ...]]) -> float:
         for name, size in paces
         if name == label and (baseline, size) in paces
     ]
-    return math.exp(np.mean(logs)) if logs else float("nan")
+    if not logs:
+        return math.nan, (math.nan, math.nan)
+    mean = float(np.mean(logs))
+    if len(logs) < 2:
+        return math.exp(mean), (math.nan, math.nan)
+    half = stats.t.ppf(0.975, len(logs) - 1) * np.std(logs, ddof=1) / len(logs) ** 0.5
+    with np.errstate(over="ignore"):
+        return math.exp(mean), (float(np.exp(mean - half)), float(np.exp(mean + half)))

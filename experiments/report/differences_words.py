@@ -10,8 +10,11 @@ EXPONENT = "+.3f"
 _BUDGETS = (
     "Budgets count the model's FLOPs alone; what an optimizer adds is in the time a"
     " step, the wall time of the longest runs of each size, start-up and compilation"
-    " included."
+    " included; its interval is over sizes, and wide where the machine had other work."
 )
+# Of the columns of `rows` behind the first: what the law says, and how fast that is.
+PARTS = (slice(1, 5), slice(5, None))
+INTRODUCTION = "Under one law for all, with a shared floor and exponents:"
 
 
 def written(found: Estimate, form: str = ".2f") -> str:
@@ -121,7 +124,6 @@ def rows(found: Differences) -> list[list[str]]:
     ]
     for one in found.standings:
         timed = math.isfinite(one.time)
-        pace = Estimate(*(part / one.time for part in one.speedup))
         table.append(
             [
                 one.label,
@@ -130,8 +132,8 @@ def rows(found: Differences) -> list[list[str]]:
                 written(one.exponents.params, EXPONENT),
                 written(one.exponents.tokens, EXPONENT),
                 written(one.speedup),
-                f"{one.time:.2f}x" if timed else "-",
-                written(pace) if timed else "-",
+                written(Estimate(one.time, *one.time_interval)) if timed else "-",
+                written(one.faster) if timed else "-",
             ]
         )
     return table
@@ -159,6 +161,7 @@ def record(found: Differences) -> dict[str, Any]:
                 "exponent_tokens": pair(one.exponents.tokens),
                 "speedup_tokens": pair(one.speedup),
                 "time_per_step": one.time,
+                "time_interval": one.time_interval,
             }
             for one in found.standings
         },

@@ -127,10 +127,12 @@ def _stated(
         if "name" in config.get("model", {}):
             told["architecture"] = f"{name('model')}; varied: {', '.join(varied)}"
         return told
+    how = f"grid of {rates} learning rates at each scale{grown}"
+    if cells[0].searched:
+        how = f"search of {rates} points at each scale"
     return {
         "architecture": f"{name('model')}; varied: {', '.join(varied) or 'nothing'}",
-        "tuning": f"grid of {rates} learning rates at each scale{grown};"
-        f" {len(cells[0].seeds)} seeds",
+        "tuning": f"{how}; {len(cells[0].seeds)} seeds",
         "schedule": f"{name('schedule')}, over the whole of each run; none cut short",
         "parameters": "all trained numbers, embeddings among them",
         "compute": "the model's forward FLOPs, times three; the optimizer not counted",

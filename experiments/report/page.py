@@ -257,6 +257,11 @@ def _joint(analysis: Analysis, found: Differences) -> str:
         f"<li>{_text(note)}</li>" for note in differences_words.cautions(found)
     )
     paragraphs = "".join(f"<p>{_text(sentence)}</p>" for sentence in words)
+    rows = differences_words.rows(found)
+    # Two tables, of which a page shows all columns.
+    worth, paces = (
+        [[row[0], *row[part]] for row in rows] for part in differences_words.PARTS
+    )
     return _section(
         "One law for all",
         "How to read this: under one law with a shared floor and exponents, fitted to"
@@ -264,7 +269,7 @@ def _joint(analysis: Analysis, found: Differences) -> str:
         f" (hollow) is worth so many of {analysis.baseline}’s; a bar that touches 1×"
         " shows no difference.",
         f"<figure class=lone>{worths(found, analysis.labels)}</figure>\n{paragraphs}\n"
-        f"{_table(differences_words.rows(found))}\n<ul class=notes>{notes}</ul>",
+        f"{_table(worth)}\n{_table(paces)}\n<ul class=notes>{notes}</ul>",
     )
 
 
