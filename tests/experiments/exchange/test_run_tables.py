@@ -6,13 +6,16 @@ import numpy as np
 import pytest
 
 from gnomon.experiments import report
+from gnomon.experiments.config import defaults, plain
+from gnomon.experiments.config.fields import LEFT_OUT
 from gnomon.experiments.exchange.export import export
 from gnomon.experiments.exchange.formats import WRITERS, read_cells, write_cells
+from gnomon.experiments.exchange.schema import is_read
 from gnomon.experiments.exchange.table import load_table
 from gnomon.experiments.exchange.values import read_cell
 from gnomon.experiments.leaderboard import add, build
 from gnomon.experiments.records.files import read_json, write_json
-from gnomon.experiments.records.runs import load_runs, table
+from gnomon.experiments.records.runs import flatten, load_runs, table
 from gnomon.experiments.records.tables import read, run_table
 from gnomon.experiments.report.analysis import analyze
 from gnomon.experiments.report.differences import differences
@@ -96,6 +99,12 @@ def test_a_table_comes_back_as_it_was(sweep, tmp_path, ending):
     for name, column in before.items():
         np.testing.assert_array_equal(columns[name], column, err_msg=name)
         assert columns[name].dtype == column.dtype, name
+
+
+def test_every_field_that_decides_a_result_is_kept():
+    fields = flatten(plain(defaults()))
+    kept = [f for f in fields if f.partition(".")[0] not in (*LEFT_OUT, "evaluate")]
+    assert [field for field in kept if not is_read(field)] == []
 
 
 @pytest.mark.parametrize("ending", WRITERS)
