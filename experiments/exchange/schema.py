@@ -9,13 +9,13 @@ Columns with other names are not read.
 
 from typing import NamedTuple
 
+from gnomon.experiments.config.fields import SILENT
 from gnomon.experiments.config.resolve import did_you_mean
 
 VERSION = 1
 SECTIONS = ("model.", "data.", "optimizer.", "schedule.", "final.")
-OWN = ("static", "accumulate", "task", "report.baseline")
-OWN_SECTIONS = ("parameters.", "tuning.")
-"""What sweeps have besides."""
+OWN = frozenset((*SILENT, "static", "task", "tuning"))
+"""Fields and sections of a config that sweeps have besides."""
 
 
 class Column(NamedTuple):
@@ -103,8 +103,8 @@ def is_read(name: str) -> bool:
     >>> is_read("params"), is_read("optimizer.b1"), is_read("notes")
     (True, True, False)
     """
-    known = name in BY_NAME or name in OWN
-    return known or name.startswith((*SECTIONS, *OWN_SECTIONS))
+    known = name in BY_NAME or name == "report.baseline"
+    return known or name.startswith(SECTIONS) or name.partition(".")[0] in OWN
 
 
 def guess(name: str, there: list[str]) -> str | None:

@@ -79,6 +79,8 @@ def baseline_law(
     }
     undetermined = ""
     for law, inputs in FORMS.items():
+        if inputs == ("compute",) and analysis.source.unit != "FLOP":
+            continue  # lengths of one model are no compute
         columns = {name: runs[name] for name in (*inputs, "loss")}
         try:
             fit = law(**columns, bootstrap=DRAWS)

@@ -1,7 +1,7 @@
 """The report as plain text, and the rows its tables share with the page."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -192,15 +192,13 @@ def lines_of(analysis: Analysis) -> list[Line]:
 
     One whose speedup has no bounds comes after those that have, one without last.
     """
+    if not analysis.source.swept:
+        return _few_lines(analysis)
     lines = []
     for summary in sorted(analysis.summaries, key=lambda s: s.standing):
         own = [c for c in analysis.comparisons if c.label == summary.label]
         if summary.reason:  # what can be said comes before what cannot
-            lines += [
-                Line(f"At {c.scale.name}: {verdict.difference(c, analysis.baseline)}")
-                for c in own
-                if not math.isnan(c.difference)
-            ]
+            lines += _differences(analysis, own)
         lines.append(
             Line(verdict.headline(summary, analysis.baseline), summary.decided)
         )
@@ -209,11 +207,47 @@ def lines_of(analysis: Analysis) -> list[Line]:
             if summary.scales[0] > 1 or own[-1].reason:
                 further += f" {verdict.comparison(own[-1], analysis.baseline)}"
             lines.append(Line(further))
-    if not analysis.summaries:
-        lines.append(
-            Line(f"Only {analysis.baseline} was run: nothing to compare with.")
-        )
+    lines += _alone(analysis)
     return [line for line in lines if line.words]
+
+
+def _differences(analysis: Analysis, own: Sequence[Comparison]) -> list[Line]:
+    return [
+        Line(f"At {c.scale.name}: {verdict.difference(c, analysis.baseline)}")
+        for c in own
+        if not math.isnan(c.difference)
+    ]
+
+
+def _alone(analysis: Analysis) -> list[Line]:
+    if analysis.summaries:
+        return []
+    return [Line(f"Only {analysis.baseline} was run: nothing to compare with.")]
+
+
+def _few_lines(analysis: Analysis) -> list[Line]:
+    """The same for a table of others, which may have many optimizers and one seed."""
+    lines: list[Line] = []
+    without: dict[str, list[str]] = {}
+    for summary in sorted(analysis.summaries, key=lambda s: s.standing):
+        if summary.reason:
+            own = [c for c in analysis.comparisons if c.label == summary.label]
+            lines += _differences(analysis, own)
+            # What a sweep could do about it, the reader of a table cannot.
+            reason = summary.reason.partition("; sweep")[0]
+            own_name = f"{summary.label} "
+            if reason.startswith(own_name):
+                reason = f"it {reason.removeprefix(own_name)}"
+            without.setdefault(reason, []).append(summary.label)
+            continue
+        lines.append(
+            Line(verdict.headline(summary, analysis.baseline), summary.decided)
+        )
+        if summary.seeds > 1 and (trend := verdict.trend(summary)):
+            lines.append(Line(trend))
+    for reason, labels in without.items():
+        lines.append(Line(f"No speedup is given for {', '.join(labels)}: {reason}."))
+    return [*lines, *_alone(analysis)]
 
 
 def verdict_lines(analysis: Analysis) -> list[str]:

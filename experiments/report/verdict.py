@@ -189,7 +189,10 @@ def notes(analysis: Analysis) -> Sequence[str]:
     """What a reader must know before trusting the verdict."""
     found = []
     seeds = min(len(cell.seeds) for cell in analysis.cells)
-    if seeds == 1:
+    most = max(len(cell.seeds) for cell in analysis.cells)
+    if seeds == 1 and most > 1 and not analysis.source.swept:
+        found.append("Where an optimizer has one seed, no interval can be given.")
+    elif seeds == 1:
         found.append("One seed: no interval can be given. Run at least three.")
     elif seeds == 2:
         found.append("Two seeds: intervals are very wide. Three or four are better.")

@@ -6,17 +6,21 @@ import numpy as np
 import pytest
 
 from gnomon.experiments import report
+from gnomon.experiments.config import defaults, plain
+from gnomon.experiments.config.fields import LEFT_OUT
 from gnomon.experiments.exchange.export import export
 from gnomon.experiments.exchange.formats import WRITERS, read_cells, write_cells
+from gnomon.experiments.exchange.schema import is_read
 from gnomon.experiments.exchange.table import load_table
 from gnomon.experiments.exchange.values import read_cell
 from gnomon.experiments.leaderboard import add, build
 from gnomon.experiments.records.files import read_json, write_json
-from gnomon.experiments.records.runs import load_runs, table
+from gnomon.experiments.records.runs import flatten, load_runs, table
 from gnomon.experiments.records.tables import read, run_table
 from gnomon.experiments.report.analysis import analyze
 from gnomon.experiments.report.differences import differences
 from gnomon.experiments.report.foreign import material, write_table_report
+from gnomon.experiments.report.text import verdict_lines
 from gnomon.experiments.report.verdict import notes
 
 RATES = (1e-3, 2e-3, 4e-3, 8e-3)
@@ -95,6 +99,12 @@ def test_a_table_comes_back_as_it_was(sweep, tmp_path, ending):
     for name, column in before.items():
         np.testing.assert_array_equal(columns[name], column, err_msg=name)
         assert columns[name].dtype == column.dtype, name
+
+
+def test_every_field_that_decides_a_result_is_kept():
+    fields = flatten(plain(defaults()))
+    kept = [f for f in fields if f.partition(".")[0] not in (*LEFT_OUT, "evaluate")]
+    assert [field for field in kept if not is_read(field)] == []
 
 
 @pytest.mark.parametrize("ending", WRITERS)
@@ -320,3 +330,22 @@ def test_runs_without_a_place_are_left_out_and_said(tmp_path):
     assert list(loaded.columns["label"]) == ["a\\x1b", "b"]
     np.testing.assert_array_equal(loaded.columns["final.loss"], [2, 1.5])
     assert "1 run is left out, without a size or length" in " ".join(loaded.notes)
+
+
+def test_many_optimizers_without_a_speedup_are_one_sentence(tmp_path):
+    file = tmp_path / "runs.csv"
+    rows = [
+        f"{label},{2 - 0.1 * i + 0.01 * seed},{100 + i // 2},{seed},5"
+        for i, label in enumerate("abcd")
+        for seed in range(1 + i % 2)
+    ]
+    file.write_text("\n".join(["label,loss,steps,seed,tried", *rows]))
+    made, analysis = _analyzed(file, "")
+    lines = verdict_lines(analysis)
+    assert "b's tuned loss differs from a's by -0.0950" in lines[0]
+    assert lines[1:] == [
+        "No speedup is given for b, c, d: the baseline is tuned at one compute only, so"
+        " it has no curve of loss against compute."
+    ]
+    assert "(the column tried)" not in " ".join(made.provenance.notes)
+    assert any("Where an optimizer has one seed" in note for note in notes(analysis))
