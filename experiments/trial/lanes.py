@@ -252,7 +252,11 @@ def compile_lanes(
         step=step,
         steps=steps,
         most=most,
-        evaluate=jax.jit(evaluate, in_shardings=(place.state, place.held_out)),
+        evaluate=jax.jit(
+            evaluate,
+            in_shardings=(place.state, place.held_out),
+            out_shardings=place.lanes,
+        ),
         probes={
             tier: jax.jit(
                 batched(probe),
