@@ -11,10 +11,10 @@ instead of those of this process, laid out by `config.mesh.rules`. Bytes are the
 compiler's plan for one device: `state_GB` what the program is given and gives back,
 `temporary_GB` beside it. `fits` is yes, or by how many bytes not. FLOPs are those of
 the matrix products, see step_memory.py, as are `logits` and `scores`, of the sequences
-that a device has at a time. `gathered` are the numbers that all all-gathers in the
-program's text give over those of all parameters: under `zero1`, where nothing but new
-parameters needs gathering, no more than one. `moved` lists all collectives, the largest
-first.
+that a device has at a time. `gathered` are the float32 numbers that the all-gathers in
+the program's text give, over those of all parameters: under `zero1`, where new
+parameters are gathered and no state, that is one at most. `moved` lists all
+collectives, the largest first.
 """
 
 import argparse
@@ -163,8 +163,8 @@ def moved(program: str, params: Any) -> dict[str, Any]:
     }
     gathered = sum(
         math.prod(shape) * times
-        for (kind, _, shape), times in count.items()
-        if kind == "all-gather"
+        for (kind, dtype, shape), times in count.items()
+        if kind == "all-gather" and dtype == "f32"
     )
     rows = [
         {
