@@ -21,20 +21,20 @@ from gnomon.experiments.configs import lm
 from gnomon.experiments.configs.budgets import sized, steps_for
 from gnomon.experiments.configs.optimizers import optimizer
 
-WIDTHS: Sequence[int] = (4, 8, 12, 16, 20)
-BUDGETS: Sequence[float] = (6e8, 1.2e9, 2.4e9, 4.8e9)  # training FLOPs
+WIDTHS: Sequence[int] = (8, 12, 16, 24, 32)
+BUDGETS: Sequence[float] = (2.5e9, 5e9, 1e10, 2e10)  # training FLOPs
 SEEDS: Sequence[int] = (0, 1, 2)
 BATCH = 4
 LENGTH = 64
 HEAD = 4
 
-# The best rate is c width^-a steps^-b: c, a and b of each optimizer, from one seed at
-# three sizes.
+# The best rate is c width^-a steps^-b: c, a and b of each optimizer, from three seeds
+# at five smaller sizes.
 RATES = {
-    "adamw": (1.1, 1.0, 0.15),
-    "adamp": (1.1, 1.0, 0.15),
-    "muon": (13.0, 1.0, 0.5),
-    "hyperball": (0.35, 0.5, 0.25),
+    "adamw": (4.0, 1.2, 0.3),
+    "adamp": (4.0, 1.2, 0.3),
+    "muon": (2.0, 0.7, 0.34),
+    "hyperball": (2.35, 0.61, 0.45),
 }
 # The embedding and the gains of a hyperball take its rate, under its schedule.
 SETTINGS = {"hyperball": {"free_learning_rate": None}}
@@ -50,7 +50,7 @@ def best_rate(line: str, width: int, steps: int) -> float:
 
     Example:
       >>> print(f"{best_rate('adamw', 32, 400):.3g}")
-      0.014
+      0.0104
     """
     scale, by_width, by_steps = RATES.get(line, RATES["adamw"])
     return scale * width**-by_width * steps**-by_steps

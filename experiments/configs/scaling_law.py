@@ -37,7 +37,7 @@ def sweep(arg: str = ""):
     lines, widths, budgets, seeds = LINES, WIDTHS, BUDGETS, SEEDS
     if options.tiny:
         lines = {label: LINES[label] for label in ("AdamW", "Muon")}
-        widths, budgets, seeds = (4, 8, 16), BUDGETS[:3], SEEDS[:2]
+        widths, budgets, seeds = (4, 8, 16), (6e8, 1.2e9, 2.4e9), SEEDS[:2]
     return chain(
         *(
             cells(config, label, line, widths, budgets, seeds, options.rule)

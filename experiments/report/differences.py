@@ -63,6 +63,7 @@ class Differences(NamedTuple):
       at: Parameters and tokens that speedups are given at: where the baseline's loss is
         least at the largest budget.
       left_out: Optimizers that ran in too few cells.
+      unit: What lengths are counted in.
     """
 
     fit: Efficiencies
@@ -70,6 +71,7 @@ class Differences(NamedTuple):
     held: GapHoldout | None
     at: tuple[float, float]
     left_out: Sequence[str]
+    unit: str = "steps"
 
 
 def differences(table: Table, analysis: Analysis) -> Differences | None:
@@ -100,8 +102,10 @@ def differences(table: Table, analysis: Analysis) -> Differences | None:
         ):
             i = row[str(trial)]
             place = (float(table["parameters"][i]), float(table["units"][i]))
-            pace = float(seconds[i]) / cell.scale.steps
+            steps = cell.scale.steps or math.nan
+            pace = float(seconds[i]) / steps
             runs.append((cell.label, *place, float(loss) + between, seed, pace))
+    runs = [run for run in runs if run[1] * run[2] > 0]  # as far as both are known
     base = {run[1:3] for run in runs if run[0] == analysis.baseline}
     if min(_spread(base), default=0) < LEAST:
         return None
@@ -119,7 +123,7 @@ def differences(table: Table, analysis: Analysis) -> Differences | None:
     fit = fit_efficiencies(
         **columns,
         baseline=analysis.baseline,
-        searches=_searches(analysis, kept),
+        searches=_searches(table, analysis, kept),
     )
     try:
         held = fit.holdout("compute")
@@ -136,7 +140,8 @@ def differences(table: Table, analysis: Analysis) -> Differences | None:
         )
         for name in kept[1:]
     ]
-    return Differences(fit, standings, held, at, left_out)
+    unit = "steps" if analysis.source.swept else "tokens"  # batches may differ
+    return Differences(fit, standings, held, at, left_out, unit)
 
 
 def _best(fit: Efficiencies) -> tuple[float, float]:
@@ -153,8 +158,20 @@ def _spread(places: set[Any]) -> list[int]:
     return [len({place[axis] for place in places}) for axis in (0, 1)] if places else []
 
 
-def _searches(analysis: Analysis, labels: Sequence[str]) -> dict[str, int]:
-    """The most settings that an optimizer tried in a cell."""
+def _searches(
+    table: Table, analysis: Analysis, labels: Sequence[str]
+) -> dict[str, int]:
+    """The most settings that an optimizer tried in a cell; {} where it is not told."""
+    if "tried" in table:
+        tried = {
+            label: float(np.nanmax(table["tried"][table["label"] == label], initial=0))
+            for label in labels
+        }
+        return (
+            {label: int(n) for label, n in tried.items()} if all(tried.values()) else {}
+        )
+    if analysis.source.given:
+        return {}
     return {
         label: max(len(cell.settings) for cell in analysis.cells if cell.label == label)
         for label in labels

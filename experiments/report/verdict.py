@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from gnomon.experiments.report.analysis import Analysis
 from gnomon.experiments.report.factors import STAR, Pair, at_scale, overall, slope
+from gnomon.experiments.report.knob import knob
 from gnomon.scaling.comparison.resampling import NO_INTERVAL
 from gnomon.scaling.comparison.speedup import CURVES, Comparison
 from gnomon.scaling.comparison.summary import Summary
@@ -198,16 +199,29 @@ def notes(analysis: Analysis) -> Sequence[str]:
             "Not every cell ran the same seeds: cells with different seeds are"
             " compared as if independent."
         )
+    for cell in analysis.cells:
+        optimum = cell.optimum
+        for field, ends in cell.searched.items() if optimum else ():
+            value = optimum.values.get(field) if optimum else None
+            if isinstance(value, int | float) and knob(field).at_end(value, ends):
+                found.append(
+                    f"{cell.label} at {cell.scale.name}: the best point's"
+                    f" {knob(field).words}, {value:g}, is at an end of the interval"
+                    f" from {ends[0]:g} to {ends[1]:g}; a wider one may hold a better."
+                )
     curves = {c.curve for c in analysis.comparisons if c.curve}
     if "scales" in curves:
         found.append(
             "The baseline ran at one length a model, so its compute to reach a loss"
             " is read across models: what a larger baseline model would need."
         )
+    fix = (
+        " With config.tuning.lengthen the baseline runs at further lengths until they"
+        " hold the speedup between them."
+    )
     found += [
-        f"{summary.label}: {extrapolation(summary, analysis.baseline)}. With"
-        " config.tuning.lengthen the baseline runs at further lengths until they hold"
-        " the speedup between them."
+        f"{summary.label}: {extrapolation(summary, analysis.baseline)}."
+        + fix * analysis.source.swept
         for summary in analysis.summaries
         if summary.stretched
     ]
