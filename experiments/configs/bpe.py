@@ -6,11 +6,13 @@
 trains a BPE on the Python standard library and tokenizes it (once, where the data sets
 lie), then trains models of 12 scanned layers at several widths and budgets of compute
 on the tokens, three rates each. The report draws IsoFLOP parabolas and the frontier,
-and gives the law of loss in size and length, in bits a byte of text.
+and gives the law of loss in size and length, in bits a byte of text, where the runs
+determine one.
 
 Without ``:tiny`` it is a vocabulary of 4,096 and models of up to 5 million parameters:
 3.6e14 FLOPs before grids are widened, minutes on a GPU and a day on two CPU cores.
-``--dry_run`` says what a step needs. ``:tiny`` takes a vocabulary of 512.
+``--dry_run`` says what a step needs. ``:tiny`` takes a vocabulary of 512 and three
+minutes of CPU time: runs that are too short for a law, as its report says.
 """
 
 from collections.abc import Sequence

@@ -210,7 +210,7 @@ def test_tokens_behind_a_separator_do_not_count(tiny, chunk):
     np.testing.assert_allclose(found, wanted, rtol=1e-5)
     assert abs(wanted - np.mean(losses)) > 1e-3
     evaluated = jax.tree.map(lambda *x: np.stack(x)[None], *halves)
-    row = means_of(Observation({}, [evaluated], {}, -np.ones(1)))
+    row = means_of(Observation({}, [evaluated], {}, -np.ones(1), {}))
     assert sorted(row) == ["validation_bits", "validation_loss"]
     np.testing.assert_allclose(row["validation_loss"], [wanted], rtol=1e-5)
     alike = np.mean([half["loss"] for half in halves])

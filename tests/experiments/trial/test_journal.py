@@ -18,6 +18,7 @@ def test_an_axis_of_lanes_is_none_of_layers(tmp_path):
         row={},
         steps=9,
         tensorboard=False,
+        configs=[{}],
         params={"blocks": {"stacked": {"up": {"kernel": kernel}}}},
         settings=SETTINGS,
         watch=lambda tick: None,
