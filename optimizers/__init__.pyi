@@ -85,6 +85,8 @@ from gnomon.optimizers.norms.hyperball import HyperballState as HyperballState
 from gnomon.optimizers.norms.hyperball import hyperball as hyperball
 from gnomon.optimizers.norms.lawn import lawn as lawn
 from gnomon.optimizers.norms.lawn import lawn_schedule as lawn_schedule
+from gnomon.optimizers.norms.lipschitz_penalty import LipschitzPenaltyState as LipschitzPenaltyState
+from gnomon.optimizers.norms.lipschitz_penalty import add_lipschitz_penalty as add_lipschitz_penalty
 from gnomon.optimizers.norms.norm_loss import AddNormLossState as AddNormLossState
 from gnomon.optimizers.norms.norm_loss import add_norm_loss as add_norm_loss
 from gnomon.optimizers.norms.norm_loss import norm_loss as norm_loss
@@ -93,6 +95,8 @@ from gnomon.optimizers.norms.radial_brake import radial_brake as radial_brake
 from gnomon.optimizers.norms.sgdp import ScaleBySgdpState as ScaleBySgdpState
 from gnomon.optimizers.norms.sgdp import scale_by_sgdp as scale_by_sgdp
 from gnomon.optimizers.norms.sgdp import sgdp as sgdp
+from gnomon.optimizers.norms.spectral_cap import rms_cap as rms_cap
+from gnomon.optimizers.norms.spectral_cap import spectral_cap as spectral_cap
 from gnomon.optimizers.norms.update_floor import UpdateFloorState as UpdateFloorState
 from gnomon.optimizers.norms.update_floor import update_floor as update_floor
 from gnomon.optimizers.norms.variance import layer_index_rescaling as layer_index_rescaling
@@ -170,6 +174,7 @@ __all__ = [
     "LambState",
     "Leafwise",
     "LimitNormGrowthState",
+    "LipschitzPenaltyState",
     "MomSpsState",
     "MomoState",
     "NorMuonState",
@@ -207,6 +212,7 @@ __all__ = [
     "adamw_8bit",
     "adaptive_clip",
     "add_gradient_penalty",
+    "add_lipschitz_penalty",
     "add_norm_loss",
     "alig",
     "alr_hb",
@@ -264,6 +270,7 @@ __all__ = [
     "reparameterize",
     "resolve_axes",
     "retract",
+    "rms_cap",
     "sam",
     "sania",
     "scale_by_adagrad_sqr",
@@ -287,6 +294,7 @@ __all__ = [
     "sgdp",
     "shampoo",
     "soap",
+    "spectral_cap",
     "sps",
     "standard_parameterization",
     "standard_rule",
