@@ -30,8 +30,8 @@ def lipschitz_bound(
 
     Args:
       params: the weights.
-      steps: of Gram iteration, a whole number, default 8: each bound is then within 1 % of the
-        value for matrices of rank up to 160.
+      steps: of Gram iteration, a whole number, default 8: each bound is then within 1 %
+        of the value for matrices of rank up to 160.
       rules: ordered ``(regex, axes)`` pairs, see `units.resolve_axes`.
       stacked: regex of the leaves that stack layers along axis 0.
 
