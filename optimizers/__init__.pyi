@@ -29,6 +29,8 @@ from gnomon.optimizers.clipping.group_norm import clip_by_group_norm as clip_by_
 from gnomon.optimizers.clipping.norm_growth import LimitNormGrowthState as LimitNormGrowthState
 from gnomon.optimizers.clipping.norm_growth import limit_norm_growth as limit_norm_growth
 from gnomon.optimizers.curvature import scale_by_newton as scale_by_newton
+from gnomon.optimizers.lookahead import EmaNesterovState as EmaNesterovState
+from gnomon.optimizers.lookahead import ema_nesterov as ema_nesterov
 from gnomon.optimizers.matrices import head_matrices as head_matrices
 from gnomon.optimizers.matrices import hidden_matrices as hidden_matrices
 from gnomon.optimizers.matrix.lmo import ScaleByAveragedLmoState as ScaleByAveragedLmoState
@@ -131,6 +133,8 @@ from gnomon.optimizers.sharpness.gradient_penalty import add_gradient_penalty as
 from gnomon.optimizers.sharpness.sam import asam as asam
 from gnomon.optimizers.sharpness.sam import normalization_leaves as normalization_leaves
 from gnomon.optimizers.sharpness.sam import sam as sam
+from gnomon.optimizers.tail import TailAverageState as TailAverageState
+from gnomon.optimizers.tail import tail_average as tail_average
 from gnomon.optimizers.transfer import mup as mup
 from gnomon.optimizers.transfer import mup_initialization as mup_initialization
 from gnomon.optimizers.transfer import scale_by_width as scale_by_width
@@ -168,6 +172,7 @@ __all__ = [
     "Constraint",
     "DescendState",
     "Displaced",
+    "EmaNesterovState",
     "FusedTransformation",
     "Growth",
     "HyperballState",
@@ -203,6 +208,7 @@ __all__ = [
     "ScaleBySubsetNormState",
     "ShampooState",
     "SpsState",
+    "TailAverageState",
     "UpdateFloorState",
     "WeightNormLatents",
     "adabelief",
@@ -232,6 +238,7 @@ __all__ = [
     "data_dependent_init",
     "descend",
     "diagnostics",
+    "ema_nesterov",
     "fadam",
     "fixed_norm",
     "geometry",
@@ -300,6 +307,7 @@ __all__ = [
     "standard_rule",
     "standardize_gradients",
     "subset_norm",
+    "tail_average",
     "target_std",
     "target_variance_rescaling",
     "tvlars",
