@@ -13,14 +13,17 @@ Its own rooms, from the ground up; each may import those above it in this list:
 
 * `console/`: what a person sees of a command: flags, progress, errors.
 * `config/`: what an experiment is: fields, checks, grids, trials.
+* `hosts/`: the processes that train one trial together.
 * `records/`: what runs leave behind: files, metrics, results, run tables.
+* `exchange/`: run tables as files: those of sweeps, and those that others made.
 * `data/`: what models learn from, and in which order.
 * `trial/`: what trains the trials of a group: program, lanes, loop, checkpoints.
-* `fleet/`: who runs what: plan, chunks, this process or a Ray cluster.
+* `fleet/`: who runs what: plan, chunks, this process, Ray or Slurm.
 * `drawing/`: one engine of pictures and pages, for the two below.
 * `cockpit/`: what the probes of a run saw.
 * `report/`: what a sweep found: tuning, speedups, laws, pictures, verdict.
-* `tuning/`: what a sweep adds to itself: rates to its grids, lengths to its baseline.
+* `tuning/`: what a sweep adds to itself: rates to its grids, lengths to its baseline,
+  points to its searches.
 * `configs/`: the experiments that ship with gnomon.
 
 Beside them stand the commands, which no room imports, and ``tasks`` and ``schedules``,

@@ -62,6 +62,8 @@ from gnomon.optimizers.mechanisms.diagnostics import diagnostics as diagnostics
 from gnomon.optimizers.mechanisms.diagnostics import observed as observed
 from gnomon.optimizers.mechanisms.fused import FusedTransformation as FusedTransformation
 from gnomon.optimizers.mechanisms.fused import apply_fused as apply_fused
+from gnomon.optimizers.mechanisms.groups import parameter_groups as parameter_groups
+from gnomon.optimizers.mechanisms.groups import scale_by_group as scale_by_group
 from gnomon.optimizers.mechanisms.leafwise import Leafwise as Leafwise
 from gnomon.optimizers.mechanisms.leafwise import leafwise as leafwise
 from gnomon.optimizers.mechanisms.per_layer import per_layer as per_layer
@@ -267,6 +269,7 @@ __all__ = [
     "normuon",
     "observed",
     "optimistic_amsgrad",
+    "parameter_groups",
     "per_layer",
     "perturb",
     "polar_express",
@@ -287,6 +290,7 @@ __all__ = [
     "scale_by_belief",
     "scale_by_fadam",
     "scale_by_gravity",
+    "scale_by_group",
     "scale_by_hutchinson",
     "scale_by_lmo",
     "scale_by_mean_slope",

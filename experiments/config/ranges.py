@@ -97,6 +97,12 @@ FIELDS: Mapping[str, Range] = {
     "evaluate.batch": Whole(1),
     "mesh.state_memory": Word(),
     "steps_per_dispatch": Whole(0, meaning=" (0: as many as fit)"),
+    "spikes.action": Word(),
+    "spikes.window": Whole(2),
+    "spikes.sigma": Number(0.0, math.inf),
+    "spikes.patience": Whole(1, meaning=", spikes in a row"),
+    "spikes.every": Whole(1),
+    "spikes.rewinds": Whole(0),
     "log_every": Whole(1),
     "checkpoint_every": Whole(1),
     "tensorboard": Switch(),
@@ -112,6 +118,9 @@ FIELDS: Mapping[str, Range] = {
     ),
     "tuning.interpolate": Switch(),
     "tuning.field": Word(),
+    "tuning.trials": Whole(1, meaning=", the points of a search"),
+    "tuning.sampler": Word(needed=True),
+    "tuning.at_once": Whole(1, meaning=", the points that are asked for at a time"),
 }
 
 _POSITIVE = Number(0.0, math.inf, (False, False))

@@ -7,6 +7,7 @@ integers) is the static part. Trials that share a program and take the same numb
 steps form a group.
 """
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -14,9 +15,12 @@ from gnomon.experiments.config.changes import override
 from gnomon.experiments.config.fields import OPERATIONAL, RHYTHM, digest, identity
 from gnomon.experiments.config.ranges import check_traced
 from gnomon.experiments.config.resolve import ConfigError, did_you_mean
+from gnomon.experiments.config.spikes import rewinds
 from gnomon.experiments.config.validation import validate
 
-TRACED_SECTIONS = ("optimizer", "schedule")
+# What is static of the optimizer is static of a group's.
+_GROUP = re.compile(r"^parameter_groups\.\d+\.")
+TRACED_SECTIONS = ("optimizer", "schedule", "clip", "parameter_groups")
 
 
 class Trial(NamedTuple):
@@ -49,18 +53,44 @@ def make_trials(base: Mapping, overrides: Iterable[Mapping[str, Any]]) -> list[T
       ConfigError: names the first bad field and the trial that holds it; or two
         overrides give the same trial.
     """
-    trials: dict[str, Trial] = {}
+    trials = trials_at(base, numbered(overrides))
+    if not trials:
+        raise ConfigError("sweep() yields no trials; yield at least {} for the base")
+    check_baselines(
+        {trial.label for trial in trials},
+        {t.config["report"].get("baseline", "") for t in trials},
+    )
+    return trials
+
+
+def numbered(overrides: Any) -> list[tuple[int, Mapping[str, Any]]]:
+    """The overrides that ``sweep()`` yields, each with its number.
+
+    Raises:
+      ConfigError: they are none.
+    """
     if not isinstance(overrides, Iterable) or isinstance(overrides, str | Mapping):
         raise ConfigError(
             f"sweep() returned a {type(overrides).__name__}: yield overrides such as"
             " {'optimizer.learning_rate': 1e-3}, or return a list of them"
         )
+    found = []
     for number, changes in enumerate(overrides):
         if not isinstance(changes, Mapping):
             raise ConfigError(
                 f"trial {number} of sweep() is a {type(changes).__name__}: it needs an"
                 " override such as {'optimizer.learning_rate': 1e-3}"
             )
+        found.append((number, changes))
+    return found
+
+
+def trials_at(
+    base: Mapping, overrides: Iterable[tuple[int, Mapping[str, Any]]]
+) -> list[Trial]:
+    """One trial for each numbered override of ``base``, as `make_trials`."""
+    trials: dict[str, Trial] = {}
+    for number, changes in overrides:
         try:
             config = override(base, changes)
             validate(config)
@@ -73,12 +103,6 @@ def make_trials(base: Mapping, overrides: Iterable[Mapping[str, Any]]) -> list[T
                 " vary a field, or give it another label"
             )
         trials[trial.id] = trial
-    if not trials:
-        raise ConfigError("sweep() yields no trials; yield at least {} for the base")
-    check_baselines(
-        {trial.label for trial in trials.values()},
-        {t.config["report"].get("baseline", "") for t in trials.values()},
-    )
     return list(trials.values())
 
 
@@ -105,10 +129,13 @@ def split(config: Mapping) -> tuple[dict, dict[str, float]]:
     fixed = {f"optimizer.{field}" for field in config["static"]}
 
     def visit(node: Any, path: str) -> Any:
-        if path in fixed:
+        if _GROUP.sub("optimizer.", path) in fixed:
             return node
         if isinstance(node, Mapping):
             return {key: visit(value, f"{path}.{key}") for key, value in node.items()}
+        # Groups are a list, because their order says which of them decides.
+        if isinstance(node, list) and path == "parameter_groups":
+            return [visit(value, f"{path}.{at}") for at, value in enumerate(node)]
         if isinstance(node, float):
             traced[path] = node
             return "traced"
@@ -126,7 +153,8 @@ def group_key(trial: Trial) -> str:
     """A short hash of all that the trials of a group have in common."""
     # The lanes of a chunk are logged and saved together, step by step.
     rhythm = {key: trial.config[key] for key in ("steps", *RHYTHM)}
-    return digest([split(trial.config)[0], rhythm])
+    alone = [trial.id] if rewinds(trial.config) else []  # it has an order of its own
+    return digest([split(trial.config)[0], rhythm, *alone])
 
 
 def groups(trials: Iterable[Trial]) -> dict[str, list[Trial]]:

@@ -40,7 +40,15 @@ EXTRAS = dict.fromkeys(
         "tqdm",
     ),
     "experiments",
-) | {"ray": "ray", "tokenizers": "tokens", "pyarrow": "tokens"}
+) | {
+    "ray": "ray",
+    "submitit": "slurm",
+    "optuna": "optuna",
+    "tokenizers": "tokens",
+    "pyarrow": "tokens",
+    "wandb": "wandb",
+    "trackio": "trackio",
+}
 """The extra of gnomon that installs a package, by the package's module."""
 
 
