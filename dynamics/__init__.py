@@ -8,7 +8,8 @@ for a reason that the record's documentation gives, and raises nothing.
   :func:`equilibrium`, :func:`activations`, :func:`logits`; :func:`measure` keeps them
   in the state of any optax optimizer.
 - *Cheap*, every so many steps: :func:`group_gradients` with :func:`noise_scale`,
-  :func:`spectral_norms`, :func:`gradient_ranks`, :func:`layer_activations`.
+  :func:`spectral_norms`, :func:`gradient_ranks`, :func:`layer_activations`,
+  :func:`lipschitz_bound` by :func:`gram_bound`.
 - *Full*, from a loss and a batch: :func:`top_eigenvalues` with
   :func:`stability_ratio`, :func:`hessian_spectrum`, :func:`hutch_plus_plus_trace`,
   :func:`loss_plane`, :func:`linear_barrier` after :func:`weight_matching`,
@@ -65,6 +66,7 @@ from gnomon.dynamics.landscape import (
     loss_plane,
 )
 from gnomon.dynamics.layers import ALL, Layers, layers_of, pool
+from gnomon.dynamics.lipschitz import lipschitz_bound
 from gnomon.dynamics.matching import (
     Matching,
     mlp_spec,
@@ -111,6 +113,7 @@ from gnomon.dynamics.spectrum import (
     wasserstein_distance,
 )
 from gnomon.dynamics.trace import Trace, hutch_plus_plus_trace, hutchinson_trace
+from gnomon.parameters.gram import conv_gram_bound, gram_bound
 from gnomon.parameters.spectral import largest_singular_value
 
 __all__ = [
@@ -143,6 +146,7 @@ __all__ = [
     "as_matrix",
     "batch_cost",
     "compare_groups",
+    "conv_gram_bound",
     "coordinate_check",
     "density",
     "el2n_scores",
@@ -150,6 +154,7 @@ __all__ = [
     "equilibrium_angle",
     "filter_direction",
     "gradient_ranks",
+    "gram_bound",
     "grand_scores",
     "group_gradients",
     "heavy_ball_optimum",
@@ -168,6 +173,7 @@ __all__ = [
     "layers_of",
     "leaf_sums",
     "linear_barrier",
+    "lipschitz_bound",
     "logits",
     "loss_line",
     "loss_plane",

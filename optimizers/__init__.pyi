@@ -29,6 +29,8 @@ from gnomon.optimizers.clipping.group_norm import clip_by_group_norm as clip_by_
 from gnomon.optimizers.clipping.norm_growth import LimitNormGrowthState as LimitNormGrowthState
 from gnomon.optimizers.clipping.norm_growth import limit_norm_growth as limit_norm_growth
 from gnomon.optimizers.curvature import scale_by_newton as scale_by_newton
+from gnomon.optimizers.lookahead import EmaNesterovState as EmaNesterovState
+from gnomon.optimizers.lookahead import ema_nesterov as ema_nesterov
 from gnomon.optimizers.matrices import head_matrices as head_matrices
 from gnomon.optimizers.matrices import hidden_matrices as hidden_matrices
 from gnomon.optimizers.matrix.lmo import ScaleByAveragedLmoState as ScaleByAveragedLmoState
@@ -87,6 +89,8 @@ from gnomon.optimizers.norms.hyperball import HyperballState as HyperballState
 from gnomon.optimizers.norms.hyperball import hyperball as hyperball
 from gnomon.optimizers.norms.lawn import lawn as lawn
 from gnomon.optimizers.norms.lawn import lawn_schedule as lawn_schedule
+from gnomon.optimizers.norms.lipschitz_penalty import LipschitzPenaltyState as LipschitzPenaltyState
+from gnomon.optimizers.norms.lipschitz_penalty import add_lipschitz_penalty as add_lipschitz_penalty
 from gnomon.optimizers.norms.norm_loss import AddNormLossState as AddNormLossState
 from gnomon.optimizers.norms.norm_loss import add_norm_loss as add_norm_loss
 from gnomon.optimizers.norms.norm_loss import norm_loss as norm_loss
@@ -95,6 +99,8 @@ from gnomon.optimizers.norms.radial_brake import radial_brake as radial_brake
 from gnomon.optimizers.norms.sgdp import ScaleBySgdpState as ScaleBySgdpState
 from gnomon.optimizers.norms.sgdp import scale_by_sgdp as scale_by_sgdp
 from gnomon.optimizers.norms.sgdp import sgdp as sgdp
+from gnomon.optimizers.norms.spectral_cap import rms_cap as rms_cap
+from gnomon.optimizers.norms.spectral_cap import spectral_cap as spectral_cap
 from gnomon.optimizers.norms.update_floor import UpdateFloorState as UpdateFloorState
 from gnomon.optimizers.norms.update_floor import update_floor as update_floor
 from gnomon.optimizers.norms.variance import layer_index_rescaling as layer_index_rescaling
@@ -129,6 +135,8 @@ from gnomon.optimizers.sharpness.gradient_penalty import add_gradient_penalty as
 from gnomon.optimizers.sharpness.sam import asam as asam
 from gnomon.optimizers.sharpness.sam import normalization_leaves as normalization_leaves
 from gnomon.optimizers.sharpness.sam import sam as sam
+from gnomon.optimizers.tail import TailAverageState as TailAverageState
+from gnomon.optimizers.tail import tail_average as tail_average
 from gnomon.optimizers.transfer import mup as mup
 from gnomon.optimizers.transfer import mup_initialization as mup_initialization
 from gnomon.optimizers.transfer import scale_by_width as scale_by_width
@@ -166,12 +174,14 @@ __all__ = [
     "Constraint",
     "DescendState",
     "Displaced",
+    "EmaNesterovState",
     "FusedTransformation",
     "Growth",
     "HyperballState",
     "LambState",
     "Leafwise",
     "LimitNormGrowthState",
+    "LipschitzPenaltyState",
     "MomSpsState",
     "MomoState",
     "NorMuonState",
@@ -200,6 +210,7 @@ __all__ = [
     "ScaleBySubsetNormState",
     "ShampooState",
     "SpsState",
+    "TailAverageState",
     "UpdateFloorState",
     "WeightNormLatents",
     "adabelief",
@@ -209,6 +220,7 @@ __all__ = [
     "adamw_8bit",
     "adaptive_clip",
     "add_gradient_penalty",
+    "add_lipschitz_penalty",
     "add_norm_loss",
     "alig",
     "alr_hb",
@@ -228,6 +240,7 @@ __all__ = [
     "data_dependent_init",
     "descend",
     "diagnostics",
+    "ema_nesterov",
     "fadam",
     "fixed_norm",
     "geometry",
@@ -267,6 +280,7 @@ __all__ = [
     "reparameterize",
     "resolve_axes",
     "retract",
+    "rms_cap",
     "sam",
     "sania",
     "scale_by_adagrad_sqr",
@@ -291,11 +305,13 @@ __all__ = [
     "sgdp",
     "shampoo",
     "soap",
+    "spectral_cap",
     "sps",
     "standard_parameterization",
     "standard_rule",
     "standardize_gradients",
     "subset_norm",
+    "tail_average",
     "target_std",
     "target_variance_rescaling",
     "tvlars",

@@ -19,12 +19,10 @@ from gnomon.parameters.units import Axes, Rules
 
 __all__ = ["ScaleBySoapState", "scale_by_soap", "soap"]
 
-_SETTINGS = dict(
-    learning_rate=3e-3, b1=0.95, b2=0.95, eps=1e-8, weight_decay=0.01, every=10
-)
 RECOMMENDED = {
-    "soap": _SETTINGS,
-    "soap_one_sided": dict(name="gnomon.optimizers.soap", **_SETTINGS, sides="smaller"),
+    "soap": dict(
+        learning_rate=3e-3, b1=0.95, b2=0.95, eps=1e-8, weight_decay=0.01, every=10
+    )
 }
 
 

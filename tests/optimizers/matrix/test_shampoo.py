@@ -31,8 +31,7 @@ def root(matrix, power, damping):
     return vectors @ np.diag((values + damping * values.max()) ** power) @ vectors.T
 
 
-@pytest.mark.parametrize("graft", ["adam", "none"])
-@pytest.mark.parametrize("sides", ["both", "smaller"])
+@pytest.mark.parametrize(("sides", "graft"), [("both", "adam"), ("smaller", "none")])
 def test_equals_a_numpy_transcription(x64, oracle, sides, graft):
     """The oracle has a unit a row: outputs on the left."""
     rate, b1, b2, eps, damping, every = 0.02, 0.8, 0.9, 1e-3, 0.1, 3
