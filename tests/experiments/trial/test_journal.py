@@ -13,7 +13,6 @@ def test_an_axis_of_lanes_is_none_of_layers(tmp_path):
     kernel = jax.ShapeDtypeStruct((1, 3, 4, 4), "float32")
     journal = Journal(
         [tmp_path],
-        configs=[{"tensorboard": False}],
         resume_step=0,
         row={},
         steps=9,
