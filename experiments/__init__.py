@@ -16,11 +16,12 @@ Its own rooms, from the ground up; each may import those above it in this list:
 * `records/`: what runs leave behind: files, metrics, results, run tables.
 * `data/`: what models learn from, and in which order.
 * `trial/`: what trains the trials of a group: program, lanes, loop, checkpoints.
-* `fleet/`: who runs what: plan, chunks, this process or a Ray cluster.
+* `fleet/`: who runs what: plan, chunks, this process, Ray or Slurm.
 * `drawing/`: one engine of pictures and pages, for the two below.
 * `cockpit/`: what the probes of a run saw.
 * `report/`: what a sweep found: tuning, speedups, laws, pictures, verdict.
-* `tuning/`: what a sweep adds to itself: rates to its grids, lengths to its baseline.
+* `tuning/`: what a sweep adds to itself: rates to its grids, lengths to its baseline,
+  points to its searches.
 * `configs/`: the experiments that ship with gnomon.
 
 Beside them stand the commands, which no room imports, and ``tasks`` and ``schedules``,

@@ -3,10 +3,13 @@
 The config file's ``sweep()`` yields override mappings; each is a trial. Trials that
 can share a compiled program run side by side in it. With ``config.tuning.widen`` the
 grids then grow until the best learning rate of each lies inside, and with
-``config.tuning.lengthen`` the baseline until its lengths hold every speedup. A rerun
+``config.tuning.lengthen`` the baseline until its lengths hold every speedup; where
+``sweep()`` leaves fields to a sampler, it asks for trials round by round
+(`gnomon.experiments.config.search`). A rerun
 skips what is done and goes on with the rest; several processes may work on one folder.
 With ``--engine=ray`` they are tasks of a Ray cluster
-(`gnomon.experiments.fleet.on_ray`).
+(`gnomon.experiments.fleet.on_ray`), with ``--engine=slurm`` jobs of Slurm
+(`gnomon.experiments.fleet.on_slurm`).
 """
 
 import functools
@@ -21,14 +24,17 @@ from absl import flags
 from gnomon.experiments import report
 from gnomon.experiments.config.cli import Given, launch, need
 from gnomon.experiments.config.resolve import ConfigError
+from gnomon.experiments.config.search import read_sweep
 from gnomon.experiments.config.source import call, load_module
 from gnomon.experiments.config.trials import Trial, make_trials
 from gnomon.experiments.console.shown import printable
-from gnomon.experiments.fleet import on_ray
+from gnomon.experiments.fleet import engines
 from gnomon.experiments.fleet.local import run_sweep
 from gnomon.experiments.fleet.plan import plan_group, plan_table
 from gnomon.experiments.fleet.preparation import Sweep, prepare
 from gnomon.experiments.tuning.rounds import run_widening
+from gnomon.experiments.tuning.sampling import Sampler
+from gnomon.experiments.tuning.widen import Added
 
 __all__ = [
     "Sweep",
@@ -50,13 +56,17 @@ def trials_of(config: dict[str, Any], path: str, arg: str = "") -> list[Trial]:
 
 def trials_from(config: dict[str, Any], module: ModuleType, arg: str) -> list[Trial]:
     """The trials that the ``sweep()`` of a config file, as a module, yields."""
+    return make_trials(config, _overrides(module, arg))
+
+
+def _overrides(module: ModuleType, arg: str) -> Any:
     if not hasattr(module, "sweep"):
         raise ConfigError(
             f"--config={module.__file__} has no sweep(): add one that yields"
             " overrides, or train the config alone with python -m"
             " gnomon.experiments.train"
         )
-    return make_trials(config, call(module, "sweep", arg))
+    return call(module, "sweep", arg)
 
 
 def dry_run(sweep: Sweep, peak: float = 0.0) -> str:
@@ -80,12 +90,18 @@ def dry_run(sweep: Sweep, peak: float = 0.0) -> str:
 def main(given: Given) -> None:
     """The command."""
     values, workdir = given.flags, given.workdir
-    distributed = values.engine == "ray" and not values.dry_run
-    if distributed:
-        on_ray.connect()
+    engine = None if values.dry_run else engines.connect(values)
     if not values.dry_run:
         need("matplotlib", "the report's pictures")
-    trials = trials_from(given.config, given.file.module, given.file.arg)
+    overrides = _overrides(given.file.module, given.file.arg)
+    trials, searches = read_sweep(given.config, overrides)
+    asked: Callable[[], list[Added]] | None = None
+    if values.dry_run:
+        trials += [trial for one in searches for trial in one.drafts()]
+    elif searches:
+        need("optuna", "what sweep() searches")
+        asked = Sampler(searches, workdir).asked
+        trials += [one.trial for one in asked()]
     if any(trial.config["tensorboard"] for trial in trials):
         need("tensorboardX", "config.tensorboard=True (False goes without)")
     sweep = Sweep(trials, values.max_lanes)
@@ -93,35 +109,26 @@ def main(given: Given) -> None:
     if values.dry_run:
         print(printable(dry_run(sweep, values.peak_flops), keep="\n"))
         return
-    run: Callable = run_sweep
-    if distributed:
-        run = partial(
-            on_ray.run_sweep,
-            cpus=values.ray_cpus,
-            gpus=values.ray_gpus,
-            retries=values.ray_retries,
-        )
-    else:
+    if engine is None:
         sweep.check_devices()
-    run = partial(run, keep_checkpoints=values.keep_checkpoints)
+    run = partial(engine or run_sweep, keep_checkpoints=values.keep_checkpoints)
     about = {
         "config": given.file.path,
         "arg": given.file.arg,
         "command": given.words,
     }
-    run_widening(sweep, workdir, about, run)
+    run_widening(sweep, workdir, about, run, asked)
     report.main(workdir)
 
 
 def define(values: flags.FlagValues) -> None:
     """Defines the flags of a sweep."""
-    switch, whole, number, choice = (
+    switch, whole, number = (
         functools.partial(kind, flag_values=values)
         for kind in (
             flags.DEFINE_bool,
             flags.DEFINE_integer,
             flags.DEFINE_float,
-            flags.DEFINE_enum,
         )
     )
     switch("dry_run", False, "Print the plan and its cost; run nothing.")
@@ -133,10 +140,7 @@ def define(values: flags.FlagValues) -> None:
     )
     whole("max_lanes", 0, "Most trials side by side; 0: what fits.", lower_bound=0)
     switch("keep_checkpoints", False, "Keep checkpoints of done trials.")
-    choice("engine", "local", ["local", "ray"], "Who runs the trials: local or ray.")
-    number("ray_cpus", 1, "CPUs of a Ray task.", lower_bound=0)
-    number("ray_gpus", 0, "GPUs of a Ray task.", lower_bound=0)
-    whole("ray_retries", 3, "Deaths that a Ray task may survive.", lower_bound=0)
+    engines.define(values)
 
 
 def run(argv: Sequence[str] | None = None) -> None:

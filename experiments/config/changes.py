@@ -49,7 +49,7 @@ def _compatible(new: Any, old: Any) -> bool:
     return isinstance(new, type(old))
 
 
-def _home(field: str, config: Mapping) -> str:
+def home(field: str, config: Mapping) -> str:
     """Where a field lies: the learning rate may be that of a nested component."""
     optimizer = config.get("optimizer")
     if field != f"optimizer.{KEYWORD}" or not isinstance(optimizer, Mapping):
@@ -74,7 +74,7 @@ def override(config: Mapping, changes: Mapping[str, Any]) -> dict:
     # Whole components first, then single fields, whatever order they came in.
     for field in sorted(changes, key=lambda f: f.count(".")):
         value = filled({field: plain(changes[field])})[field]
-        *parents, last = _home(field, result).split(".")
+        *parents, last = home(field, result).split(".")
         node = result
         for depth, parent in enumerate(parents):
             if not isinstance(node.get(parent), dict):

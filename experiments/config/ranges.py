@@ -112,6 +112,9 @@ FIELDS: Mapping[str, Range] = {
     ),
     "tuning.interpolate": Switch(),
     "tuning.field": Word(),
+    "tuning.trials": Whole(1, meaning=", the points of a search"),
+    "tuning.sampler": Word(needed=True),
+    "tuning.at_once": Whole(1, meaning=", the points that are asked for at a time"),
 }
 
 _POSITIVE = Number(0.0, math.inf, (False, False))

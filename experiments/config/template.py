@@ -56,7 +56,18 @@ def defaults() -> ml_collections.ConfigDict:
             # inside; optima read between the points of the grid; lengths added to the
             # baseline until they hold every speedup between them; the optimizer's field
             # that is tuned ("": its learning rate, or what the grid varies instead).
-            tuning=dict(widen=0, interpolate=False, lengthen=0, field=""),
+            # Of a search (`gnomon.experiments.config.search`): its points, how many are
+            # asked for at once, who chooses them; what it searches is filled in.
+            tuning=dict(
+                widen=0,
+                interpolate=False,
+                lengthen=0,
+                field="",
+                trials=16,
+                at_once=4,
+                sampler="optuna.samplers.TPESampler",
+                search=(),
+            ),
         )
     )
 

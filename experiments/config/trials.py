@@ -49,18 +49,44 @@ def make_trials(base: Mapping, overrides: Iterable[Mapping[str, Any]]) -> list[T
       ConfigError: names the first bad field and the trial that holds it; or two
         overrides give the same trial.
     """
-    trials: dict[str, Trial] = {}
+    trials = trials_at(base, numbered(overrides))
+    if not trials:
+        raise ConfigError("sweep() yields no trials; yield at least {} for the base")
+    check_baselines(
+        {trial.label for trial in trials},
+        {t.config["report"].get("baseline", "") for t in trials},
+    )
+    return trials
+
+
+def numbered(overrides: Any) -> list[tuple[int, Mapping[str, Any]]]:
+    """The overrides that ``sweep()`` yields, each with its number.
+
+    Raises:
+      ConfigError: they are none.
+    """
     if not isinstance(overrides, Iterable) or isinstance(overrides, str | Mapping):
         raise ConfigError(
             f"sweep() returned a {type(overrides).__name__}: yield overrides such as"
             " {'optimizer.learning_rate': 1e-3}, or return a list of them"
         )
+    found = []
     for number, changes in enumerate(overrides):
         if not isinstance(changes, Mapping):
             raise ConfigError(
                 f"trial {number} of sweep() is a {type(changes).__name__}: it needs an"
                 " override such as {'optimizer.learning_rate': 1e-3}"
             )
+        found.append((number, changes))
+    return found
+
+
+def trials_at(
+    base: Mapping, overrides: Iterable[tuple[int, Mapping[str, Any]]]
+) -> list[Trial]:
+    """One trial for each numbered override of ``base``, as `make_trials`."""
+    trials: dict[str, Trial] = {}
+    for number, changes in overrides:
         try:
             config = override(base, changes)
             validate(config)
@@ -73,12 +99,6 @@ def make_trials(base: Mapping, overrides: Iterable[Mapping[str, Any]]) -> list[T
                 " vary a field, or give it another label"
             )
         trials[trial.id] = trial
-    if not trials:
-        raise ConfigError("sweep() yields no trials; yield at least {} for the base")
-    check_baselines(
-        {trial.label for trial in trials.values()},
-        {t.config["report"].get("baseline", "") for t in trials.values()},
-    )
     return list(trials.values())
 
 

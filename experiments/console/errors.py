@@ -40,7 +40,13 @@ EXTRAS = dict.fromkeys(
         "tqdm",
     ),
     "experiments",
-) | {"ray": "ray", "tokenizers": "tokens", "pyarrow": "tokens"}
+) | {
+    "ray": "ray",
+    "submitit": "slurm",
+    "optuna": "optuna",
+    "tokenizers": "tokens",
+    "pyarrow": "tokens",
+}
 """The extra of gnomon that installs a package, by the package's module."""
 
 

@@ -1,6 +1,7 @@
 """Turns Ctrl-C and SIGTERM into a stop at the next step boundary."""
 
 import signal
+from collections.abc import Sequence
 from types import TracebackType
 
 
@@ -13,14 +14,23 @@ class Interruption:
 
     A second one has the usual effect, so that a run stuck in a long step can still
     be ended from the keyboard.
+
+    Args:
+      others: further signals that do so.
+
+    Attributes:
+      requested: whether to stop.
+      number: the signal that asked for it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, others: Sequence[int] = ()) -> None:
         self.requested = False
+        self.number: int | None = None
+        self._numbers = (signal.SIGINT, signal.SIGTERM, *others)
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> "Interruption":
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in self._numbers:
             self._previous[number] = signal.signal(number, self._handle)
         return self
 
@@ -33,7 +43,7 @@ class Interruption:
         self._restore()
 
     def _handle(self, number: int, frame: object) -> None:
-        self.requested = True
+        self.requested, self.number = True, number
         self._restore()
 
     def _restore(self) -> None:

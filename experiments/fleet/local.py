@@ -25,6 +25,7 @@ def run_sweep(
     *,
     wait: bool = True,
     stream: TextIO | None = None,
+    interruption: Interruption | None = None,
 ) -> None:
     """Runs what is left of a sweep; other processes may be doing the same.
 
@@ -35,13 +36,14 @@ def run_sweep(
       wait: stay until the trials that other processes run are done, to take over
         those of a process that dies.
       stream: where progress is shown; by default standard error.
+      interruption: what may stop it; by default Ctrl-C and SIGTERM.
 
     Raises:
       Interrupted: stopped on request, after a checkpoint.
     """
     steps = {trial.id: trial.config["steps"] for trial in sweep.trials}
     with (
-        Interruption() as interruption,
+        interruption or Interruption() as interruption,
         Progress(
             sum(steps.values()),
             start=sum(steps[t.id] for t in sweep.trials if is_done(workdir, t)),

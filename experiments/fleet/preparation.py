@@ -4,7 +4,7 @@ import contextlib
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from gnomon.experiments.config.fields import LEFT_OUT, digest
 from gnomon.experiments.config.resolve import ConfigError
@@ -23,6 +23,13 @@ from gnomon.experiments.trial.lanes import Lanes, compile_lanes
 from gnomon.experiments.trial.mesh import device_mesh
 
 
+class Programs(NamedTuple):
+    """What has been compiled, by the form of a chunk: a later round may share it."""
+
+    compiled: dict[str, Lanes]
+    sizes: dict[str, int]
+
+
 class Sweep:
     """A checked sweep: its trials, their data, and their compiled programs.
 
@@ -30,7 +37,12 @@ class Sweep:
     is refused before any other has started.
     """
 
-    def __init__(self, trials: Sequence[Trial], max_lanes: int = 0) -> None:
+    def __init__(
+        self,
+        trials: Sequence[Trial],
+        max_lanes: int = 0,
+        programs: Programs | None = None,
+    ) -> None:
         # The longest first: processes that share a sweep then end together, and the
         # time left is over- and not underestimated.
         self.trials = sorted(
@@ -40,8 +52,7 @@ class Sweep:
         self.groups = groups(self.trials)
         self.names = group_names(self.groups)
         self.max_lanes = max_lanes
-        self._compiled: dict[str, Lanes] = {}
-        self._sizes: dict[str, int] = {}
+        self.programs = Programs({}, {}) if programs is None else programs
         for group in self.groups.values():
             try:
                 trace(group[0].config, self.data(group[0]))
@@ -60,20 +71,20 @@ class Sweep:
     def lanes(self, trials: Sequence[Trial]) -> Lanes:
         """The compiled program of a chunk, compiled once for chunks of one form."""
         key = self._form(trials)
-        if key not in self._compiled:
-            self._compiled[key] = compile_lanes(trials, self.data(trials[0]))
-        return self._compiled[key]
+        if key not in self.programs.compiled:
+            self.programs.compiled[key] = compile_lanes(trials, self.data(trials[0]))
+        return self.programs.compiled[key]
 
     def size(self, group: list[Trial]) -> int:
         """How many of a group's trials may run side by side."""
         # No more than may run, or each trial less in a group would compile anew.
         group = group[: self.max_lanes or None]
         key = self._form(group)
-        if key not in self._sizes:
+        if key not in self.programs.sizes:
             size, lanes = fit_lanes(group, self.data(group[0]), self.max_lanes)
-            self._sizes[key] = size
-            self._compiled[self._form(group[:size])] = lanes
-        return self._sizes[key]
+            self.programs.sizes[key] = size
+            self.programs.compiled[self._form(group[:size])] = lanes
+        return self.programs.sizes[key]
 
     @staticmethod
     def _form(trials: Sequence[Trial]) -> str:

@@ -31,7 +31,7 @@ from gnomon.scaling import as_run_table
 
 # Differ between trials without saying what was trained, or are kept beside the rows.
 _LEFT_OUT = ("report.", "tuning.", "log_every", "checkpoint_every", "tensorboard")
-_KEPT = ("tuning.field",)  # which says how a trial is read
+_KEPT = ("tuning.field", "tuning.search")  # which say how a trial is read
 
 
 class Stored(NamedTuple):

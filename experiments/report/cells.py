@@ -9,7 +9,7 @@ import numpy as np
 from gnomon.experiments.config.fields import OBSERVING, OPERATIONAL, PLACEMENT
 from gnomon.experiments.console.errors import UserError
 from gnomon.experiments.records.direction import why_not
-from gnomon.experiments.report.knob import knob_of
+from gnomon.experiments.report.knob import knob_of, searched_in
 from gnomon.scaling.comparison.cell import Cell, Setting, tune
 from gnomon.scaling.comparison.knob import Knob
 from gnomon.scaling.comparison.scale import Key, Scale
@@ -150,7 +150,8 @@ def _cell(
     )
     order = lambda s: (np.isnan(s.learning_rate), s.learning_rate, str(s.values))  # noqa: E731
     settings = tuple(sorted(settings, key=order))
-    best, status = tune(settings, knob)
+    searched = searched_in(table, rows)
+    best, status = tune(settings, knob, searched)
     compute = table["compute"][rows]
     compute = compute[np.isfinite(compute)]
     return Cell(
@@ -162,6 +163,7 @@ def _cell(
         status=status,
         compute=float(np.mean(compute)) if len(compute) else float("nan"),
         knob=knob,
+        searched=searched,
     )
 
 

@@ -115,10 +115,12 @@ def _stated(
     rates = " to ".join(str(n) for n in dict.fromkeys((counts[0], counts[-1])))
     widened = config.get("tuning", {}).get("widen", 0)
     grown = ", widened until the best lies inside" if widened else ""
+    how = f"grid of {rates} learning rates at each scale{grown}"
+    if cells[0].searched:
+        how = f"search of {rates} points at each scale"
     return {
         "architecture": f"{name('model')}; varied: {', '.join(varied) or 'nothing'}",
-        "tuning": f"grid of {rates} learning rates at each scale{grown};"
-        f" {len(cells[0].seeds)} seeds",
+        "tuning": f"{how}; {len(cells[0].seeds)} seeds",
         "schedule": f"{name('schedule')}, over the whole of each run; none cut short",
         "parameters": "all trained numbers, embeddings among them",
         "compute": "the model's forward FLOPs, times three; the optimizer not counted",

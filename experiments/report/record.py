@@ -198,6 +198,7 @@ def _cell(cell: Cell) -> dict[str, Any]:
         "value": cell.lowest[0],
         "loss": cell.lowest[1],
         "optimum": None if optimum is None else _setting(optimum),
+        "searched": {field: list(ends) for field, ends in cell.searched.items()},
         "grid": [_setting(setting) for setting in cell.settings],
     }
 

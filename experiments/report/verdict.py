@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from gnomon.experiments.report.analysis import Analysis
 from gnomon.experiments.report.factors import STAR, Pair, at_scale, overall, slope
+from gnomon.experiments.report.knob import knob
 from gnomon.scaling.comparison.resampling import NO_INTERVAL
 from gnomon.scaling.comparison.speedup import CURVES, Comparison
 from gnomon.scaling.comparison.summary import Summary
@@ -166,6 +167,16 @@ def notes(analysis: Analysis) -> Sequence[str]:
             "Not every cell ran the same seeds: cells with different seeds are"
             " compared as if independent."
         )
+    for cell in analysis.cells:
+        optimum = cell.optimum
+        for field, ends in cell.searched.items() if optimum else ():
+            value = optimum.values.get(field) if optimum else None
+            if isinstance(value, int | float) and knob(field).at_end(value, ends):
+                found.append(
+                    f"{cell.label} at {cell.scale.name}: the best point's"
+                    f" {knob(field).words}, {value:g}, is at an end of the interval"
+                    f" from {ends[0]:g} to {ends[1]:g}; a wider one may hold a better."
+                )
     curves = {c.curve for c in analysis.comparisons if c.curve}
     if "scales" in curves:
         found.append(

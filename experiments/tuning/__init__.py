@@ -1,1 +1,1 @@
-"""What a sweep adds to itself: rates to its grids, lengths to its baseline."""
+"""What a sweep adds to itself: rates, lengths of its baseline, points of a search."""

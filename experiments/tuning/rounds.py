@@ -1,6 +1,6 @@
 """Runs a sweep and then, by rounds, what its tuning adds to it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,11 @@ def run_widening(
     workdir: Path,
     about: dict[str, Any],
     run: Callable[[Sweep, Path], None] = run_sweep,
+    asked: Callable[[], list[Added]] | None = None,
 ) -> None:
     """Runs a sweep, then what `config.tuning` adds to it, by rounds.
 
+    Samplers ask for the next points of their searches until these are over. Then
     ``widen`` rounds add rates to grids; when every grid is wide enough, ``lengthen``
     rounds add lengths to the baseline, whose grids may then be widened in turn.
 
@@ -28,35 +30,15 @@ def run_widening(
       workdir: its folder.
       about: what ``sweep.json`` says of it besides.
       run: the engine that runs a sweep to its end.
+      asked: tells what samplers ask for, of which the sweep has the first points.
     """
     prepare(sweep, workdir, about)
     run(sweep, workdir)
     trials = list(sweep.trials)
-    tuning = [trial.config["tuning"] for trial in trials]
-    left = {
-        name: max(one.get(name, 0) for one in tuning) for name in ("widen", "lengthen")
-    }
-    asked = trials[0].config["report"]
-    interpolate = trials[0].config["tuning"].get("interpolate", False)
-    while any(left.values()):
-        # In the sweep's order, whose first label is the baseline where none is named.
-        found = {run.id: run for run in load_runs(workdir)}
-        done = table([found[trial.id] for trial in trials if trial.id in found])
-        added: list[Added] = []
-        if left["widen"] and (added := additions(trials, done, asked["metric"])):
-            left["widen"] -= 1
-            why = "best rate at the end of a grid"
-        elif left["lengthen"]:
-            longer = lengthened(
-                trials, done, asked["baseline"], asked["metric"], interpolate
-            )
-            added = [Added(trial, trial.config["steps"]) for trial in longer]
-            left["lengthen"] -= 1
-            why = "speedup beyond the baseline's lengths"
-        if not added:
-            break
+
+    def grow(added: Sequence[Added], why: str) -> None:
         value_of = {one.trial.id: one.value for one in added}
-        grown = Sweep([one.trial for one in added], sweep.max_lanes)
+        grown = Sweep([one.trial for one in added], sweep.max_lanes, sweep.programs)
         for key, group in grown.groups.items():
             values = sorted({value_of[trial.id] for trial in group})
             shown = ", ".join(f"{value:g}" for value in values)
@@ -64,4 +46,34 @@ def run_widening(
             print(f"{why}: {name} adds {shown}")
         prepare(grown, workdir, about, earlier=trials)
         run(grown, workdir)
-        trials += grown.trials
+        trials.extend(grown.trials)
+
+    while asked is not None:
+        known = {trial.id for trial in trials}
+        if not (added := [one for one in asked() if one.trial.id not in known]):
+            break
+        grow(added, "searched")
+    tuning = [trial.config["tuning"] for trial in trials]
+    left = {
+        name: max(one.get(name, 0) for one in tuning) for name in ("widen", "lengthen")
+    }
+    told = trials[0].config["report"]
+    interpolate = trials[0].config["tuning"].get("interpolate", False)
+    while any(left.values()):
+        # In the sweep's order, whose first label is the baseline where none is named.
+        found = {run.id: run for run in load_runs(workdir)}
+        done = table([found[trial.id] for trial in trials if trial.id in found])
+        added = []
+        if left["widen"] and (added := additions(trials, done, told["metric"])):
+            left["widen"] -= 1
+            why = "best rate at the end of a grid"
+        elif left["lengthen"]:
+            longer = lengthened(
+                trials, done, told["baseline"], told["metric"], interpolate
+            )
+            added = [Added(trial, trial.config["steps"]) for trial in longer]
+            left["lengthen"] -= 1
+            why = "speedup beyond the baseline's lengths"
+        if not added:
+            break
+        grow(added, why)

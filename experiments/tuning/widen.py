@@ -43,9 +43,10 @@ def beyond(cell: Cell) -> tuple[Setting, float] | None:
       cell: a cell whose trials are done. Where no setting survived, rates go down.
 
     Returns:
-      None too for a grid of a single rate, which has no ratio to go on by.
+      None too for a grid of a single rate, which has no ratio to go on by, and for
+      what a sampler chose in an interval.
     """
-    if cell.status not in ("edge", "diverged"):
+    if cell.searched or cell.status not in ("edge", "diverged"):
         return None
     by_rate = {setting.learning_rate: setting for setting in cell.settings}
     rates = sorted(rate for rate in by_rate if rate == rate)

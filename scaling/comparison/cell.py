@@ -7,13 +7,15 @@ A *scale* is what the trials of a comparison share: model, data, batch and numbe
 steps. A *cell* is one optimizer at one scale: a grid of settings, each run with
 every seed. The tuned setting is the one with the smallest mean final loss over the
 seeds, among the settings that no seed made diverge. It is only called tuned when the
-grid shows that a larger and a smaller learning rate are both worse. On request the
+grid shows that a larger and a smaller learning rate are both worse; where a sampler
+chose the settings in an interval, when the best lies away from its ends. On request the
 optimum is read between the points of the grid (`interpolation`).
 """
 
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -69,6 +71,8 @@ class Cell:
       compute: FLOPs of one training run; NaN when none finished.
       interpolate: Whether losses and rates are read between the points of the grid.
       knob: What the grid tunes.
+      searched: Ends of the intervals that a sampler chose the settings in, by field;
+        empty for a grid.
     """
 
     label: str
@@ -80,6 +84,9 @@ class Cell:
     compute: float
     interpolate: bool = False
     knob: Knob = LEARNING_RATE
+    searched: Mapping[str, tuple[float, float]] = dataclasses.field(
+        default_factory=dict
+    )
 
     @property
     def tuned(self) -> Setting | None:
@@ -146,17 +153,30 @@ def why(cell: Cell) -> str:
 
     The words follow the optimizer's name.
     """
+    points = f"of {len(cell.settings)} points searched" if cell.searched else ""
     return {
-        "tuned": "is tuned",
-        "edge": "is untuned: optimum at grid edge",
+        "tuned": f"is tuned: best {points}" if points else "is tuned",
+        "edge": f"is untuned: best {points} at an end of the interval"
+        if points
+        else "is untuned: optimum at grid edge",
         "single": f"is untuned: one {cell.knob.words} only",
         "incomplete": "is incomplete: trials of its grid are not done",
         "diverged": "diverged at every setting",
     }[cell.status]
 
 
-def tune(settings: Sequence[Setting], knob: Knob) -> tuple[int | None, str]:
-    """The index of the best setting of a grid, and its `Cell.status`."""
+def tune(
+    settings: Sequence[Setting],
+    knob: Knob,
+    searched: Mapping[str, tuple[float, float]] = MappingProxyType({}),
+) -> tuple[int | None, str]:
+    """The index of the best setting of a grid, and its `Cell.status`.
+
+    Args:
+      settings: the grid.
+      knob: what it tunes.
+      searched: as of `Cell`.
+    """
     means = np.array([setting.mean for setting in settings])
     best = int(np.nanargmin(means)) if np.isfinite(means).any() else None
     statuses = {status for setting in settings for status in setting.statuses}
@@ -169,5 +189,9 @@ def tune(settings: Sequence[Setting], knob: Knob) -> tuple[int | None, str]:
         return best, "tuned"  # there is nothing to tune
     if len(rates) == 1:
         return best, "single"
-    at_edge = settings[best].learning_rate in knob.open_ends(sorted(rates))
+    found = settings[best].learning_rate
+    if ends := searched.get(knob.field):
+        at_edge = knob.at_end(found, ends)
+    else:
+        at_edge = found in knob.open_ends(sorted(rates))
     return best, "edge" if at_edge else "tuned"

@@ -74,5 +74,24 @@ class Knob:
         """
         return {v for v in (min(values), max(values)) if np.isfinite(v) and v != 0}
 
+    def at_end(self, value: float, ends: Sequence[float], share: float = 0.05) -> bool:
+        """Whether a value lies at an end of an interval beyond which there is more.
+
+        Args:
+          value: in the interval.
+          ends: its low and its high one.
+          share: how much of the interval counts as its end.
+
+        >>> [Knob().at_end(rate, (1e-4, 1e-1)) for rate in (1.2e-4, 1e-3, 9e-2)]
+        [True, False, True]
+        """
+        at, low, high = self.coordinate([value, *ends])
+        if not np.isfinite([low, high]).all():
+            at, (low, high) = value, ends
+        more = self.open_ends(ends)
+        reach = share * (high - low)
+        below, above = ends[0] in more, ends[1] in more
+        return bool((below and at - low < reach) or (above and high - at < reach))
+
 
 LEARNING_RATE = Knob()

@@ -16,8 +16,15 @@ from jax.experimental.compilation_cache import compilation_cache
 from gnomon.experiments.config import defaults, override, plain
 from gnomon.experiments.records.files import write_json
 
-# Ray is an extra of its own: `make test-ray` installs it and runs that file.
-collect_ignore = [] if importlib.util.find_spec("ray") else ["fleet/test_ray.py"]
+# Each needs an extra. That for tests has them, but Ray, which `make test-ray` installs.
+NEEDS = {
+    "ray": "fleet/test_ray.py",
+    "submitit": "fleet/test_on_slurm.py",
+    "optuna": "tuning/test_sampling.py",
+}
+collect_ignore = [
+    file for name, file in NEEDS.items() if not importlib.util.find_spec(name)
+]
 
 TINY = {
     "steps": 12,

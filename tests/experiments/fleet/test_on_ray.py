@@ -11,7 +11,7 @@ import pytest
 from gnomon.experiments.config.grid import over, product
 from gnomon.experiments.config.resolve import ConfigError
 from gnomon.experiments.config.trials import make_trials
-from gnomon.experiments.fleet import on_ray
+from gnomon.experiments.fleet import on_ray, remote
 from gnomon.experiments.records.files import write_json
 from gnomon.experiments.records.locks import lock
 from gnomon.experiments.records.metrics import MetricsWriter
@@ -36,7 +36,7 @@ def cluster(monkeypatch):
             if error is not None:
                 raise error
 
-    def remote(function):
+    def as_task(function):
         def options(**resources):
             def call(*arguments):
                 asked.append(resources)
@@ -51,13 +51,13 @@ def cluster(monkeypatch):
         get=get,
         is_initialized=lambda: True,
         put=lambda value: value,
-        remote=remote,
+        remote=as_task,
         wait=lambda references, timeout: (references[:1], references[1:]),
     )
     monkeypatch.setitem(sys.modules, "ray", ray)
     # This process keeps the settings of the test run.
-    monkeypatch.setattr(on_ray, "configure_jax", lambda cpus: None)
-    monkeypatch.setattr(on_ray, "POLL_SECONDS", 0.0)
+    monkeypatch.setattr(remote, "configure_jax", lambda cpus: None)
+    monkeypatch.setattr(remote, "POLL_SECONDS", 0.0)
     return ray
 
 
@@ -96,9 +96,9 @@ def test_tasks_run_every_trial_and_go_round_until_none_is_left(
     write_json(tmp_path / "chunks/gone/chunk.json", {"trials": ids})
     held = lock(tmp_path / "chunks/gone/lock")
     clock = types.SimpleNamespace(sleep=lambda seconds: held.release())
-    monkeypatch.setattr(on_ray, "time", clock)
+    monkeypatch.setattr(remote, "time", clock)
     on_ray.run_sweep(sweep, tmp_path, cpus=2, gpus=0.5, retries=7)
-    assert all(on_ray.is_done(tmp_path, trial) for trial in trials)
+    assert all(remote.is_done(tmp_path, trial) for trial in trials)
     assert len(cluster.asked) == 2, "one task in each round"
     options = {"num_cpus": 2, "num_gpus": 0.5, "max_retries": 7}
     assert options.items() <= cluster.asked[0].items()
@@ -117,22 +117,22 @@ def test_what_a_task_refuses_ends_the_sweep(small, tmp_path, cluster):
 def test_there_are_as_many_tasks_as_chunks(small):
     grid = product(over("model.widths", [[2], [4]]), over("seed", range(5)))
     trials = make_trials(small(), grid)
-    assert on_ray.chunks_of(trials, max_lanes=0) == 2
-    assert on_ray.chunks_of(trials, max_lanes=2) == 6
+    assert remote.chunks_of(trials, max_lanes=0) == 2
+    assert remote.chunks_of(trials, max_lanes=2) == 6
     sharded = make_trials(small(mesh__model=2), grid)
-    assert on_ray.chunks_of(sharded, max_lanes=2) == 10
+    assert remote.chunks_of(sharded, max_lanes=2) == 10
 
 
 def test_steps_are_read_from_the_metrics_of_a_running_trial(small, tmp_path):
     (trial,) = make_trials(small(), [{}])
     folder = tmp_path / "trials" / trial.id
-    assert on_ray.steps_taken(tmp_path, trial) == 0
+    assert remote.steps_taken(tmp_path, trial) == 0
     writer = MetricsWriter(folder, resume_step=0, tensorboard=False)
     for step in range(1, 3000, 2):
         writer.write(step, {"train_loss": 1.0 / step})
     writer.close()
     with open(folder / "metrics.jsonl", "a") as file:
         file.write('{"step": 30')  # a row that is being written
-    assert on_ray.steps_taken(tmp_path, trial) == 2999
+    assert remote.steps_taken(tmp_path, trial) == 2999
     write_json(folder / "result.json", {"status": "finished", "final": {}})
-    assert on_ray.steps_taken(tmp_path, trial) == trial.config["steps"]
+    assert remote.steps_taken(tmp_path, trial) == trial.config["steps"]

@@ -68,7 +68,9 @@ def test_rounds_end_when_nothing_is_extrapolated(
     class Planned:
         """A sweep as far as its rounds look at it."""
 
-        def __init__(self, trials, max_lanes=0):
+        programs = None
+
+        def __init__(self, trials, max_lanes=0, programs=None):
             self.trials, self.max_lanes, self.groups, self.names = trials, 0, {}, {}
 
     asked = []
