@@ -14,7 +14,7 @@ from typing import Any
 import jax
 
 from gnomon.experiments.console.table import table as lined_up
-from gnomon.experiments.trial.results import versions
+from gnomon.experiments.records.software import versions
 
 
 def interleave(

@@ -29,12 +29,12 @@ import jax
 import jax.numpy as jnp
 from _timing import environment, table, write
 from jax._src.cudnn import fused_attention_stablehlo as cudnn
-from jax.extend.core import jaxprs_in_params
 from jax.sharding import SingleDeviceSharding
 
 from gnomon.experiments.config import defaults, override, plain
 from gnomon.experiments.config.trials import split
 from gnomon.experiments.configs.optimizers import optimizer
+from gnomon.experiments.trial.operations import operations
 from gnomon.experiments.trial.program import make_program
 from gnomon.models import parameter_count
 
@@ -83,20 +83,9 @@ def config_of(name: str, flags: argparse.Namespace, attention: str) -> dict:
     )
 
 
-def products(jaxpr: Any, times: int = 1) -> float:
+def products(jaxpr: Any) -> float:
     """FLOPs of the matrix products of a program, a multiply-add being two."""
-    total = 0.0
-    for eqn in jaxpr.eqns:
-        if eqn.primitive.name == "dot_general":
-            ((contracted, _), _) = eqn.params["dimension_numbers"]
-            left = eqn.invars[0].aval.shape
-            depth = math.prod(left[axis] for axis in contracted)
-            total += 2.0 * times * math.prod(eqn.outvars[0].aval.shape) * depth
-        if eqn.primitive.name != "pallas_call":
-            again = eqn.params["length"] if eqn.primitive.name == "scan" else 1
-            for inner in jaxprs_in_params(eqn.params):
-                total += products(inner, times * again)
-    return total
+    return sum(flops for name, flops in operations(jaxpr) if name == "dot_general")
 
 
 def shapes(program: str) -> Iterator[tuple[int, ...]]:
@@ -157,14 +146,14 @@ def check(name: str, method: str, chip: Any, config: dict) -> dict[str, Any]:
 KEY = ("target", "step", "optimizer", "attention", "batch", "accumulate")
 
 
-def store(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Adds rows to a file; those of the same step take the place of older ones."""
+def store(path: Path, rows: list[dict[str, Any]], names: tuple[str, ...] = KEY) -> None:
+    """Adds rows to a file; those of the same names take the place of older ones."""
     about = environment()
     kept = {name: about[name] for name in ("command", "date", "versions")}
     found = json.loads(path.read_text())["rows"] if path.exists() else []
-    every = {tuple(row[key] for key in KEY): row for row in found}
+    every = {tuple(row[name] for name in names): row for row in found}
     for row in rows:
-        every[tuple(row[key] for key in KEY)] = row | kept
+        every[tuple(row[name] for name in names)] = row | kept
     write(path, {"rows": [every[key] for key in sorted(every)]})
 
 

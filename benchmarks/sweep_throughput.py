@@ -160,7 +160,7 @@ def main() -> None:
                 assert worst < 5e-3, f"{name} differs from sweep by {worst} nats"
                 print(f"{name}: {seconds[name][-1]:.1f} s", file=sys.stderr)
     from gnomon.experiments.console.table import table
-    from gnomon.experiments.trial.results import versions
+    from gnomon.experiments.records.software import versions
 
     median = {name: statistics.median(times) for name, times in seconds.items()}
     rows = [("way", "seconds", "trials/hour", "sweep is")]

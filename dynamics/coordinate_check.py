@@ -165,8 +165,7 @@ def _run(subject: Subject, key: jax.Array, steps: int) -> dict[str, jax.Array]:
     def mean_square(x: jax.Array) -> jax.Array:
         return jnp.mean(jnp.square(x.astype(compute_dtype(x.dtype))))
 
-    def measure(params: Any) -> dict[str, jax.Array]:
-        seen = subject.activations(params)
+    def measure(seen: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
         return {
             name: jnp.stack([mean_square(x), mean_square(x - start[name])])
             for name, x in seen.items()
@@ -179,10 +178,10 @@ def _run(subject: Subject, key: jax.Array, steps: int) -> dict[str, jax.Array]:
             grads, state, params, value=loss, grad=grads, value_fn=subject.loss
         )
         params = optax.apply_updates(params, updates)
-        return (params, state), measure(params)
+        return (params, state), measure(subject.activations(params))
 
     _, later = jax.lax.scan(step, (first, optimizer.init(first)), length=steps)
     course: dict[str, jax.Array] = jax.tree.map(
-        lambda now, rest: jnp.concatenate([now[None], rest]), measure(first), later
+        lambda now, rest: jnp.concatenate([now[None], rest]), measure(start), later
     )
     return course

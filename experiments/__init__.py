@@ -13,7 +13,9 @@ Its own rooms, from the ground up; each may import those above it in this list:
 
 * `console/`: what a person sees of a command: flags, progress, errors.
 * `config/`: what an experiment is: fields, checks, grids, trials.
+* `hosts/`: the processes that train one trial together.
 * `records/`: what runs leave behind: files, metrics, results, run tables.
+* `exchange/`: run tables as files: those of sweeps, and those that others made.
 * `data/`: what models learn from, and in which order.
 * `trial/`: what trains the trials of a group: program, lanes, loop, checkpoints.
 * `fleet/`: who runs what: plan, chunks, this process, Ray or Slurm.

@@ -1,14 +1,17 @@
 """The results page: every stored study, its verdicts, and how each row was made.
 
     python -m gnomon.experiments.leaderboard [--add=WORKDIR --name=NAME] [--docs=docs]
+    python -m gnomon.experiments.leaderboard --add=TABLE --name=NAME [--columns=...]
 
 writes ``docs/leaderboard.md`` and its pictures from the run tables in
-``docs/results/``; with ``--add`` it first stores a finished sweep's table and report
-there. Every number is computed anew from the stored trials.
+``docs/results/``; with ``--add`` it first stores there the table and the report of a
+finished sweep, or of a table that others made (``docs/run_table.md``). Every number is
+computed anew from the stored trials.
 """
 
 import functools
 import shutil
+import tempfile
 import urllib.parse
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,11 +22,15 @@ from gnomon.experiments.console import command
 from gnomon.experiments.console.errors import UserError
 from gnomon.experiments.console.shown import is_name, markdown
 from gnomon.experiments.drawing.canvas import standalone
+from gnomon.experiments.exchange.table import load_table
 from gnomon.experiments.records.files import write_text
-from gnomon.experiments.records.tables import Stored, read, store
-from gnomon.experiments.report import factors, verdict
+from gnomon.experiments.records.tables import Stored, read, store, write
+from gnomon.experiments.report import differences_words, factors, verdict
 from gnomon.experiments.report.analysis import Analysis, analyze
+from gnomon.experiments.report.compose import compose
+from gnomon.experiments.report.differences import differences
 from gnomon.experiments.report.figure_speedups import speedups
+from gnomon.experiments.report.foreign import material, source_of, stored
 from gnomon.experiments.report.text import verdict_lines
 from gnomon.scaling.comparison.cell import why
 
@@ -48,7 +55,11 @@ def study(stored: Stored, page: bool) -> tuple[str, str]:
     """
     report = stored.report
     analysis = analyze(
-        stored.columns, report["baseline"], report["metric"], report["interpolate"]
+        stored.columns,
+        report["baseline"],
+        report["metric"],
+        report["interpolate"],
+        source_of(report),
     )
     facts = dict(stored.facts)
     parts = [f"## {markdown(stored.name)}"]
@@ -57,6 +68,10 @@ def study(stored: Stored, page: bool) -> tuple[str, str]:
     if picture:
         parts.append(f"![Effective speedup of each optimizer]({_link(stored, 'svg')})")
     parts.append(_table(analysis))
+    joint = differences(stored.columns, analysis)
+    if joint is not None:
+        said = [differences_words.INTRODUCTION, *differences_words.sentences(joint)]
+        parts.append(markdown(" ".join(said)))
     links = [f"[run table]({_link(stored, 'csv')})"]
     if page:
         links.insert(0, f"[full report]({_link(stored, 'html')})")
@@ -80,6 +95,7 @@ def _table(analysis: Analysis) -> str:
         own = [cell for cell in analysis.cells if cell.label == label]
         tried = sorted({len(cell.settings) for cell in own})
         budget = "–".join(str(n) for n in sorted({tried[0], tried[-1]}))
+        budget = "not told" if analysis.source.given else budget
         seeds = str(min(len(cell.seeds) for cell in own))
         if label == analysis.baseline:
             said = "the baseline"
@@ -147,26 +163,44 @@ def build(docs: Path) -> Path:
     return docs / "leaderboard.md"
 
 
-def add(workdir: Path, docs: Path, name: str) -> None:
-    """Stores a finished sweep's table and, where it has been written, its report.
+def add(
+    runs: Path, docs: Path, name: str, columns: str = "", baseline: str = ""
+) -> None:
+    """Stores the table and the report of a finished sweep, or of a table of others.
 
     Args:
-      workdir: the sweep's folder.
+      runs: the sweep's folder, whose report is taken where it has been written; or a
+        run table, whose report is written.
       docs: the folder of the page.
       name: what the table is called, a plain file name.
+      columns: which of the table's columns are which.
+      baseline: the label of the table to compare with.
 
     Raises:
-      UserError: the name is none, or trials are not done.
+      UserError: the name is none, trials are not done, or the table cannot be read.
     """
     if not is_name(name):
         raise UserError(
             f"--name={name}: give a plain name of letters, digits, spaces and ._+-,"
             " without a folder"
         )
-    path = store(workdir, docs / "results", name)
-    page = workdir / "report.html"
-    if page.exists():
-        shutil.copyfile(page, path.with_suffix(".html"))
+    results = docs / "results"
+    if runs.exists() and not (runs / "trials").is_dir():
+        made = material(load_table(runs, columns), baseline)
+        with tempfile.TemporaryDirectory() as folder:
+            compose(made, Path(folder))
+            page = (Path(folder) / "report.html").read_text()
+        write(stored(name, made), results)
+        write_text(results / f"{name}.html", page)
+        return
+    if columns or baseline:
+        raise UserError(
+            "--columns and --baseline go with a table; a sweep says its own"
+        )
+    path = store(runs, results, name)
+    page_of_sweep = runs / "report.html"
+    if page_of_sweep.exists():
+        shutil.copyfile(page_of_sweep, path.with_suffix(".html"))
 
 
 def main(values: flags.FlagValues) -> None:
@@ -176,7 +210,13 @@ def main(values: flags.FlagValues) -> None:
     if not values.docs:
         raise UserError("--docs: empty; give the folder of the page")
     if values.add is not None:
-        add(Path(values.add), Path(values.docs), values.name)
+        add(
+            Path(values.add),
+            Path(values.docs),
+            values.name,
+            values.columns,
+            values.baseline,
+        )
     print(build(Path(values.docs)))
 
 
@@ -184,8 +224,10 @@ def define(values: flags.FlagValues) -> None:
     """Defines the flags."""
     string = functools.partial(flags.DEFINE_string, flag_values=values)
     string("docs", "docs", "The folder of the page.")
-    string("add", None, "A finished sweep's folder, to be stored.")
-    string("name", None, "The stored sweep's name.")
+    string("add", None, "A finished sweep's folder, or a run table, to be stored.")
+    string("name", None, "The name it is stored under.")
+    string("columns", "", "Which columns of the table are which: label=optimizer,...")
+    string("baseline", "", "The label of the table to compare with.")
 
 
 def run(argv: Sequence[str] | None = None) -> None:

@@ -22,11 +22,12 @@ from typing import Any
 from absl import flags
 
 from gnomon.experiments import report
-from gnomon.experiments.config.cli import Given, launch, need
+from gnomon.experiments.config.cli import Given, define_dry_run, launch, need
 from gnomon.experiments.config.resolve import ConfigError
 from gnomon.experiments.config.search import read_sweep
 from gnomon.experiments.config.source import call, load_module
 from gnomon.experiments.config.trials import Trial, make_trials
+from gnomon.experiments.console.errors import UserError
 from gnomon.experiments.console.shown import printable
 from gnomon.experiments.fleet import engines
 from gnomon.experiments.fleet.local import run_sweep
@@ -90,6 +91,12 @@ def dry_run(sweep: Sweep, peak: float = 0.0) -> str:
 def main(given: Given) -> None:
     """The command."""
     values, workdir = given.flags, given.workdir
+    if values.distributed:
+        raise UserError(
+            "--distributed: a sweep runs a trial in one process; train one config on"
+            " many hosts with python -m gnomon.experiments.train --distributed, or"
+            " start the sweep without it on each host: they share its trials"
+        )
     engine = None if values.dry_run else engines.connect(values)
     if not values.dry_run:
         need("matplotlib", "the report's pictures")
@@ -104,6 +111,8 @@ def main(given: Given) -> None:
         trials += [one.trial for one in asked()]
     if any(trial.config["tensorboard"] for trial in trials):
         need("tensorboardX", "config.tensorboard=True (False goes without)")
+    for name in dict.fromkeys(n for trial in trials for n in trial.config["writers"]):
+        need(name, f"config.writers.{name}")
     sweep = Sweep(trials, values.max_lanes)
     print(f"{len(trials)} trials in {len(sweep.groups)} groups")
     if values.dry_run:
@@ -123,22 +132,13 @@ def main(given: Given) -> None:
 
 def define(values: flags.FlagValues) -> None:
     """Defines the flags of a sweep."""
-    switch, whole, number = (
+    switch, whole = (
         functools.partial(kind, flag_values=values)
-        for kind in (
-            flags.DEFINE_bool,
-            flags.DEFINE_integer,
-            flags.DEFINE_float,
-        )
+        for kind in (flags.DEFINE_bool, flags.DEFINE_integer)
     )
-    switch("dry_run", False, "Print the plan and its cost; run nothing.")
-    number(
-        "peak_flops",
-        0,
-        "FLOPs a second of a device, for the MFU of --dry_run; 0: as published.",
-        lower_bound=0,
-    )
+    define_dry_run(values)
     whole("max_lanes", 0, "Most trials side by side; 0: what fits.", lower_bound=0)
+    switch("distributed", False, "Of one config's training alone; refused here.")
     switch("keep_checkpoints", False, "Keep checkpoints of done trials.")
     engines.define(values)
 

@@ -6,7 +6,7 @@ float32 scalar, and metrics are further float32 scalars to record. Both are mean
 the examples of the batch. Where the loss is the mean over a number of terms that
 differs from batch to batch (tokens that are masked), the task has an attribute
 ``weight``, from a batch to that number, by which micro-batches are weighted
-(`gnomon.experiments.trial.accumulation`).
+(`gnomon.experiments.trial.accumulation`), and the batches of an evaluation.
 """
 
 from collections.abc import Callable, Mapping
@@ -31,7 +31,7 @@ def next_token(apply: Apply, batch: Mapping[str, jax.Array]) -> Outcome:
 
     With ``config.model.separator``, the token that ends a document, the loss is that of
     `within`: the first token of a document, which nothing before it tells of, does not
-    count. In an evaluation over several batches, each batch counts as much.
+    count.
     """
     return _next_token(apply, batch, None)
 

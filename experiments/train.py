@@ -2,21 +2,28 @@
 
 The same command again goes on from the last checkpoint, or says that the run is
 done. Interrupted or killed and run again, it ends with the parameters, to the bit,
-that an uninterrupted run ends with.
+that an uninterrupted run ends with. ``--dry_run`` prints what a step needs and how
+long the run will take, and writes nothing.
+
+With ``--distributed`` several processes train it together, on a ``config.mesh`` of all
+their devices: each runs the same command, on a folder that they share
+(``docs/machines.md``).
 """
 
+import contextlib
 import math
 import os
 import sys
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+from absl import flags
 
 from gnomon.experiments.config.changes import override
-from gnomon.experiments.config.cli import Given, launch, need
+from gnomon.experiments.config.cli import Given, define_dry_run, launch, need
 from gnomon.experiments.config.fields import LEFT_OUT, identity
 from gnomon.experiments.config.resolve import ConfigError
 from gnomon.experiments.config.template import plain
@@ -27,6 +34,9 @@ from gnomon.experiments.console.progress import Progress
 from gnomon.experiments.console.shown import printable
 from gnomon.experiments.data import Dataset, load
 from gnomon.experiments.data.origin import check_data, fingerprints
+from gnomon.experiments.fleet.plan import plan_group, plan_table
+from gnomon.experiments.hosts import join
+from gnomon.experiments.hosts.crew import crew
 from gnomon.experiments.records.done import lost_rows, read_result, write_result
 from gnomon.experiments.records.files import clean, read_json, read_object, write_json
 from gnomon.experiments.records.locks import lock
@@ -84,8 +94,42 @@ def same_data(
     return {"run": run, "trial": trial.id, "data": data}
 
 
+class Checked(NamedTuple):
+    """What was found before anything is written; no data where the run is done."""
+
+    trial: Trial
+    dataset: Dataset | None
+    state: TrainState | None
+
+    def name(self) -> str:
+        """What must be the same wherever it is trained."""
+        data = "" if self.dataset is None else f", data {self.dataset.fingerprint[:12]}"
+        return f"trial {self.trial.id}{data}"
+
+
+def _check(config: dict[str, Any], workdir: Path) -> Checked:
+    """Refuses all that can be refused before anything is written."""
+    validate(config)
+    if config["tensorboard"]:
+        need("tensorboardX", "config.tensorboard=True (False goes without)")
+    for name in config["writers"]:
+        need(name, f"config.writers.{name}")
+    trial = make_trial(config)
+    same_run(workdir, trial)
+    if read_result(workdir, trial.id) is not None:
+        return Checked(trial, None, None)
+    dataset = load(config["data"])
+    state = trace(config, dataset)
+    device_mesh(config)
+    return Checked(trial, dataset, state)
+
+
 def train(config: dict[str, Any], workdir: str | os.PathLike[str]) -> dict:
     """Trains one config in a folder, from its last checkpoint if it has one.
+
+    Several processes that `jax.distributed.initialize` has joined train it together
+    when each calls this. Process 0 alone writes in the folder, but for the others'
+    parts of checkpoints.
 
     Args:
       config: a plain config (`gnomon.experiments.config.source.load`).
@@ -101,56 +145,102 @@ def train(config: dict[str, Any], workdir: str | os.PathLike[str]) -> dict:
       Interrupted: stopped on request, after a checkpoint.
     """
     config, workdir = override(config, {}), Path(workdir)
-    validate(config)
-    if config["tensorboard"]:
-        need("tensorboardX", "config.tensorboard=True (False goes without)")
-    trial = make_trial(config)
-    same_run(workdir, trial)
-    # All that can be refused is, before anything is written.
-    if read_result(workdir, trial.id) is None:
-        dataset = load(config["data"])
-        state = trace(config, dataset)
-        device_mesh(config)
-    with lock(workdir / "lock") as held:
-        if not held.acquired:
-            raise ConfigError(f"--workdir={workdir} is in use by {held.owner}")
-        same_run(workdir, trial)
-        if (result := read_result(workdir, trial.id)) is not None:
-            print(f"{workdir} is done; its result is in result.json")
-            # What `load_state` reads is there, and whole.
-            if not (workdir / "config.json").exists():
-                write_json(workdir / "config.json", trial.config)
-            _identity(workdir)
-            if lost := lost_rows(workdir, result):
-                print(lost, file=sys.stderr)
-            return result
-        about = same_data(workdir, trial, dataset)
-        print(parameter_table(state.params))
-        for name, content in (("config", trial.config), ("run", about)):
-            clean(workdir / f"{name}.json")
-            write_json(workdir / f"{name}.json", content)
-        clean(workdir / "result.json")
+    mates = crew()
+    checked: list[Checked] = []
+
+    def check() -> str:
+        checked.append(_check(config, workdir))
+        return checked[0].name()
+
+    mates.same("config, or other data,", check)
+    trial, dataset, state = checked[0]
+    with contextlib.ExitStack() as stack:
+        about = mates.told(lambda: _begin(trial, dataset, workdir, stack))
+        if "result" in about:
+            return about["result"]
+        assert dataset is not None
+        assert state is not None
+        if mates.writes:
+            print(parameter_table(state.params))
         lanes = compile_lanes([trial], dataset)
-        units = units_per_step(config, dataset)
-        with (
-            Interruption() as interruption,
-            Progress(
-                config["steps"], unit=f"{dataset.unit}s", units_per_step=units
-            ) as progress,
-        ):
-            owner = {"trial": trial.id, "run": about["run"]}
-            chunk = engine.Chunk([trial], [workdir], workdir / "checkpoints", owner)
-            (result,) = engine.run(
-                chunk,
-                lanes,
-                dataset,
-                flops_per_step=flops_per_step(config, dataset),
-                watch=lambda tick: progress.update(
-                    tick.step, loss=None if tick.losses is None else tick.losses[0]
-                ),
-                stop=lambda: interruption.requested,
-            )
-        return write_result(workdir, result)
+        interruption = stack.enter_context(Interruption())
+        watch = stack.enter_context(_watched(config, dataset, mates.writes))
+        owner = {"trial": trial.id, "run": about["run"]}
+        chunk = engine.Chunk([trial], [workdir], workdir / "checkpoints", owner)
+        (result,) = engine.run(
+            chunk,
+            lanes,
+            dataset,
+            flops_per_step=flops_per_step(config, dataset),
+            watch=watch,
+            stop=lambda: interruption.requested,
+        )
+        return mates.told(lambda: write_result(workdir, result))
+
+
+def _begin(
+    trial: Trial,
+    dataset: Dataset | None,
+    workdir: Path,
+    stack: contextlib.ExitStack,
+) -> dict[str, Any]:
+    """Takes the folder, and says in it what is trained; or finds the ``result``."""
+    held = stack.enter_context(lock(workdir / "lock"))
+    if not held.acquired:
+        raise ConfigError(f"--workdir={workdir} is in use by {held.owner}")
+    same_run(workdir, trial)
+    if (result := read_result(workdir, trial.id)) is not None:
+        print(f"{workdir} is done; its result is in result.json")
+        # What `load_state` reads is there, and whole.
+        if not (workdir / "config.json").exists():
+            write_json(workdir / "config.json", trial.config)
+        _identity(workdir)
+        if lost := lost_rows(workdir, result):
+            print(lost, file=sys.stderr)
+        return {"result": result}
+    assert dataset is not None
+    about = same_data(workdir, trial, dataset)
+    for name, content in (("config", trial.config), ("run", about)):
+        clean(workdir / f"{name}.json")
+        write_json(workdir / f"{name}.json", content)
+    clean(workdir / "result.json")
+    return about
+
+
+@contextlib.contextmanager
+def _watched(
+    config: dict[str, Any], dataset: Dataset, speaks: bool
+) -> Iterator[Callable[[engine.Tick], None]]:
+    """Shows progress while entered, in the process that speaks."""
+    if not speaks:
+        yield lambda tick: None
+        return
+    units = units_per_step(config, dataset)
+    unit = f"{dataset.unit}s"
+    with Progress(config["steps"], unit=unit, units_per_step=units) as progress:
+        yield lambda tick: progress.update(
+            tick.step, loss=None if tick.losses is None else tick.losses[0]
+        )
+
+
+def dry_run(config: dict[str, Any], peak: float = 0.0) -> str:
+    """The plan of a run as tables; compiles and times, and writes nothing.
+
+    Args:
+      config: a plain config.
+      peak: FLOPs a second that a device can do at most; 0 where it is to be known.
+
+    Raises:
+      ConfigError: a field that cannot work.
+    """
+    if not crew().alone:
+        raise ConfigError("--dry_run plans in one process: leave out --distributed")
+    config = override(config, {})
+    validate(config)
+    trial, dataset = make_trial(config), load(config["data"])
+    trace(config, dataset)
+    device_mesh(config)
+    return plan_table([plan_group(trial.label, [trial], dataset, peak=peak)])
 
 
 def _identity(workdir: Path) -> dict[str, Any]:
@@ -202,7 +292,12 @@ def load_state(workdir: str | os.PathLike[str]) -> TrainState:
 
 def main(given: Given) -> None:
     """The command."""
+    if given.flags.dry_run:
+        print(printable(dry_run(given.config, given.flags.peak_flops), keep="\n"))
+        return
     result = train(given.config, given.workdir)
+    if not crew().writes:
+        return
     final = ", ".join(
         f"{name} {_shown(value)}" for name, value in result["final"].items()
     )
@@ -214,9 +309,15 @@ def _shown(value: float | None) -> str:
     return f"{value:.4f}" if finite else "not finite"
 
 
+def define(values: flags.FlagValues) -> None:
+    """Defines the flags of a run."""
+    join.define(values)
+    define_dry_run(values)
+
+
 def run(argv: Sequence[str] | None = None) -> None:
     """Entry point of the console script."""
-    launch(main, __doc__, argv=argv)
+    launch(main, __doc__, define, argv, join.joined)
 
 
 if __name__ == "__main__":

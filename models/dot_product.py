@@ -4,7 +4,9 @@ The definition, ``"xla"``, has an array [batch, heads, length, length] in float3
 the scores and another for the weights. ``"cudnn"`` and ``"tpu"`` are kernels that keep
 none of it: `jax.nn.dot_product_attention` on cuDNN, and JAX's own Pallas kernel. Both
 sum in float32, and their order of summation is another: results agree to rounding. A
-kernel has no gradient of its gradient, which products with the Hessian need.
+kernel has no gradient of its gradient, which products with the Hessian need. Under a
+mesh (`jax.set_mesh`, as the trainer does) each device runs the TPU's for its examples,
+those of its part of an axis ``data``, and its heads, of an axis ``model``.
 """
 
 import importlib
@@ -15,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.sharding import PartitionSpec as P
 
 from gnomon.parameters.trees import compute_dtype
 
@@ -49,7 +52,7 @@ def explain(
     Returns:
       The choice. None gives cuDNN on GPUs where it takes the call, for no other form
       of it fits their memory, and else the definition: the Pallas kernel has not been
-      measured here, and XLA cannot lay it over a mesh.
+      measured here.
 
     Raises:
       ValueError: if ``implementation`` is not a known name, or names a kernel that does
@@ -189,6 +192,25 @@ def _cudnn(
 
 
 def _tpu(query: Array, key: Array, value: Array, documents: Array | None) -> Array:
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.size <= 1 or mesh.manual_axes:  # no mesh, or one that is cut already
+        return _flash(query, key, value, documents)
+    # XLA cannot partition a Pallas kernel. Examples and heads do not meet in it.
+    batch, _, heads, _ = query.shape
+    examples, features = (
+        name if size % mesh.shape.get(name, size + 1) == 0 else None
+        for name, size in (("data", batch), ("model", heads))
+    )
+    rows = P(examples, None, features, None)
+    return jax.shard_map(
+        _flash,
+        in_specs=(rows, rows, rows, P(examples)),
+        out_specs=rows,
+        check_vma=False,
+    )(query, key, value, documents)
+
+
+def _flash(query: Array, key: Array, value: Array, documents: Array | None) -> Array:
     # Pallas takes as long to import as JAX itself; only those who use it pay.
     pallas = importlib.import_module(PALLAS)
     length, head_dim = query.shape[1], query.shape[-1]

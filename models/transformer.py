@@ -11,6 +11,7 @@ from jax import Array
 from gnomon.kernels import Implementation
 from gnomon.models.blocks import Block
 from gnomon.models.dot_product import Attend, documents_of
+from gnomon.models.examples import by_example
 from gnomon.models.initialization import Kernel, Scheme, gaussian
 from gnomon.models.layers import ACTIVATIONS, check_choice, check_positive
 from gnomon.models.logits import LazyLogits
@@ -242,14 +243,14 @@ class TransformerLM(nnx.Module):
         documents = None
         if self.separator is not None:
             documents = documents_of(tokens, self.separator)
-        x = self.embed(tokens)
+        x = by_example(self.embed(tokens))
         if self.scan:
             graphdef, stacked = nnx.split(self.blocks.stacked)
 
             def step(x: Array, layer: Any) -> tuple[Array, Any]:
                 index, state = layer
                 block = nnx.merge(graphdef, state)
-                x = block(x, index, documents, train=train)
+                x = by_example(block(x, index, documents, train=train))
                 return x, nnx.state(block, nnx.BatchStat)
 
             layers = (jnp.arange(1, self.depth + 1), stacked)
@@ -259,6 +260,7 @@ class TransformerLM(nnx.Module):
         else:
             for index, block in enumerate(self.blocks, 1):
                 x = call(block, self.remat, x, index, documents, train=train)
+                x = by_example(x)
         x = self.final_norm(x, train=train)
         kernel = self.embed.embedding[...] if self.tied else self.head.kernel[...]
         logits = LazyLogits(

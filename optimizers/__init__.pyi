@@ -29,7 +29,22 @@ from gnomon.optimizers.clipping.group_norm import clip_by_group_norm as clip_by_
 from gnomon.optimizers.clipping.norm_growth import LimitNormGrowthState as LimitNormGrowthState
 from gnomon.optimizers.clipping.norm_growth import limit_norm_growth as limit_norm_growth
 from gnomon.optimizers.curvature import scale_by_newton as scale_by_newton
+from gnomon.optimizers.matrices import head_matrices as head_matrices
 from gnomon.optimizers.matrices import hidden_matrices as hidden_matrices
+from gnomon.optimizers.matrix.lmo import ScaleByAveragedLmoState as ScaleByAveragedLmoState
+from gnomon.optimizers.matrix.lmo import ScaleByLmoState as ScaleByLmoState
+from gnomon.optimizers.matrix.lmo import scale_by_lmo as scale_by_lmo
+from gnomon.optimizers.matrix.normuon import NorMuonState as NorMuonState
+from gnomon.optimizers.matrix.normuon import ScaleByNeuronRmsState as ScaleByNeuronRmsState
+from gnomon.optimizers.matrix.normuon import normuon as normuon
+from gnomon.optimizers.matrix.normuon import scale_by_neuron_rms as scale_by_neuron_rms
+from gnomon.optimizers.matrix.polar_express import polar_express as polar_express
+from gnomon.optimizers.matrix.scion import scion as scion
+from gnomon.optimizers.matrix.shampoo import ShampooState as ShampooState
+from gnomon.optimizers.matrix.shampoo import shampoo as shampoo
+from gnomon.optimizers.matrix.soap import ScaleBySoapState as ScaleBySoapState
+from gnomon.optimizers.matrix.soap import scale_by_soap as scale_by_soap
+from gnomon.optimizers.matrix.soap import soap as soap
 from gnomon.optimizers.mechanisms.balance import Balance as Balance
 from gnomon.optimizers.mechanisms.balance import balance as balance
 from gnomon.optimizers.mechanisms.buckets import Buckets as Buckets
@@ -45,6 +60,8 @@ from gnomon.optimizers.mechanisms.diagnostics import diagnostics as diagnostics
 from gnomon.optimizers.mechanisms.diagnostics import observed as observed
 from gnomon.optimizers.mechanisms.fused import FusedTransformation as FusedTransformation
 from gnomon.optimizers.mechanisms.fused import apply_fused as apply_fused
+from gnomon.optimizers.mechanisms.groups import parameter_groups as parameter_groups
+from gnomon.optimizers.mechanisms.groups import scale_by_group as scale_by_group
 from gnomon.optimizers.mechanisms.leafwise import Leafwise as Leafwise
 from gnomon.optimizers.mechanisms.leafwise import leafwise as leafwise
 from gnomon.optimizers.mechanisms.per_layer import per_layer as per_layer
@@ -157,6 +174,7 @@ __all__ = [
     "LimitNormGrowthState",
     "MomSpsState",
     "MomoState",
+    "NorMuonState",
     "OUTPUTS_FIRST",
     "Observations",
     "OptimisticAMSGradState",
@@ -168,14 +186,19 @@ __all__ = [
     "SaniaState",
     "ScaleByAdamAtan2State",
     "ScaleByAdamPState",
+    "ScaleByAveragedLmoState",
     "ScaleByBeliefState",
     "ScaleByDiagonalState",
     "ScaleByFAdamState",
     "ScaleByGravityState",
+    "ScaleByLmoState",
     "ScaleByMeanSlopeState",
+    "ScaleByNeuronRmsState",
     "ScaleByPNMState",
     "ScaleBySgdpState",
+    "ScaleBySoapState",
     "ScaleBySubsetNormState",
+    "ShampooState",
     "SpsState",
     "UpdateFloorState",
     "WeightNormLatents",
@@ -209,6 +232,7 @@ __all__ = [
     "fixed_norm",
     "geometry",
     "gravity",
+    "head_matrices",
     "hidden_matrices",
     "hyperball",
     "lamb",
@@ -229,10 +253,13 @@ __all__ = [
     "mup_rule",
     "norm_loss",
     "normalization_leaves",
+    "normuon",
     "observed",
     "optimistic_amsgrad",
+    "parameter_groups",
     "per_layer",
     "perturb",
+    "polar_express",
     "project_radial",
     "project_tangent",
     "quantize_moments",
@@ -249,14 +276,21 @@ __all__ = [
     "scale_by_belief",
     "scale_by_fadam",
     "scale_by_gravity",
+    "scale_by_group",
     "scale_by_hutchinson",
+    "scale_by_lmo",
     "scale_by_mean_slope",
+    "scale_by_neuron_rms",
     "scale_by_newton",
     "scale_by_pnm",
     "scale_by_sgdp",
+    "scale_by_soap",
     "scale_by_subset_norm",
     "scale_by_width",
+    "scion",
     "sgdp",
+    "shampoo",
+    "soap",
     "sps",
     "standard_parameterization",
     "standard_rule",

@@ -19,7 +19,10 @@ from gnomon.parameters.paths import path_string
 from gnomon.parameters.roles import Role, roles, warn_of_guesses
 from gnomon.parameters.units import Axes, Rules, resolve_axes
 
-__all__ = ["hidden_matrices"]
+__all__ = ["head_matrices", "hidden_matrices"]
+
+# The kernel of a convolution over a sequence has as many axes as that of heads.
+_CONVOLUTION = re.compile(r"(?i)conv")
 
 
 def hidden_matrices(
@@ -81,3 +84,52 @@ def hidden_matrices(
         return MuonDimensionNumbers(found.inputs, found.outputs)
 
     return jax.tree_util.tree_map_with_path(numbers, params, axes, kinds)
+
+
+def head_matrices(
+    params: optax.Params,
+    outer: str | None = None,
+    *,
+    rules: Rules | None = None,
+    stacked: str | None = None,
+) -> optax.Params:
+    """Dimension numbers of the hidden matrices of a model, one for each head.
+
+    As :func:`hidden_matrices`, but an attention kernel of several heads is as many
+    matrices: a query kernel ``(in, heads, head_dim)`` maps ``in`` to each head apart,
+    and an output kernel ``(heads, head_dim, out)`` maps each head to ``out``. Kernels
+    with ``conv`` on their path are not divided.
+
+    Args:
+      params: the parameters.
+      outer: as of :func:`hidden_matrices`.
+      rules: ordered ``(regex, axes)`` pairs, see `units.resolve_axes`.
+      stacked: regex of further leaves that stack layers along axis 0.
+
+    Returns:
+      A tree as that of :func:`hidden_matrices`: the axis of heads is in neither field,
+      so that optax takes it for a batch.
+
+    Example:
+      >>> params = {"query": {"kernel": jax.ShapeDtypeStruct((64, 4, 16), "float32")},
+      ...           "out": {"kernel": jax.ShapeDtypeStruct((4, 16, 64), "float32")}}
+      >>> numbers = head_matrices(params, outer="head")
+      >>> numbers["query"]["kernel"]
+      MuonDimensionNumbers(reduction_axis=(0,), output_axis=(2,))
+      >>> numbers["out"]["kernel"]
+      MuonDimensionNumbers(reduction_axis=(1,), output_axis=(2,))
+    """
+
+    def split(
+        key_path: tuple[Any, ...], _: Any, numbers: MuonDimensionNumbers | None
+    ) -> MuonDimensionNumbers | None:
+        if numbers is None or _CONVOLUTION.search(path_string(key_path)):
+            return numbers
+        inputs, outputs = numbers
+        if len(inputs) + len(outputs) != 3:
+            return numbers
+        # The first of the two axes counts heads.
+        return MuonDimensionNumbers(inputs[-1:], outputs[-1:])
+
+    found = hidden_matrices(params, outer, rules=rules, stacked=stacked)
+    return jax.tree_util.tree_map_with_path(split, params, found)

@@ -6,6 +6,7 @@ Written by hand: what optax has (`power_iteration`, and the iteration inside of
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -64,7 +65,7 @@ def _power_iteration(
 def polar(
     matrix: jax.Array,
     iterations: int = 12,
-    coefficients: Sequence[float] | jax.Array = CONVERGENT,
+    coefficients: Sequence[Any] | jax.Array = CONVERGENT,
 ) -> jax.Array:
     r"""The orthogonal factor :math:`U V^\top` of a matrix :math:`U \Sigma V^\top`.
 
@@ -81,7 +82,8 @@ def polar(
       iterations: steps. A singular value of share s of the Frobenius norm needs about
         :math:`\log(1/s) / \log a` of them, and three more. Default 12.
       coefficients: a, b, c. `CONVERGENT`, the default, converges to the factor;
-        `STEEP`, for five steps or so, puts its singular values near one alone.
+        `STEEP`, for five steps or so, puts its singular values near one alone. A row a
+        step, [steps, 3], is taken in place of ``iterations``.
 
     Returns:
       The factor, of the shape and dtype of `matrix`; zero for a zero matrix.
@@ -97,7 +99,7 @@ def polar(
       Jordan et al., Muon, 2024 (https://kellerjordan.github.io/posts/muon/): `STEEP`.
     """
     x = matrix.astype(compute_dtype(matrix.dtype))
-    a, b, c = (jnp.asarray(number, x.dtype) for number in coefficients)
+    rows = jnp.asarray(coefficients, x.dtype)
     # The product with the shorter side is the smaller one.
     wide = x.shape[-2] <= x.shape[-1]
     x = x if wide else jnp.swapaxes(x, -2, -1)
@@ -106,9 +108,13 @@ def polar(
     x = safe_divide(x, unit_norm(x, (-2, -1)))
     product = functools.partial(jnp.matmul, precision="highest")
 
-    def step(x: jax.Array, _: None) -> tuple[jax.Array, None]:
+    def step(x: jax.Array, row: jax.Array | None) -> tuple[jax.Array, None]:
+        a, b, c = rows if row is None else row
         gram = product(x, jnp.swapaxes(x, -2, -1))
         return a * x + product(b * gram + c * product(gram, gram), x), None
 
-    x, _ = jax.lax.scan(step, x, length=iterations)
+    if rows.ndim == 1:
+        x, _ = jax.lax.scan(step, x, length=iterations)
+    else:
+        x, _ = jax.lax.scan(step, x, rows)
     return (x if wide else jnp.swapaxes(x, -2, -1)).astype(matrix.dtype)

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from gnomon.experiments.drawing import canvas
-from gnomon.experiments.drawing.colors import INK
+from gnomon.experiments.drawing.colors import INK, WARN
 from gnomon.experiments.drawing.ticks import short
 
 SIZE = (340, 216)
@@ -102,6 +102,7 @@ def lines(
     *,
     log_x: bool = False,
     log_y: bool = False,
+    marks: Sequence[float] = (),
 ) -> str | None:
     """Draws traces against the step.
 
@@ -111,6 +112,7 @@ def lines(
       steps: first and last step of the page.
       log_x: whether steps lie on a logarithmic axis; one at 0 is left out.
       log_y: whether values do; one that is not positive is a gap.
+      marks: steps that a line across the picture marks, of loss spikes.
 
     Returns:
       An SVG element; None where no trace has a value to draw.
@@ -137,6 +139,10 @@ def lines(
             last = trace.value[np.isfinite(trace.value)]
             ends = f": {brief(last[-1])} at the end" if len(last) else ""
             said[gid] = trace.name + ends, trace.style
+        for number, mark in enumerate(marks):
+            gid, place = f"mark-{number}", min(max(mark, start), end)
+            axes.axvline(place, gid=gid, color=WARN, linewidth=0.8, zorder=1.5)
+            said[gid] = f"spike at step {mark - 1:,.0f}", ""
         name = re.sub(r"\W+", "-", title.lower())
         return canvas.to_svg(figure, name, title, said)
 

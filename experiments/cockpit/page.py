@@ -17,6 +17,7 @@ from gnomon.experiments.cockpit.panels import (
     picture,
     traces_of,
 )
+from gnomon.experiments.cockpit.spikes import STYLES, marks_of, spikes_of, table
 from gnomon.experiments.cockpit.told import told
 from gnomon.experiments.drawing import sheet
 from gnomon.experiments.drawing.colors import INK
@@ -57,8 +58,8 @@ def cockpit(
       rows: as in ``metrics.jsonl``: each has a ``step`` and what was measured there
         under the keys of `gnomon.dynamics.names`, beside ``train_loss``,
         ``validation_loss`` and ``learning_rate``, and what the optimizer says under
-        ``diagnostics/``. A value that is None or not finite
-        is a gap in its line.
+        ``diagnostics/``, and the records of ``spikes``. A value that is None or not
+        finite is a gap in its line.
       title: the page's heading.
 
     Returns:
@@ -77,6 +78,7 @@ def cockpit(
     columns = _columns(rows)
     at = [float(row["step"]) for row in rows]
     steps = min(at), max(at)
+    spikes = spikes_of(rows)
     names = [name for key in columns if (name := parse(key)) is not None]
     layers = sorted({n.layer for n in names if n.layer not in (None, ALL)}, key=natural)
     look = looks(layers)
@@ -84,7 +86,7 @@ def cockpit(
     absent = []
     for heading, panels in SECTIONS.items():
         for panel in panels:
-            drawn = picture(panel, columns, look, steps)
+            drawn = picture(panel, columns, look, steps, marks_of(spikes))
             if drawn is not None:
                 card = _card(panel.title, explanation(panel, columns), drawn)
                 sections.setdefault(heading, []).append(card)
@@ -108,9 +110,11 @@ def cockpit(
         _section(heading, f'<div class="panels">\n{"".join(cards)}</div>')
         for heading, cards in sections.items()
     ]
+    if spikes:
+        body.append(_section("Loss spikes", table(spikes)))
     if absent:
         body.append(_section("Left out", f'<ul class="absent">{"".join(absent)}</ul>'))
-    return sheet.document(title, _STYLES, "\n".join(body))
+    return sheet.document(title, _STYLES + STYLES, "\n".join(body))
 
 
 def _columns(

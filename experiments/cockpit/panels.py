@@ -44,6 +44,7 @@ class Panel(NamedTuple):
       error: the standard error of the first quantity, drawn as a band.
       log_x: whether the steps lie on a logarithmic axis.
       log_y: whether the values do.
+      marked: whether loss spikes are marked on it.
       heat: whether it is a heat map of layers and steps.
       words: the explanation, where the quantities' own words need their neighbors.
     """
@@ -56,6 +57,7 @@ class Panel(NamedTuple):
     error: str = ""
     log_x: bool = False
     log_y: bool = True
+    marked: bool = False
     heat: bool = False
     words: str = ""
 
@@ -63,7 +65,11 @@ class Panel(NamedTuple):
 SECTIONS: Mapping[str, Sequence[Panel]] = {
     "The run": (
         Panel(
-            "Loss", ("train_loss", "validation_loss"), "config.log_every", log_y=False
+            "Loss",
+            ("train_loss", "validation_loss"),
+            "config.log_every",
+            log_y=False,
+            marked=True,
         ),
         Panel("Learning rate", ("learning_rate",), "config.log_every", log_y=False),
         Panel("Outputs", ("logit_norm", "logit_maximum"), FREE),
@@ -162,8 +168,10 @@ def picture(
     columns: Columns,
     look: Mapping[str, Look],
     steps: tuple[float, float],
+    marks: Sequence[float] = (),
 ) -> str | None:
     """The picture with its own legend, or None where there is nothing to draw."""
+    marks = marks if panel.marked else ()
     groups = [traces_of(key, columns, look) for key in panel.keys]
     traces = [trace for group in groups for trace in group]
     if not traces:
@@ -192,11 +200,13 @@ def picture(
         steps,
         log_x=panel.log_x,
         log_y=panel.log_y,
+        marks=marks,
     )
     keys = [
         key(trace.name, trace.color, trace.style)
         for trace in [*(traces if len(named) > 1 else []), *above]
     ]
+    keys += [key("loss spike", WARN)] * bool(marks)
     return svg and "".join(keys) + svg
 
 

@@ -57,6 +57,13 @@ def home(field: str, config: Mapping) -> str:
     return field if KEYWORD in optimizer else next(iter(peaks(optimizer)), field)
 
 
+def _below(node: Any, part: str) -> Any:
+    """What lies below a section, or a list of sections, under a name or a position."""
+    if isinstance(node, list):
+        return node[int(part)] if part.isdecimal() and int(part) < len(node) else None
+    return node.get(part)
+
+
 def override(config: Mapping, changes: Mapping[str, Any]) -> dict:
     """Returns ``config`` with dotted fields changed.
 
@@ -70,18 +77,21 @@ def override(config: Mapping, changes: Mapping[str, Any]) -> dict:
     >>> override({"steps": 10, "model": {"name": "m", "width": 8}}, {"model.width": 16})
     {'steps': 10, 'model': {'name': 'm', 'width': 16}}
     """
-    result = filled(copy.deepcopy(dict(config)))
+    result: Any = filled(copy.deepcopy(dict(config)))
     # Whole components first, then single fields, whatever order they came in.
     for field in sorted(changes, key=lambda f: f.count(".")):
         value = filled({field: plain(changes[field])})[field]
         *parents, last = home(field, result).split(".")
         node = result
         for depth, parent in enumerate(parents):
-            if not isinstance(node.get(parent), dict):
+            found = _below(node, parent)
+            last_one = depth + 1 == len(parents)
+            if not isinstance(found, dict if last_one else dict | list):
                 where = ".".join(parents[: depth + 1])
-                hint = did_you_mean(parent, node) if parent not in node else ""
+                known = node if isinstance(node, dict) and parent not in node else ()
+                hint = did_you_mean(parent, known) if known else ""
                 raise ConfigError(f"override {field!r}: no section {where!r}{hint}")
-            node = node[parent]
+            node = found
         if last in node:
             if not _compatible(value, node[last]):
                 raise ConfigError(

@@ -5,6 +5,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,6 +45,7 @@ def launch(
     about: str | None,
     define: Define = lambda values: None,
     argv: Sequence[str] | None = None,
+    around: Callable[[Any], AbstractContextManager] = lambda values: nullcontext(),
 ) -> None:
     """Runs a command that takes ``--config`` and ``--workdir``.
 
@@ -52,6 +54,8 @@ def launch(
       about: what ``--help`` says before it lists the flags.
       define: defines further flags.
       argv: the command line; by default that of the process.
+      around: given the flags, a context to run the command in: before the config file,
+        which may call jax, is read.
     """
     words = _joined(list(sys.argv if argv is None else argv))
 
@@ -68,11 +72,12 @@ def launch(
 
     def started(values: flags.FlagValues) -> None:
         logging.set_verbosity(logging.WARNING)
-        file = opened(values.config)
-        workdir = folder(values.workdir)
-        config = changed(file, [word for word in words if _changes(word)])
-        configure_jax()
-        main(Given(config, file, workdir, values, words))
+        with around(values):
+            file = opened(values.config)
+            workdir = folder(values.workdir)
+            config = changed(file, [word for word in words if _changes(word)])
+            configure_jax()
+            main(Given(config, file, workdir, values, words))
 
     kept = [word for word in words if not _changes(word)]
     command.run(started, defined, about, kept)
@@ -160,6 +165,23 @@ def folder(argument: str | None) -> Path:
             " folder"
         )
     return path
+
+
+def define_dry_run(values: flags.FlagValues) -> None:
+    """Defines the flags of a dry run."""
+    flags.DEFINE_bool(
+        "dry_run",
+        False,
+        "Print the plan and its cost; run nothing.",
+        flag_values=values,
+    )
+    flags.DEFINE_float(
+        "peak_flops",
+        0,
+        "FLOPs a second of a device, for the MFU of --dry_run; 0: as published.",
+        lower_bound=0,
+        flag_values=values,
+    )
 
 
 def need(module: str, purpose: str) -> None:

@@ -9,24 +9,25 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from gnomon.experiments.config.chain import clip_in, specs_in
 from gnomon.experiments.config.rates import scheduled
 from gnomon.experiments.config.resolve import ConfigError, build
 from gnomon.experiments.console.errors import UserError
 
 
 def check_components(config: Mapping) -> None:
-    """Builds the schedule and the optimizer of a config with its own numbers.
+    """Builds the schedule and the optimizers of a config with its own numbers.
 
     Raises:
       ConfigError: one of them refuses its numbers, or is not what it should be.
     """
-    parts = [config[name] for name in ("optimizer", "schedule", "steps")]
-    _components(json.dumps(parts))
+    specs = specs_in(config) | clip_in(config)
+    _components(json.dumps([specs, config["schedule"], config["steps"]]))
 
 
 @functools.lru_cache(maxsize=1024)
 def _components(parts: str) -> None:
-    optimizer, spec, steps = json.loads(parts)
+    specs, spec, steps = json.loads(parts)
 
     def schedule_of(peak):
         schedule = _built("schedule", spec, peak=peak, steps=steps)
@@ -37,12 +38,13 @@ def _components(parts: str) -> None:
             )
         return schedule
 
-    built = _built("optimizer", scheduled(optimizer, schedule_of))
-    if not (callable(getattr(built, "init", None)) and hasattr(built, "update")):
-        raise ConfigError(
-            f"config.optimizer.name={optimizer['name']!r}: returned a"
-            f" {type(built).__name__}, not an optax transformation"
-        )
+    for field, component in specs.items():
+        built = _built(field, scheduled(component, schedule_of))
+        if not (callable(getattr(built, "init", None)) and hasattr(built, "update")):
+            raise ConfigError(
+                f"config.{field}.name={component['name']!r}: returned a"
+                f" {type(built).__name__}, not an optax transformation"
+            )
 
 
 def _built(section: str, spec: Mapping[str, Any], **provided: Any) -> Any:

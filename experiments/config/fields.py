@@ -7,7 +7,7 @@ from typing import Any
 
 # What is written or shown and when, and not what a trial computes.
 RHYTHM = ("log_every", "checkpoint_every", "tensorboard", "steps_per_dispatch")
-OPERATIONAL = ("report", "tuning", *RHYTHM)
+OPERATIONAL = ("report", "tuning", "writers", *RHYTHM)
 # Changes the program, and what it tells, but not the trial: no part of its id.
 OBSERVING = ("dynamics",)
 # Says which devices a trial lies on: as another number of devices would, it changes the
@@ -18,6 +18,17 @@ PLACEMENT = ("mesh",)
 SILENT: Mapping[str, Any] = {
     "accumulate": 1,
     "parameters": {"dtype": "", "rounding": "nearest"},
+    "spikes": {
+        "action": "",
+        "window": 128,
+        "sigma": 6.0,
+        "patience": 10,
+        "every": 100,
+        "rewinds": 10,
+    },
+    "clip": {"name": ""},
+    "parameter_groups": [],
+    "decay_mask": [],
 }
 LEFT_OUT = (*OPERATIONAL, *OBSERVING, *PLACEMENT)
 """The fields that a trial's id does not tell."""

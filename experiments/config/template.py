@@ -13,7 +13,7 @@ import numpy as np
 from gnomon.experiments.config.resolve import ConfigError, did_you_mean
 
 # Sections whose fields are gnomon's; a component's own signature says what it takes.
-OWN = ("evaluate", "report", "dynamics", "tuning", "mesh", "parameters")
+OWN = ("evaluate", "report", "dynamics", "tuning", "mesh", "parameters", "spikes")
 
 
 def defaults() -> ml_collections.ConfigDict:
@@ -36,6 +36,17 @@ def defaults() -> ml_collections.ConfigDict:
             optimizer=dict(name="optax.adamw", learning_rate=1e-3),
             # Of every learning_rate of the optimizer, a nested one's too.
             schedule=dict(name="gnomon.experiments.schedules.warmup_cosine"),
+            # What stands around the optimizer (`gnomon.experiments.config.chain`): a
+            # clip of gradients by name, ordered rules that give groups of parameters a
+            # multiplier or an optimizer of their own, rules of the leaves that decay.
+            clip=dict(name=""),
+            parameter_groups=(),
+            decay_mask=(),
+            # Losses far above those before them (`gnomon.experiments.config.spikes`):
+            # action "" (none are looked for), "record", "skip" or "rewind".
+            spikes=dict(
+                action="", window=128, sigma=6.0, patience=10, every=100, rewinds=10
+            ),
             static=(),  # optimizer fields a program must know before compilation
             evaluate=dict(every=0, batches=8, batch=64),  # every 0: at the end alone
             # Steps that the device takes between two words with the host; 0: as many
@@ -44,6 +55,9 @@ def defaults() -> ml_collections.ConfigDict:
             log_every=20,
             checkpoint_every=200,
             tensorboard=True,
+            # Trackers that metrics are sent to as well, with what their init takes:
+            # dict(wandb=dict(project="widths"), trackio=dict(project="widths")).
+            writers=dict(),
             # One trial over several devices (`gnomon.experiments.trial.mesh`).
             # Rules by name: "fsdp", "zero1". state_memory "pinned_host" keeps the
             # optimizer's state on the host; "" is the device.

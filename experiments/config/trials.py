@@ -7,6 +7,7 @@ integers) is the static part. Trials that share a program and take the same numb
 steps form a group.
 """
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -14,9 +15,12 @@ from gnomon.experiments.config.changes import override
 from gnomon.experiments.config.fields import OPERATIONAL, RHYTHM, digest, identity
 from gnomon.experiments.config.ranges import check_traced
 from gnomon.experiments.config.resolve import ConfigError, did_you_mean
+from gnomon.experiments.config.spikes import rewinds
 from gnomon.experiments.config.validation import validate
 
-TRACED_SECTIONS = ("optimizer", "schedule")
+# What is static of the optimizer is static of a group's.
+_GROUP = re.compile(r"^parameter_groups\.\d+\.")
+TRACED_SECTIONS = ("optimizer", "schedule", "clip", "parameter_groups")
 
 
 class Trial(NamedTuple):
@@ -125,10 +129,13 @@ def split(config: Mapping) -> tuple[dict, dict[str, float]]:
     fixed = {f"optimizer.{field}" for field in config["static"]}
 
     def visit(node: Any, path: str) -> Any:
-        if path in fixed:
+        if _GROUP.sub("optimizer.", path) in fixed:
             return node
         if isinstance(node, Mapping):
             return {key: visit(value, f"{path}.{key}") for key, value in node.items()}
+        # Groups are a list, because their order says which of them decides.
+        if isinstance(node, list) and path == "parameter_groups":
+            return [visit(value, f"{path}.{at}") for at, value in enumerate(node)]
         if isinstance(node, float):
             traced[path] = node
             return "traced"
@@ -146,7 +153,8 @@ def group_key(trial: Trial) -> str:
     """A short hash of all that the trials of a group have in common."""
     # The lanes of a chunk are logged and saved together, step by step.
     rhythm = {key: trial.config[key] for key in ("steps", *RHYTHM)}
-    return digest([split(trial.config)[0], rhythm])
+    alone = [trial.id] if rewinds(trial.config) else []  # it has an order of its own
+    return digest([split(trial.config)[0], rhythm, *alone])
 
 
 def groups(trials: Iterable[Trial]) -> dict[str, list[Trial]]:

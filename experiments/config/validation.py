@@ -5,13 +5,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from gnomon.experiments.config.accumulation import check_accumulate
+from gnomon.experiments.config.chain import check_chain
 from gnomon.experiments.config.components import check_components
 from gnomon.experiments.config.devices import check_mesh
 from gnomon.experiments.config.precision import check_parameters
 from gnomon.experiments.config.ranges import check_fields, check_leaves, check_optimizer
 from gnomon.experiments.config.rates import peaks
 from gnomon.experiments.config.resolve import ConfigError, check, did_you_mean
+from gnomon.experiments.config.spikes import check_spikes
 from gnomon.experiments.config.template import OWN, defaults, plain
+from gnomon.experiments.config.writers import check_writers
 
 
 def validate(config: Mapping) -> None:
@@ -45,6 +48,8 @@ def validate(config: Mapping) -> None:
     check_mesh(config)
     check_accumulate(config)
     check_parameters(config)
+    check_spikes(config)
+    check_writers(config)
     layers = config["dynamics"].get("layers")
     try:
         re.compile(layers or "")
@@ -69,6 +74,7 @@ def validate(config: Mapping) -> None:
                 f" field {field!r}{hint}"
             )
     check_optimizer(config["optimizer"])
+    check_chain(config)
     _check_knob(config)
     check_components(config)
 

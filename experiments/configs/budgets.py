@@ -16,6 +16,7 @@ ASPECT = 16  # width over depth
 RULES: dict[str, Callable[[int], int]] = {
     "width": lambda width: 2,
     "aspect": lambda width: max(1, round(width / ASPECT)),
+    "deep": lambda width: 12,
 }
 
 
@@ -24,7 +25,8 @@ def sized(width: int, rule: str = "width") -> dict[str, int]:
 
     Args:
       width: features of the model.
-      rule: ``"width"`` keeps two blocks; ``"aspect"`` adds a block every 16 features.
+      rule: ``"width"`` keeps two blocks, ``"deep"`` twelve; ``"aspect"`` adds a block
+        every 16 features.
 
     Raises:
       ConfigError: There is no such rule.

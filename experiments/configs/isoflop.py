@@ -21,21 +21,23 @@ from gnomon.experiments.configs import lm
 from gnomon.experiments.configs.budgets import sized, steps_for
 from gnomon.experiments.configs.optimizers import optimizer
 
-WIDTHS: Sequence[int] = (8, 16, 24, 32, 48)
-BUDGETS: Sequence[float] = (1e10, 2e10, 4e10, 8e10)  # training FLOPs
+WIDTHS: Sequence[int] = (8, 12, 16, 24, 32)
+BUDGETS: Sequence[float] = (2.5e9, 5e9, 1e10, 2e10)  # training FLOPs
 SEEDS: Sequence[int] = (0, 1, 2)
-BATCH = 8
+BATCH = 4
 LENGTH = 64
-HEAD = 8
+HEAD = 4
 
-# The best rate is c width^-a steps^-b: c and a of each optimizer, one b.
+# The best rate is c width^-a steps^-b: c, a and b of each optimizer, from three seeds
+# at five smaller sizes.
 RATES = {
-    "adamw": (2.5, 0.9),
-    "adamp": (2.5, 0.9),
-    "muon": (3.0, 0.75),
-    "hyperball": (0.35, 0.25),
+    "adamw": (4.0, 1.2, 0.3),
+    "adamp": (4.0, 1.2, 0.3),
+    "muon": (2.0, 0.7, 0.34),
+    "hyperball": (2.35, 0.61, 0.45),
 }
-BY_STEPS = 0.25
+# The embedding and the gains of a hyperball take its rate, under its schedule.
+SETTINGS = {"hyperball": {"free_learning_rate": None}}
 
 
 def best_rate(line: str, width: int, steps: int) -> float:
@@ -48,10 +50,10 @@ def best_rate(line: str, width: int, steps: int) -> float:
 
     Example:
       >>> print(f"{best_rate('adamw', 32, 400):.3g}")
-      0.0247
+      0.0104
     """
-    scale, by_width = RATES.get(line, RATES["adamw"])
-    return scale * width**-by_width * steps**-BY_STEPS
+    scale, by_width, by_steps = RATES.get(line, RATES["adamw"])
+    return scale * width**-by_width * steps**-by_steps
 
 
 def base(arg: str = "", **known: Any):
@@ -60,7 +62,7 @@ def base(arg: str = "", **known: Any):
     config = lm.get_config(f"length={LENGTH}")
     config.batch = BATCH
     config.model.head_dim = HEAD  # more width is more heads, not larger ones
-    config.evaluate = dict(every=0, batches=8, batch=128)
+    config.evaluate = dict(every=0, batches=4, batch=128)
     config.checkpoint_every = 1000
     config.log_every = 100
     config.tensorboard = False
@@ -79,14 +81,15 @@ def cells(
 ) -> list[dict[str, Any]]:
     """One optimizer at every size and budget, three rates and all seeds each."""
     found = []
+    spec = {**optimizer(line), **SETTINGS.get(line, {})}
     for width in widths:
         size = sized(width, rule)
         model = {**config.model, "width": width, "depth": size["model.depth"]}
         for budget in budgets:
-            steps = steps_for(budget, model, config.batch, (LENGTH,))
+            steps = steps_for(budget, model, config.batch, (config.data.length,))
             best = best_rate(line, width, steps)
             found += product(
-                [{"label": label, "optimizer": optimizer(line), **size}],
+                [{"label": label, "optimizer": spec, **size}],
                 over("steps", [steps]),
                 over("optimizer.learning_rate", logspace(best / 2, best * 2, 3)),
                 over("seed", seeds),

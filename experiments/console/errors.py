@@ -46,6 +46,8 @@ EXTRAS = dict.fromkeys(
     "optuna": "optuna",
     "tokenizers": "tokens",
     "pyarrow": "tokens",
+    "wandb": "wandb",
+    "trackio": "trackio",
 }
 """The extra of gnomon that installs a package, by the package's module."""
 

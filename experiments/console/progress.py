@@ -192,12 +192,13 @@ class Progress:
         """Takes note of where the run is, and shows it when it is time to.
 
         Args:
-          step: steps taken, those before `start` included.
+          step: steps taken, those before `start` included; less than before where a
+            run goes back.
           loss: the newest training loss; `None` keeps the one before.
           trials: trials done; `None` keeps the number before.
         """
         now = self._clock()
-        self._rate.add(step - self._step, now - self._time)
+        self._rate.add(max(step - self._step, 0), now - self._time)
         self._step, self._time, self._stale = step, now, True
         self._loss = self._loss if loss is None else loss
         self._done = self._done if trials is None else trials

@@ -20,6 +20,7 @@ NAMES = {
     "digits": "gnomon.experiments.data.digits.digits",
     "wine": "gnomon.experiments.data.wine.wine",
     "movielens": "gnomon.experiments.data.ratings.movielens",
+    "stdlib_tokens": "gnomon.experiments.data.library_tokens.stdlib_tokens",
     "tokens": "gnomon.experiments.data.tokens.tokens",
     "tfds": "gnomon.experiments.data.catalog.catalog",
 }
@@ -82,9 +83,10 @@ def load(data: Mapping) -> Dataset:
 
     Args:
       data: ``{"name": ..., **fields}``. The name is ``"stdlib_text"``,
-        ``"digits"``, ``"wine"``, ``"movielens"``, ``"tokens"``, ``"tfds/<any tfds
-        name>"``, or the dotted path of a function of yours that takes the fields as
-        keywords and returns a `Dataset`. Fields are values that JSON can hold.
+        ``"stdlib_tokens"``, ``"digits"``, ``"wine"``, ``"movielens"``, ``"tokens"``,
+        ``"tfds/<any tfds name>"``, or the dotted path of a function of yours that takes
+        the fields as keywords and returns a `Dataset`. Fields are values that JSON can
+        hold.
 
     Returns:
       The `Dataset`.

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gnomon.experiments.config.fields import LEFT_OUT, digest
+from gnomon.experiments.config.fields import LEFT_OUT, OPERATIONAL, digest
 from gnomon.experiments.config.resolve import ConfigError
 from gnomon.experiments.config.trials import Trial, groups, split
 from gnomon.experiments.console.interrupt import Interrupted
@@ -53,9 +53,17 @@ class Sweep:
         self.names = group_names(self.groups)
         self.max_lanes = max_lanes
         self.programs = Programs({}, {}) if programs is None else programs
+        traced = set()
         for group in self.groups.values():
+            # Groups that differ in their steps alone have one program.
+            config = group[0].config
+            shown = {name: config[name] for name in OPERATIONAL}
+            key = digest([split(config)[0], shown])
+            if key in traced:
+                continue
+            traced.add(key)
             try:
-                trace(group[0].config, self.data(group[0]))
+                trace(config, self.data(group[0]))
             except ConfigError as error:
                 raise ConfigError(f"trial {group[0].id}: {error}") from error
 

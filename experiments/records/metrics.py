@@ -1,4 +1,4 @@
-"""Metrics of one run: a JSON object a line, and TensorBoard beside it."""
+"""Metrics of one run: a JSON object a line, TensorBoard and trackers beside it."""
 
 import json
 import math
@@ -51,6 +51,9 @@ class MetricsWriter:
       folder: the run's folder; created when missing.
       resume_step: the step of the checkpoint that the run goes on from. `None`, the
         default, starts anew: what an earlier run left in the folder is dropped.
+      trackers: settings of the trackers that rows are sent to as well, by name
+        (`gnomon.experiments.records.trackers`).
+      config: the run's config, for the trackers.
       tensorboard: whether to write TensorBoard events too (by tensorboardX). The
         events of dropped rows are hidden by TensorBoard's own purge.
 
@@ -71,6 +74,8 @@ class MetricsWriter:
         *,
         resume_step: int | None = None,
         tensorboard: bool = True,
+        trackers: Mapping[str, Mapping[str, Any]] | None = None,
+        config: Mapping[str, Any] | None = None,
     ):
         self._folder = Path(folder)
         make_folder(self._folder)
@@ -82,6 +87,7 @@ class MetricsWriter:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         self._descriptor: int | None = os.open(path, flags, 0o666)
         self._named = False
+        self._trackers = self._open_trackers(trackers, config, resume_step is None)
 
     @property
     def position(self) -> Position:
@@ -118,12 +124,19 @@ class MetricsWriter:
             written += os.write(self._descriptor, text[written:])
         size, crc = self._position
         self._position = Position(size + len(text), zlib.crc32(text, crc))
+        if self._events is None and not self._trackers:
+            return
+        # TensorBoard marks a number that is not finite, or is not there.
+        numbers = {
+            name: float("nan") if value is None else value
+            for name, value in from_json(row).items()
+            if name != "step" and (value is None or isinstance(value, int | float))
+        }
         if self._events is not None:
-            for name, value in from_json(row).items():
-                # TensorBoard marks a number that is not finite, or is not there.
-                number = float("nan") if value is None else value
-                if name != "step" and isinstance(number, int | float):
-                    self._events.add_scalar(name, number, step)
+            for name, number in numbers.items():
+                self._events.add_scalar(name, number, step)
+        for tracker in self._trackers:
+            tracker.log(step, numbers)
 
     def close(self) -> None:
         """Closes the files; a second call does nothing."""
@@ -133,6 +146,8 @@ class MetricsWriter:
         if self._events is not None:
             self._events.close()
             self._events = None
+        for tracker in self._trackers:
+            tracker.close()
 
     def __enter__(self) -> "MetricsWriter":
         return self
@@ -144,6 +159,22 @@ class MetricsWriter:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _open_trackers(
+        self,
+        trackers: Mapping[str, Mapping[str, Any]] | None,
+        config: Mapping[str, Any] | None,
+        fresh: bool,
+    ) -> list[Any]:
+        if not trackers:
+            return []
+        # Here, so that a run without them does not pay for the import.
+        from gnomon.experiments.records.trackers import Tracker
+
+        return [
+            Tracker(name, self._folder, settings, config or {}, fresh)
+            for name, settings in trackers.items()
+        ]
 
     def _open_events(self, resume_step: int | None) -> Any:
         # Here, so that a sweep without TensorBoard does not pay for the import.

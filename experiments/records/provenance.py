@@ -20,17 +20,19 @@ class Provenance:
       counts: Trials ``planned``, ``finished``, ``diverged``, ``unfinished``.
       facts: Names and values to print: command, data, device, versions, time.
       notes: What a reader must know, such as that results mix devices.
+      what: What is counted.
     """
 
     counts: Mapping[str, int]
     facts: Mapping[str, str]
     notes: Sequence[str]
+    what: str = "trials"
 
     @property
     def done(self) -> str:
         """How far the sweep is, ``"12 of 60 trials done"``."""
         done = self.counts["finished"] + self.counts["diverged"]
-        return f"{done} of {self.counts['planned']} trials done"
+        return f"{done} of {self.counts['planned']} {self.what} done"
 
     @property
     def complete(self) -> bool:

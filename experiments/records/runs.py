@@ -167,10 +167,11 @@ def table(runs: Iterable[Run]) -> dict[str, np.ndarray]:
         row |= {f"final.{name}": value for name, value in final.items()}
         rows.append(row)
     names = {name: None for row in rows for name in row}
-    return {name: _column([row.get(name) for row in rows]) for name in names}
+    return {name: as_column([row.get(name) for row in rows]) for name in names}
 
 
-def _column(values: list[Any]) -> np.ndarray:
+def as_column(values: list[Any]) -> np.ndarray:
+    """Values as a column: float64 if they are numbers, else objects with None."""
     if all(v is None or is_number(v) for v in values):
         return np.array([number(v) for v in values], dtype=np.float64)
     column = np.empty(len(values), dtype=object)

@@ -40,7 +40,8 @@ class Stored(NamedTuple):
     Attributes:
       name: its file name without the ending.
       columns: as `gnomon.experiments.records.runs.table` gives them.
-      report: ``baseline``, ``metric`` and ``interpolate`` of the sweep's report.
+      report: ``baseline``, ``metric`` and ``interpolate`` of the sweep's report; of a
+        table of others also how its compute was counted and what it tells of grids.
       facts: where it comes from: command, data, device, versions, times.
     """
 
@@ -74,8 +75,28 @@ def store(workdir: Path, folder: Path, name: str) -> Path:
             f"--add={workdir}: {provenance.done}; run the sweep's command again to"
             " finish it, then add it"
         )
-    columns = table(runs)
-    same, rows = {}, {}
+    config = runs[0].config
+    report = {
+        "baseline": config.get("report", {}).get("baseline", ""),
+        "metric": config.get("report", {}).get("metric", "validation_loss"),
+        "interpolate": config.get("tuning", {}).get("interpolate", False),
+    }
+    # The page that lies in the folder may have been written with others.
+    page = workdir / "report.json"
+    if page.exists():
+        report |= {key: read_json(page)[key] for key in ("baseline", "metric")}
+    return write(Stored(name, table(runs), report, provenance.facts), folder)
+
+
+def write(stored: Stored, folder: Path) -> Path:
+    """Writes a table into a folder as `read` reads it.
+
+    Returns:
+      The path of the JSON file.
+    """
+    name, columns, report, facts = stored
+    same: dict[str, Any] = {}
+    rows: dict[str, list[Any]] = {}
     for field, column in columns.items():
         if field.startswith(_LEFT_OUT) and field not in _KEPT:
             continue
@@ -88,28 +109,18 @@ def store(workdir: Path, folder: Path, name: str) -> Path:
     mixed = [field for field, values in rows.items() if _is_mixed(columns, field)]
     for field in mixed:
         rows[field] = [json.dumps(jsonable(value)) for value in rows[field]]
-    config = runs[0].config
-    report = {
-        "baseline": config.get("report", {}).get("baseline", ""),
-        "metric": config.get("report", {}).get("metric", "validation_loss"),
-        "interpolate": config.get("tuning", {}).get("interpolate", False),
-    }
-    # The page that lies in the folder may have been written with others.
-    page = workdir / "report.json"
-    if page.exists():
-        report |= {key: read_json(page)[key] for key in ("baseline", "metric")}
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(rows)
     writer.writerows(zip(*rows.values(), strict=True))
     write_text(folder / f"{name}.csv", text.getvalue())
     about = {
-        "report": report,
-        "facts": dict(provenance.facts),
+        "report": dict(report),
+        "facts": dict(facts),
         "text": [f for f in [*rows, *same] if columns[f].dtype == object],
         "mixed": mixed,
         "same": same,
-        "rows": len(runs),
+        "rows": len(columns["id"]),
     }
     write_json(folder / f"{name}.json", about)
     return folder / f"{name}.json"

@@ -1,8 +1,14 @@
-"""Reads a sweep's folder and writes its verdict: a page, a JSON file, a table.
+"""Reads a sweep's folder, or a table of runs, and writes the verdict.
 
-``python -m gnomon.experiments.report --workdir=DIR`` writes ``DIR/report.html`` and
-``DIR/report.json`` and prints the same numbers. It may run while a sweep is under
-way, and then says how much of it is done.
+    python -m gnomon.experiments.report --workdir=DIR [--export=FILE]
+    python -m gnomon.experiments.report --table=FILE --output=DIR [--columns=...]
+
+The first writes ``DIR/report.html``, ``DIR/report.json`` and ``DIR/runs.csv``, the
+run table, and prints the same numbers. It may run while a sweep is under way, and then
+says how much of it is done. The second does so for runs that others made: CSV, JSON
+lines or Parquet, a row a run or a row a step, what wandb exports, or a folder of
+TensorBoard's events. What the columns are called and mean is in ``docs/run_table.md``;
+``--columns=label=optimizer,...`` says which is which.
 """
 
 import functools
@@ -15,19 +21,27 @@ from absl import flags
 from gnomon.experiments.console import command
 from gnomon.experiments.console.errors import UserError
 from gnomon.experiments.console.shown import printable
-from gnomon.experiments.records.files import read_json, write_json, write_text
+from gnomon.experiments.records.files import read_json
 from gnomon.experiments.records.runs import load_runs, table
+
+TABLE = "runs.csv"
 
 
 def write_report(
-    workdir: str | os.PathLike[str], baseline: str = "", metric: str = ""
+    workdir: str | os.PathLike[str],
+    baseline: str = "",
+    metric: str = "",
+    export: str | os.PathLike[str] = "",
+    steps: bool = False,
 ) -> str:
-    """Writes `report.html` and `report.json` into a sweep's folder.
+    """Writes `report.html`, `report.json` and `runs.csv` into a sweep's folder.
 
     Args:
       workdir: the sweep's folder.
       baseline: the label to compare with; "" takes what the config says.
       metric: the final metric to compare; "" takes what the config says.
+      export: a further file for the run table, .csv, .jsonl or .parquet.
+      steps: whether that file has a row for each step at which the metric was recorded.
 
     Returns:
       The report as plain text, its last line the page's path.
@@ -37,17 +51,9 @@ def write_report(
       UserError: No trial has finished, or none has the baseline or the metric.
     """
     # Loaded here, so that a sweep that only runs trials does not wait for pictures.
+    from gnomon.experiments.exchange import export as tables
     from gnomon.experiments.records.provenance import select, trace
-    from gnomon.experiments.report.analysis import analyze
-    from gnomon.experiments.report.budgets import sizes_of
-    from gnomon.experiments.report.curves import best_curves
-    from gnomon.experiments.report.differences import differences
-    from gnomon.experiments.report.law import baseline_law
-    from gnomon.experiments.report.own_laws import own_laws
-    from gnomon.experiments.report.page import page
-    from gnomon.experiments.report.profiles import profiles
-    from gnomon.experiments.report.record import record
-    from gnomon.experiments.report.text import terminal
+    from gnomon.experiments.report.compose import Material, compose
 
     workdir = Path(workdir)
     every = load_runs(workdir)
@@ -60,27 +66,21 @@ def write_report(
             " report; run the sweep's command again to go on"
         )
     section = runs[0].config.get("report", {})
-    baseline = baseline or section.get("baseline", "")
     metric = metric or section.get("metric") or "validation_loss"
-    interpolate = runs[0].config.get("tuning", {}).get("interpolate", False)
-    columns = table(runs)
-    analysis = analyze(columns, baseline, metric, interpolate)
-    law = baseline_law(columns, analysis, runs[0].config)
-    provenance = trace(runs, planned, sweep, notes)
-    by_id = {run.id: run for run in runs}
-    curves = best_curves(analysis.cells, by_id, metric)
-    found = profiles(analysis, curves)
-    sizes, joint = sizes_of(analysis), differences(columns, analysis)
-    # One figure shows one metric: if a run lacks evaluations, all show training loss.
-    if any(curve is not None and curve.name != metric for curve in curves.values()):
-        curves = best_curves(analysis.cells, by_id, metric, "train_loss")
-    said = record(analysis, provenance, law, found, sizes, joint)
-    write_json(workdir / "report.json", said)
-    laws = own_laws(columns, analysis) if sizes else ()
-    html = page(analysis, provenance, curves, law, found, sizes, joint, laws)
-    write_text(workdir / "report.html", html)
-    words = terminal(analysis, provenance, found, sizes, joint)
-    return f"{words}\n\nreport: {workdir / 'report.html'}"
+    material = Material(
+        columns=table(runs),
+        recorded={run.id: run for run in runs},
+        provenance=trace(runs, planned, sweep, notes),
+        config=runs[0].config,
+        baseline=baseline or section.get("baseline", ""),
+        metric=metric,
+        interpolate=runs[0].config.get("tuning", {}).get("interpolate", False),
+    )
+    words = compose(material, workdir)
+    tables.export(workdir / TABLE, runs, metric)
+    if export:
+        tables.export(Path(export), runs, metric, steps)
+    return words
 
 
 def main(workdir: str | os.PathLike[str], baseline: str = "", metric: str = "") -> None:
@@ -95,12 +95,48 @@ def define(values: flags.FlagValues) -> None:
     string("baseline", "", "The label to compare with, instead of the config's.")
     metric = "The final metric to compare, instead of the config's; smaller is better"
     string("metric", "", f"{metric}, so validation_error and not validation_accuracy.")
+    string("table", None, "A table of runs to report on, instead of a sweep's folder.")
+    string("output", None, "The folder to write the report of a table into.")
+    string(
+        "columns",
+        "",
+        "Which columns of the table are which: label=optimizer,params=1e6*size.",
+    )
+    string("export", "", "A further file for the sweep's run table.")
+    flags.DEFINE_bool(
+        "steps", False, "A row a step in the exported table.", flag_values=values
+    )
 
 
 def _started(values: flags.FlagValues) -> None:
-    if not values.workdir:
-        raise UserError("--workdir: missing; give the folder of a sweep")
-    main(values.workdir, values.baseline, values.metric)
+    if values.table is None:
+        if not values.workdir:
+            raise UserError("--workdir: missing; give the folder of a sweep")
+        for name in ("columns", "output"):
+            if values[name].value:
+                raise UserError(f"--{name} goes with --table; give one")
+        words = write_report(
+            values.workdir, values.baseline, values.metric, values.export, values.steps
+        )
+    else:
+        words = _of_table(values)
+    print(printable(words, keep="\n"))
+
+
+def _of_table(values: flags.FlagValues) -> str:
+    from gnomon.experiments.report.foreign import write_table_report
+
+    if values.workdir:
+        raise UserError("--table and --workdir: give one of them")
+    if values.export or values.steps:
+        raise UserError("--export goes with --workdir; a table is a table already")
+    if not values.output:
+        raise UserError(
+            "--output: missing; give the folder for the report of the table"
+        )
+    return write_table_report(
+        values.table, values.output, values.columns, values.baseline, values.metric
+    )
 
 
 def run(argv: Sequence[str] | None = None) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from gnomon.experiments.console.errors import UserError
 from gnomon.experiments.report.cells import Table, cells
+from gnomon.experiments.report.source import SWEEP, Source
 from gnomon.scaling.comparison.cell import Cell
 from gnomon.scaling.comparison.multiple import holm
 from gnomon.scaling.comparison.resampling import seed_weights
@@ -24,6 +25,7 @@ class Analysis:
       cells: Every optimizer at every scale, the baseline's first.
       comparisons: Every other optimizer against the baseline, a scale each.
       summaries: Every other optimizer over all scales.
+      source: What is known of the runs besides.
     """
 
     baseline: str
@@ -31,6 +33,7 @@ class Analysis:
     cells: Sequence[Cell]
     comparisons: Sequence[Comparison]
     summaries: Sequence[Summary]
+    source: Source = SWEEP
 
     @property
     def labels(self) -> list[str]:
@@ -56,6 +59,7 @@ def analyze(
     baseline: str = "",
     metric: str = "validation_loss",
     interpolate: bool = False,
+    source: Source = SWEEP,
 ) -> Analysis:
     """Tunes every optimizer at every scale and compares it with the baseline.
 
@@ -64,6 +68,7 @@ def analyze(
       baseline: the label to compare with; "" takes the first in the table.
       metric: the final metric to compare; smaller is better.
       interpolate: read tuned losses between the points of the grids.
+      source: what is known of the runs besides.
 
     Raises:
       UserError: No trial has the baseline's label, or none recorded the metric, or
@@ -77,7 +82,8 @@ def analyze(
             f" are: {', '.join(labels)}; report takes another as --baseline"
         )
     found = sorted(
-        cells(table, metric, interpolate), key=lambda cell: cell.label != baseline
+        cells(table, metric, interpolate, source.given),
+        key=lambda cell: cell.label != baseline,
     )
     base = [cell for cell in found if cell.label == baseline]
     weights = seed_weights([cell.seeds for cell in found])
@@ -95,6 +101,7 @@ def analyze(
         cells=found,
         comparisons=_adjusted(comparisons),
         summaries=_adjusted(summaries),
+        source=source,
     )
 
 

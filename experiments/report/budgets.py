@@ -94,7 +94,7 @@ def sentence(found: Mapping[str, Sizes]) -> str:
     for label, sizes in found.items():
         value, low, high = sizes.exponent
         said = f"{label} as compute to the {value:.2f} [{low:.2f}, {high:.2f}]"
-        if low <= 0 and high >= 1:  # a power of the law lies between 0 and 1
+        if high - low >= 1:  # a power of the law lies between 0 and 1
             said = f"{label} by a power that is not determined"
         outside = int((~inside(sizes)).sum())
         if outside:

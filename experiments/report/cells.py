@@ -8,6 +8,7 @@ import numpy as np
 
 from gnomon.experiments.config.fields import OBSERVING, OPERATIONAL, PLACEMENT
 from gnomon.experiments.console.errors import UserError
+from gnomon.experiments.console.progress import format_count
 from gnomon.experiments.records.direction import why_not
 from gnomon.experiments.report.knob import knob_of, searched_in
 from gnomon.scaling.comparison.cell import Cell, Setting, tune
@@ -19,19 +20,23 @@ Table = Mapping[str, np.ndarray]
 # Fields that tell trials of one scale apart, or that change no trained weight.
 _WITHIN = ("label", "seed", "static", "id", "status", "optimizer.", "schedule.")
 _SHOWN = (*OPERATIONAL, *OBSERVING, *PLACEMENT, "evaluate")
-_RESULTS = ("final.", "parameters", "compute", "units", "seconds")
+_RESULTS = ("final.", "parameters", "compute", "units", "seconds", "tried")
 # What a person calls a scale by.
 _FIRST = ("model.name", "data.name", "model.width", "model.depth", "model.")
-_LAST = ("batch", "steps")
+_LENGTHS = ("steps", "tokens")  # the first of them that a table has
+_LAST = ("batch", *_LENGTHS)
 
 
-def cells(table: Table, metric: str, interpolate: bool = False) -> list[Cell]:
+def cells(
+    table: Table, metric: str, interpolate: bool = False, given: bool = False
+) -> list[Cell]:
     """Groups a run table into cells and tunes each.
 
     Args:
       table: columns as `gnomon.experiments.records.runs.table` gives them.
       metric: which final metric, smaller is better, such as ``validation_loss``.
       interpolate: read optima between the points of the grids.
+      given: take each setting as tuned, since the table tells of no grids.
 
     Returns:
       Cells sorted by optimizer (in order of first appearance), then by model size
@@ -57,12 +62,18 @@ def cells(table: Table, metric: str, interpolate: bool = False) -> list[Cell]:
     for row, key in enumerate(zip(table["label"], scale_of, strict=True)):
         rows.setdefault(key, []).append(row)
     order = lambda key: (labels.index(key[0]), _scale_order(key[1]))  # noqa: E731
-    return [
+    found = [
         dataclasses.replace(
             _cell(table, losses, np.array(rows[label, scale]), str(label), scale),
             interpolate=interpolate,
         )
         for label, scale in sorted(rows, key=order)
+    ]
+    if not given:
+        return found
+    return [
+        dataclasses.replace(cell, status="given") if cell.status == "tuned" else cell
+        for cell in found
     ]
 
 
@@ -90,8 +101,9 @@ def _scales(table: Table) -> list[Scale]:
         finer = {tuple(kv for kv in key if kv[0] in [*named, field]) for key in keys}
         if len(finer) > len(partition):
             named.append(field)
-    shown = [f for f in ("model.width", "steps") if f in table]
-    alone = ", ".join(_words(f, _value(table[f][0])) for f in shown)
+    length = next((name for name in _LENGTHS if name in table), None)
+    shown = [f for f in ("model.width", "model.params", *_LENGTHS) if f in table]
+    alone = ", ".join(_words(f, _value(table[f][0])) for f in shown) or "all runs"
     parameters: dict[Key, float] = {}
     for key, size in zip(keys, table["parameters"], strict=True):
         if np.isfinite(size):
@@ -99,9 +111,9 @@ def _scales(table: Table) -> list[Scale]:
     return [
         Scale(
             name=", ".join(_words(f, v) for f, v in key if f in named) or alone,
-            model=tuple(kv for kv in key if kv[0] != "steps"),
+            model=tuple(kv for kv in key if kv[0] not in _LENGTHS),
             data=tuple(kv for kv in key if kv[0].startswith(("data.", "task"))),
-            steps=float(table["steps"][i]),
+            steps=float(table[length][i]) if length else 0.0,
             parameters=parameters.get(key, float("nan")),
         )
         for i, key in zip(rows, keys, strict=True)
@@ -117,6 +129,10 @@ def _words(field: str, value: Any) -> str:
     shown = f"{value:g}" if isinstance(value, float) else str(value)
     if field == "steps":
         return f"{shown} steps"
+    if field in ("tokens", "model.params") and value is not None:
+        # Counts of other people's models: billions, not giga.
+        count = format_count(value).replace("G", "B")
+        return f"{count} {field.removeprefix('model.')}"
     if field in ("model.name", "data.name"):
         return shown.rpartition(".")[2]
     return f"{field.removeprefix('model.').replace('_', ' ')} {shown}"

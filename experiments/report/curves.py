@@ -1,15 +1,22 @@
 """Loss curves of the tuned runs."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from gnomon.experiments.records.runs import Run
 from gnomon.scaling.comparison.cell import Cell
 from gnomon.scaling.comparison.scale import Scale
 
 ENOUGH = 4  # evaluations that make a curve
+
+
+class Recorded(Protocol):
+    """A run that recorded metrics."""
+
+    def metrics(self) -> dict[str, np.ndarray]:
+        """``step`` and a float64 array a name, NaN where a step lacks it."""
+        ...
 
 
 class Curve(NamedTuple):
@@ -31,7 +38,7 @@ class Curve(NamedTuple):
 
 
 def best_curves(
-    cells: Iterable[Cell], runs: Mapping[str, Run], metric: str, name: str = ""
+    cells: Iterable[Cell], runs: Mapping[str, Recorded], metric: str, name: str = ""
 ) -> dict[tuple[str, Scale], Curve | None]:
     """The curve of every cell's best setting, by optimizer and scale.
 
@@ -59,7 +66,7 @@ def left_out(curves: Mapping[tuple[str, Scale], Curve | None]) -> list[str]:
     ]
 
 
-def loss_curve(runs: Sequence[Run], metric: str, name: str = "") -> Curve | None:
+def loss_curve(runs: Sequence[Recorded], metric: str, name: str = "") -> Curve | None:
     """The curve of one setting over its seeds.
 
     Args:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy import stats
 
 from gnomon.experiments.report.analysis import Analysis
 from gnomon.experiments.report.cells import Table
@@ -28,6 +29,7 @@ class Standing(NamedTuple):
       exponents: Its own exponents less the baseline's.
       speedup: In tokens, at `Differences.at`.
       time: Seconds a step over the baseline's; NaN where none are recorded.
+      time_interval: Its 95 % interval, over sizes; NaN where one is recorded.
     """
 
     label: str
@@ -35,6 +37,19 @@ class Standing(NamedTuple):
     exponents: Exponents
     speedup: Estimate
     time: float
+    time_interval: tuple[float, float]
+
+    @property
+    def faster(self) -> Estimate:
+        """The speedup in time; its interval is that of both factors, as independent."""
+        with np.errstate(all="ignore"):  # an end may lie at 0 or beyond all bounds
+            logs, time = np.log(np.array(self.speedup, float)), np.log(self.time)
+            other = np.log(self.time_interval)[::-1] - time
+            far = np.hypot(logs[1:] - logs[0], other)
+            value = np.exp(logs[0] - time)
+            ends = value * np.exp(np.array([-1, 1]) * far)
+        low, high = np.where(np.isfinite(logs[1:]), ends, self.speedup[1:])
+        return Estimate(float(value), float(low), float(high))
 
 
 class Differences(NamedTuple):
@@ -48,6 +63,7 @@ class Differences(NamedTuple):
       at: Parameters and tokens that speedups are given at: where the baseline's loss is
         least at the largest budget.
       left_out: Optimizers that ran in too few cells.
+      unit: What lengths are counted in.
     """
 
     fit: Efficiencies
@@ -55,6 +71,7 @@ class Differences(NamedTuple):
     held: GapHoldout | None
     at: tuple[float, float]
     left_out: Sequence[str]
+    unit: str = "steps"
 
 
 def differences(table: Table, analysis: Analysis) -> Differences | None:
@@ -74,6 +91,7 @@ def differences(table: Table, analysis: Analysis) -> Differences | None:
     if not tuned or not related(cell.scale for cell in tuned):
         return None
     row = {str(trial): i for i, trial in enumerate(table["id"])}
+    seconds = table.get("seconds", np.full(len(row), np.nan))
     runs: list[tuple[Any, ...]] = []
     for cell in tuned:
         assert cell.tuned is not None
@@ -84,8 +102,10 @@ def differences(table: Table, analysis: Analysis) -> Differences | None:
         ):
             i = row[str(trial)]
             place = (float(table["parameters"][i]), float(table["units"][i]))
-            pace = float(table["seconds"][i]) / cell.scale.steps
+            steps = cell.scale.steps or math.nan
+            pace = float(seconds[i]) / steps
             runs.append((cell.label, *place, float(loss) + between, seed, pace))
+    runs = [run for run in runs if run[1] * run[2] > 0]  # as far as both are known
     base = {run[1:3] for run in runs if run[0] == analysis.baseline}
     if min(_spread(base), default=0) < LEAST:
         return None
@@ -103,7 +123,7 @@ def differences(table: Table, analysis: Analysis) -> Differences | None:
     fit = fit_efficiencies(
         **columns,
         baseline=analysis.baseline,
-        searches=_searches(analysis, kept),
+        searches=_searches(table, analysis, kept),
     )
     try:
         held = fit.holdout("compute")
@@ -116,11 +136,12 @@ def differences(table: Table, analysis: Analysis) -> Differences | None:
             fit.efficiency(name),
             fit.exponents(name),
             fit.speedup(name, params=at[0], tokens=at[1]),
-            _time(name, analysis.baseline, runs),
+            *_time(name, analysis.baseline, runs),
         )
         for name in kept[1:]
     ]
-    return Differences(fit, standings, held, at, left_out)
+    unit = "steps" if analysis.source.swept else "tokens"  # batches may differ
+    return Differences(fit, standings, held, at, left_out, unit)
 
 
 def _best(fit: Efficiencies) -> tuple[float, float]:
@@ -137,18 +158,33 @@ def _spread(places: set[Any]) -> list[int]:
     return [len({place[axis] for place in places}) for axis in (0, 1)] if places else []
 
 
-def _searches(analysis: Analysis, labels: Sequence[str]) -> dict[str, int]:
-    """The most settings that an optimizer tried in a cell."""
+def _searches(
+    table: Table, analysis: Analysis, labels: Sequence[str]
+) -> dict[str, int]:
+    """The most settings that an optimizer tried in a cell; {} where it is not told."""
+    if "tried" in table:
+        tried = {
+            label: float(np.nanmax(table["tried"][table["label"] == label], initial=0))
+            for label in labels
+        }
+        return (
+            {label: int(n) for label, n in tried.items()} if all(tried.values()) else {}
+        )
+    if analysis.source.given:
+        return {}
     return {
         label: max(len(cell.settings) for cell in analysis.cells if cell.label == label)
         for label in labels
     }
 
 
-def _time(label: str, baseline: str, runs: Sequence[tuple[Any, ...]]) -> float:
-    """Seconds a step over the baseline's: geometric mean over sizes.
+def _time(
+    label: str, baseline: str, runs: Sequence[tuple[Any, ...]]
+) -> tuple[float, tuple[float, float]]:
+    """Seconds a step over the baseline's: geometric mean over sizes, and its interval.
 
-    Of each size the longest run counts, which start-up burdens least.
+    Of each size the longest run counts, which start-up burdens least. How much sizes
+    differ tells how much of the time was the machine's own.
     """
     paces: dict[tuple[str, float], tuple[float, float]] = {}
     for name, size, length, _, _, pace in runs:
@@ -162,4 +198,11 @@ def _time(label: str, baseline: str, runs: Sequence[tuple[Any, ...]]) -> float:
         for name, size in paces
         if name == label and (baseline, size) in paces
     ]
-    return math.exp(np.mean(logs)) if logs else float("nan")
+    if not logs:
+        return math.nan, (math.nan, math.nan)
+    mean = float(np.mean(logs))
+    if len(logs) < 2:
+        return math.exp(mean), (math.nan, math.nan)
+    half = stats.t.ppf(0.975, len(logs) - 1) * np.std(logs, ddof=1) / len(logs) ** 0.5
+    with np.errstate(over="ignore"):
+        return math.exp(mean), (float(np.exp(mean - half)), float(np.exp(mean + half)))

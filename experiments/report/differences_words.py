@@ -7,6 +7,14 @@ from gnomon.experiments.report.differences import Differences, Standing
 from gnomon.scaling.fit import Estimate
 
 EXPONENT = "+.3f"
+_BUDGETS = (
+    "Budgets count the model's FLOPs alone; what an optimizer adds is in the time a"
+    " step, the wall time of the longest runs of each size, start-up and compilation"
+    " included; its interval is over sizes, and wide where the machine had other work."
+)
+# Of the columns of `rows` behind the first: what the law says, and how fast that is.
+PARTS = (slice(1, 5), slice(5, None))
+INTRODUCTION = "Under one law for all, with a shared floor and exponents:"
 
 
 def written(found: Estimate, form: str = ".2f") -> str:
@@ -86,11 +94,9 @@ def cautions(found: Differences) -> list[str]:
         f"The law of {fit.baseline}: L = {law['E']:.3g} + {law['A']:.3g}/N^"
         f"{law['alpha']:.3f} + {law['B']:.3g}/D^{law['beta']:.3f}; losses lie"
         f" {fit.scatter:.4f} from it and their cell's effect{wider}.",
-        f"Speedups are in steps, at {size} parameters and {length} tokens, where"
+        f"Speedups are in {found.unit}, at {size} parameters and {length} tokens, where"
         f" {fit.baseline} does best with the largest budget.",
-        "Budgets count the model's FLOPs alone; what an optimizer adds is in the time a"
-        " step, the wall time of the longest runs of each size, start-up and"
-        " compilation included.",
+        *([_BUDGETS] if found.unit == "steps" else []),
         f"Exponents are an optimizer's own less {fit.baseline}'s: above 0 its gain"
         " grows. Each interval is at 95 % by itself, none corrected for their number.",
         *(f"{note[0].upper()}{note[1:]}." for note in fit.notes),
@@ -111,14 +117,13 @@ def rows(found: Differences) -> list[list[str]]:
             "worth of a token",
             "exponent of size",
             "exponent of length",
-            "speedup in steps",
+            f"speedup in {found.unit}",
             "time a step",
             "speedup in time",
         ]
     ]
     for one in found.standings:
         timed = math.isfinite(one.time)
-        pace = Estimate(*(part / one.time for part in one.speedup))
         table.append(
             [
                 one.label,
@@ -127,8 +132,8 @@ def rows(found: Differences) -> list[list[str]]:
                 written(one.exponents.params, EXPONENT),
                 written(one.exponents.tokens, EXPONENT),
                 written(one.speedup),
-                f"{one.time:.2f}x" if timed else "-",
-                written(pace) if timed else "-",
+                written(Estimate(one.time, *one.time_interval)) if timed else "-",
+                written(one.faster) if timed else "-",
             ]
         )
     return table
@@ -156,6 +161,7 @@ def record(found: Differences) -> dict[str, Any]:
                 "exponent_tokens": pair(one.exponents.tokens),
                 "speedup_tokens": pair(one.speedup),
                 "time_per_step": one.time,
+                "time_interval": one.time_interval,
             }
             for one in found.standings
         },

@@ -105,7 +105,7 @@ def loss_against_compute(analysis: Analysis) -> str:
                     )
         ticks = log_ticks(*axes.get_xlim())
         set_ticks(axes.xaxis, ticks, [flops(t) for t in ticks])
-        axes.set_xlabel("training compute (FLOP)")
+        axes.set_xlabel(f"training compute ({analysis.source.unit})")
         axes.set_ylabel(f"tuned final {words_of(analysis.metric)}")
         title = f"Tuned {words_of(analysis.metric)} against training compute"
         return to_svg(figure, "compute", title)
@@ -128,7 +128,11 @@ def _lines(cells: Sequence[Cell]) -> list[tuple[str, list[Cell]]]:
 
 
 def _model_name(scale: Scale) -> str:
-    parts = [part for part in scale.name.split(", ") if not part.endswith(" steps")]
+    parts = [
+        part
+        for part in scale.name.split(", ")
+        if not part.endswith((" steps", " tokens"))
+    ]
     return ", ".join(parts)
 
 

@@ -105,7 +105,7 @@ def _stated(
     """What the config says of a study."""
 
     def name(part: str) -> str:
-        return config.get(part, {}).get("name", "not named").rpartition(".")[2]
+        return str(config.get(part, {}).get("name", "not named")).rpartition(".")[2]
 
     varied = sorted(
         {field for scale in analysis.scales for field, _ in scale.model if field}
@@ -115,6 +115,16 @@ def _stated(
     rates = " to ".join(str(n) for n in dict.fromkeys((counts[0], counts[-1])))
     widened = config.get("tuning", {}).get("widen", 0)
     grown = ", widened until the best lies inside" if widened else ""
+    selection = f"tuned settings of {analysis.baseline}, each seed a run;"
+    selection += f" {untuned} scales left out as untuned"
+    if not analysis.source.swept:
+        # A table tells no more than this; the rest stays open, and is a reservation.
+        told = {"compute": analysis.source.counted, "selection": selection}
+        if "name" in config.get("data", {}):
+            told["training data"] = name("data")
+        if "name" in config.get("model", {}):
+            told["architecture"] = f"{name('model')}; varied: {', '.join(varied)}"
+        return told
     how = f"grid of {rates} learning rates at each scale{grown}"
     if cells[0].searched:
         how = f"search of {rates} points at each scale"
@@ -126,8 +136,7 @@ def _stated(
         "compute": "the model's forward FLOPs, times three; the optimizer not counted",
         "training data": name("data"),
         "evaluation": f"final {analysis.metric.replace('_', ' ')}",
-        "selection": f"tuned settings of {analysis.baseline}, each seed a run;"
-        f" {untuned} scales left out as untuned",
+        "selection": selection,
     }
 
 

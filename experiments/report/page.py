@@ -62,6 +62,7 @@ def page(
       The text of an HTML file that loads nothing from anywhere.
     """
     title = f"{' / '.join(analysis.labels)}: which is faster?"
+    enter = "“as given”" if analysis.source.given else "“tuned”"
     body = [
         _verdict(analysis, provenance),
         *([_joint(analysis, joint)] if joint is not None else []),
@@ -71,7 +72,7 @@ def page(
         *([_law(analysis, law)] if law is not None else []),
         _section(
             "Tuned settings",
-            "One row for each optimizer and model. Only rows that say “tuned” enter a"
+            f"One row for each optimizer and model. Only rows that say {enter} enter a"
             " comparison; ± is the standard deviation over seeds.",
             _table(tuned_rows(analysis)),
         ),
@@ -256,6 +257,11 @@ def _joint(analysis: Analysis, found: Differences) -> str:
         f"<li>{_text(note)}</li>" for note in differences_words.cautions(found)
     )
     paragraphs = "".join(f"<p>{_text(sentence)}</p>" for sentence in words)
+    rows = differences_words.rows(found)
+    # Two tables, of which a page shows all columns.
+    worth, paces = (
+        [[row[0], *row[part]] for row in rows] for part in differences_words.PARTS
+    )
     return _section(
         "One law for all",
         "How to read this: under one law with a shared floor and exponents, fitted to"
@@ -263,7 +269,7 @@ def _joint(analysis: Analysis, found: Differences) -> str:
         f" (hollow) is worth so many of {analysis.baseline}’s; a bar that touches 1×"
         " shows no difference.",
         f"<figure class=lone>{worths(found, analysis.labels)}</figure>\n{paragraphs}\n"
-        f"{_table(differences_words.rows(found))}\n<ul class=notes>{notes}</ul>",
+        f"{_table(worth)}\n{_table(paces)}\n<ul class=notes>{notes}</ul>",
     )
 
 
@@ -306,6 +312,12 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
     )
 
 
+_TABLE = """
+<p><b>The table.</b> The runs were read from a table of others. What it does not tell is
+said above, and is not claimed: an optimizer with one run at a scale is taken as given
+there, since nothing shows how it was tuned; runs whose seeds have equal names are taken
+as paired. {counted}</p>"""
+
 _BETWEEN = """
 The tuned rate and loss are read between the points of the grid, off a parabola in the
 logarithm of the learning rate through the best point and its neighbor. Of the two
@@ -321,8 +333,14 @@ def _method(analysis: Analysis) -> str:
     factors = ", ".join(f"{widening(n):.2f} for {n} seeds" for n in seeds)
     widened = f" (here {factors})" if seeds else ""
     read = _BETWEEN if any(cell.interpolate for cell in analysis.cells) else ""
+    source = analysis.source
+    lengths, sizes = ("steps", "scales") if source.swept else ("lengths", "sizes")
+    table = "" if source.swept else _TABLE.format(counted=_text(source.counted))
+    counted = """Compute is the model’s training FLOPs: what the optimizer itself adds
+to a step, and wall time, are not in it."""
+    counted = counted if source.swept else ""
     return f"""<section class=method>
-<h2>Method</h2>
+<h2>Method</h2>{table}
 <p><b>Tuned.</b> At every scale each optimizer takes the setting with the smallest mean
 final {metric} over its seeds. A setting that diverged for any seed cannot be chosen.
 If the best learning rate is the first or last of its grid, a better one may lie
@@ -330,13 +348,12 @@ outside: the optimizer is then called untuned there and is not compared.{read}</
 <p><b>Effective speedup.</b> The compute {base} needs to reach the optimizer’s tuned
 loss, divided by the compute the optimizer used. {base}’s need is read off its own tuned
 losses: against the lengths of training of the same model where several were run
-(“steps”), otherwise against the sizes of the model (“scales”). Between its runs the
-loss is taken as linear in the logarithm of compute, after isotonic regression has made
-it decrease; with runs a factor of two apart this reads a gain of 1.3× as 1.32×. Beyond
-its runs the last segment continues (“extrapolated”, marked with a star, which
+(“{lengths}”), otherwise against the sizes of the model (“{sizes}”). Between its runs
+the loss is taken as linear in the logarithm of compute, after isotonic regression has
+made it decrease; with runs a factor of two apart this reads a gain of 1.3× as 1.32×.
+Beyond its runs the last segment continues (“extrapolated”, marked with a star, which
 understates a gain, since loss curves flatten); more than a factor of two beyond, only
-a bound is given. Compute is the model’s training FLOPs: what the optimizer itself adds
-to a step, and wall time, are not in it.</p>
+a bound is given. {counted}</p>
 <p><b>Interval.</b> A bootstrap draws the seeds 2,000 times with replacement, the same
 draw for all optimizers and scales, since equal seeds share initialization and data
 order; in each draw every optimizer is tuned anew. The 2.5 % and 97.5 % percentiles of

@@ -31,6 +31,7 @@ figure { margin: 0; background: var(--card); border-radius: 10px;
 figure.lone { max-width: 540px; }
 .legend { margin-bottom: 8px; }
 .scroll { overflow-x: auto; }
+.scroll + .scroll { margin-top: 14px; }
 table { border-collapse: collapse; font-size: 0.92rem; width: 100%; }
 th, td { text-align: left; padding: 7px 18px 7px 0; vertical-align: top;
   border-bottom: 1px solid var(--rule); white-space: nowrap; }

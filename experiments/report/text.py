@@ -7,15 +7,16 @@ from typing import NamedTuple
 import numpy as np
 
 from gnomon.experiments.console.table import table
-from gnomon.experiments.drawing.ticks import flops, short
+from gnomon.experiments.drawing.ticks import short
 from gnomon.experiments.records.provenance import Provenance
 from gnomon.experiments.report import budgets, differences_words, factors, verdict
 from gnomon.experiments.report.analysis import Analysis
 from gnomon.experiments.report.budgets import Sizes
 from gnomon.experiments.report.differences import Differences
 from gnomon.experiments.report.profiles import Profiles
+from gnomon.experiments.report.source import Source
 from gnomon.scaling.comparison.cell import Cell, why
-from gnomon.scaling.comparison.speedup import Comparison
+from gnomon.scaling.comparison.speedup import CURVES, Comparison
 
 Rows = list[list[str]]
 
@@ -27,7 +28,8 @@ def tuned_rows(analysis: Analysis) -> Rows:
     heading = ["optimizer", "scale", "parameters", "compute", alone or "tuned"]
     heading += ["other settings", "tuned loss", "seeds", "tried", "diverged", "status"]
     rows = [
-        _tuned_row(cell, "" if alone else cell.knob.words) for cell in analysis.cells
+        _tuned_row(cell, "" if alone else cell.knob.words, analysis.source)
+        for cell in analysis.cells
     ]
     rows = [heading, *rows]
     if not any(row[5] for row in rows[1:]):
@@ -35,7 +37,7 @@ def tuned_rows(analysis: Analysis) -> Rows:
     return rows
 
 
-def _tuned_row(cell: Cell, knob: str) -> list[str]:
+def _tuned_row(cell: Cell, knob: str, source: Source) -> list[str]:
     optimum, size = cell.optimum, cell.scale.parameters
     others = {} if optimum is None else dict(optimum.values)
     value = cell.lowest[0]
@@ -49,18 +51,19 @@ def _tuned_row(cell: Cell, knob: str) -> list[str]:
     if optimum is None:
         rate = "-"
     else:
-        rate = "none" if math.isnan(value) else f"{knob} {short(value)}".strip()
+        nothing = "-" if cell.status == "given" else "none"
+        rate = nothing if math.isnan(value) else f"{knob} {short(value)}".strip()
     diverged = sum(t == "diverged" for s in cell.settings for t in s.statuses)
     return [
         cell.label,
         cell.scale.name,
         "-" if math.isnan(size) else f"{size:,.0f}",
-        "-" if math.isnan(cell.compute) else f"{flops(cell.compute)}FLOP",
+        "-" if math.isnan(cell.compute) else source.amount(cell.compute),
         rate,
         ", ".join(f"{k.partition('.')[2]} {v}" for k, v in others.items()),
         loss,
         str(len(cell.seeds)),
-        str(len(cell.settings)),
+        "-" if cell.status == "given" else str(len(cell.settings)),
         str(diverged),
         _status(cell),
     ]
@@ -81,7 +84,7 @@ def comparison_rows(analysis: Analysis) -> Rows:
     for summary in analysis.summaries:
         for one in analysis.comparisons:
             if one.label == summary.label:
-                rows.append(_comparison_row(one))
+                rows.append(_comparison_row(one, analysis.source.swept))
         if summary.scales[0] > 1:
             said = verdict.call(summary.known, summary.seeds, p=summary.p)
             number, spread = factors.overall(summary)
@@ -104,7 +107,7 @@ def _p(value: float) -> str:
     return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _comparison_row(one: Comparison) -> list[str]:
+def _comparison_row(one: Comparison, swept: bool) -> list[str]:
     gap = ""
     if not math.isnan(one.difference):
         gap = f"{one.difference:+.4f}"
@@ -119,7 +122,7 @@ def _comparison_row(one: Comparison) -> list[str]:
         one.scale.name,
         *factors.at_scale(one),
         gap,
-        one.curve + _beyond(one),
+        (one.curve if swept else CURVES[one.curve]) + _beyond(one),
         _p(one.p),
         verdict.call(one.log_interval, one.seeds, p=one.p),
     ]

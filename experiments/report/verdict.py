@@ -10,6 +10,8 @@ from gnomon.scaling.comparison.resampling import NO_INTERVAL
 from gnomon.scaling.comparison.speedup import CURVES, Comparison
 from gnomon.scaling.comparison.summary import Summary
 
+FEW = 4  # scales that a note tells of one by one
+
 
 def call(
     interval: Pair,
@@ -124,6 +126,11 @@ def trend(summary: Summary) -> str:
             return (
                 "No trend with model size is given: a scale is known only as a bound."
             )
+        if summary.sizes > 1:
+            return (
+                "No two model sizes ran alike, for as many steps: nothing is said here"
+                " about a trend with size alone."
+            )
         return "One model size compared: nothing is said about larger models."
     if summary.seeds < 2:
         return "One seed: nothing is said about a trend with model size."
@@ -148,6 +155,36 @@ def trend(summary: Summary) -> str:
     )
 
 
+def _unequal(analysis: Analysis) -> list[str]:
+    """Where optimizers were not given as many settings to choose from."""
+    unequal: dict[str, dict[str, int]] = {}
+    for scale in analysis.scales:
+        here = [cell for cell in analysis.cells if cell.scale == scale]
+        sizes = {cell.label: len(cell.settings) for cell in here}
+        if len(set(sizes.values())) > 1:
+            unequal[scale.name] = sizes
+    if len(unequal) <= FEW:
+        named = {
+            name: ", ".join(f"{label} {size}" for label, size in sizes.items())
+            for name, sizes in unequal.items()
+        }
+        return [
+            f"Unequal tuning budgets at {name}: {budget} settings."
+            for name, budget in named.items()
+        ]
+    ranges = []
+    for label in analysis.labels:
+        own = [sizes[label] for sizes in unequal.values() if label in sizes]
+        ends = (
+            "\N{EN DASH}".join(map(str, sorted({min(own), max(own)}))) if own else "0"
+        )
+        ranges.append(f"{label} {ends}")
+    return [
+        f"Unequal tuning budgets at {len(unequal)} of {len(analysis.scales)} scales:"
+        f" {', '.join(ranges)} settings."
+    ]
+
+
 def notes(analysis: Analysis) -> Sequence[str]:
     """What a reader must know before trusting the verdict."""
     found = []
@@ -156,12 +193,7 @@ def notes(analysis: Analysis) -> Sequence[str]:
         found.append("One seed: no interval can be given. Run at least three.")
     elif seeds == 2:
         found.append("Two seeds: intervals are very wide. Three or four are better.")
-    for scale in analysis.scales:
-        here = [cell for cell in analysis.cells if cell.scale == scale]
-        sizes = {cell.label: len(cell.settings) for cell in here}
-        if len(set(sizes.values())) > 1:
-            budget = ", ".join(f"{label} {size}" for label, size in sizes.items())
-            found.append(f"Unequal tuning budgets at {scale.name}: {budget} settings.")
+    found += _unequal(analysis)
     if len({cell.seeds for cell in analysis.cells}) > 1:
         found.append(
             "Not every cell ran the same seeds: cells with different seeds are"
@@ -183,10 +215,13 @@ def notes(analysis: Analysis) -> Sequence[str]:
             "The baseline ran at one length a model, so its compute to reach a loss"
             " is read across models: what a larger baseline model would need."
         )
+    fix = (
+        " With config.tuning.lengthen the baseline runs at further lengths until they"
+        " hold the speedup between them."
+    )
     found += [
-        f"{summary.label}: {extrapolation(summary, analysis.baseline)}. With"
-        " config.tuning.lengthen the baseline runs at further lengths until they hold"
-        " the speedup between them."
+        f"{summary.label}: {extrapolation(summary, analysis.baseline)}."
+        + fix * analysis.source.swept
         for summary in analysis.summaries
         if summary.stretched
     ]

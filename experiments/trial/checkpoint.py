@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import shutil
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import Any
 import numpy as np
 from absl import logging
 
+from gnomon.experiments.hosts.board import Gone
+from gnomon.experiments.hosts.crew import Crew
 from gnomon.experiments.records.files import (
     make_folder,
     sync_folder,
@@ -20,9 +23,11 @@ from gnomon.experiments.records.files import (
     write_text,
 )
 from gnomon.experiments.trial.packing import pack, unpack, within
+from gnomon.experiments.trial.parts import collect, write_part
 from gnomon.experiments.trial.stored import (
     FORMAT,
     MANIFEST,
+    SPREAD,
     DamagedCheckpointError,
     check_fit,
     check_identity,
@@ -45,8 +50,12 @@ class Checkpoints:
 
     Plain files by hand, and not Orbax: its writer is C++ and syncs nothing, so what a
     crash leaves of a save could not be tested; its manager counts a step before sums of
-    it can be taken, and a leaf's sum checks the whole way from memory to memory; and
-    what it is made for, arrays spread over processes, is refused here.
+    it can be taken, and a leaf's sum checks the whole way from memory to memory.
+
+    Arrays that several processes hold are saved by all of them, into a folder that
+    they share: each writes the shards that it owns to a file of its own,
+    `arrays-I-of-N.npz`, and process 0 the manifest, when all have written. It tells of
+    each array's shards where they start. Any number of processes restores either form.
 
     - A save copies the tree to the host before it returns, so that the caller may
       donate its buffers to the next step; one thread writes in the background.
@@ -59,8 +68,8 @@ class Checkpoints:
       read. What is removed while they read it, they pass over for what is newer.
 
     To save, hold a `gnomon.experiments.records.locks.lock` for the folder: two
-    writers would remove each other's unfinished writes. Leaves must be addressable
-    by this process. A weakly typed leaf comes back strongly typed.
+    writers would remove each other's unfinished writes; of several processes, process 0
+    holds it. A weakly typed leaf comes back strongly typed.
 
     Args:
       directory: the folder; created by the first save.
@@ -68,6 +77,8 @@ class Checkpoints:
       identity: whose checkpoints they are, in JSON's types, such as
         ``{"trial": id, "run": id}``. Each field is written into the manifests and,
         unless it is None, compared by `restore`.
+      crew: the processes that save and restore together, each of which must call
+        `save` and `restore` when the others do; by default this one alone.
 
     Attributes:
       notes: What the last `restore` passed over and why, one line each.
@@ -87,12 +98,16 @@ class Checkpoints:
         directory: str | os.PathLike[str],
         keep: int = 2,
         identity: Mapping[str, Any] | None = None,
+        crew: Crew | None = None,
     ):
         if keep < 1:
             raise ValueError(f"keep={keep} keeps no checkpoint; it must be at least 1")
         self._folder = Path(directory).resolve()
         self._keep = keep
         self._identity = dict(identity or {})
+        self._crew = crew or Crew()
+        self._meeting = 0
+        self._given_up = threading.Event()
         self._cleaned = False
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
@@ -103,8 +118,9 @@ class Checkpoints:
     @property
     def latest(self) -> int | None:
         """The newest step that was saved and is not known to be damaged."""
-        known = self._saved.union(self._steps()) - self._damaged
-        return max(known, default=None)
+        # Only the folder's owner looks: others may see it as it was a moment ago.
+        there = self._steps() if self._crew.writes else []
+        return max(self._saved.union(there) - self._damaged, default=None)
 
     def owner(self) -> dict[str, Any]:
         """The identity that the newest readable checkpoint bears; {} without one."""
@@ -145,17 +161,20 @@ class Checkpoints:
                 f"step={step} is not after checkpoint {newest} in {self._folder}; "
                 "restore that first, or use another --workdir"
             )
-        manifest, arrays = pack(tree)
+        spread = None if self._crew.alone else self._crew.owns
+        manifest, arrays = pack(tree, spread, self._crew.writes)
         try:
             # There and back: JSON turns tuples to lists and all keys to strings, and
             # the checksum must be of what a reader will see.
             meta = json.loads(json.dumps(meta))
         except TypeError as error:
             raise TypeError(f"meta cannot be stored as JSON: {error}") from error
-        manifest |= {"format": FORMAT, "step": step, "meta": meta}
+        form = FORMAT if self._crew.alone else SPREAD
+        manifest |= {"format": form, "step": step, "meta": meta}
         manifest["identity"] = self._identity
         self.wait()
-        self._pending = self._writer.submit(self._write, step, manifest, arrays, before)
+        write = self._write if self._crew.writes else self._write_part
+        self._pending = self._writer.submit(write, step, manifest, arrays, before)
         self._saved = {step}
 
     def clean(self) -> None:
@@ -195,6 +214,42 @@ class Checkpoints:
         """
         self.wait()
         self.notes = []
+        if self._crew.alone:
+            found = self._newest(target, refuse, optional)
+        else:
+            found = self._agreed(target, refuse, optional)
+        if found is None:
+            return None
+        step, manifest, records, arrays, holes = found
+        return step, unpack(records, arrays, target, holes), manifest["meta"]
+
+    def _agreed(
+        self, target: Any, refuse: Callable, optional: Sequence[str]
+    ) -> tuple | None:
+        """The checkpoint that process 0 finds to be the newest good one."""
+        found: list[tuple | None] = []
+
+        def choose() -> str:
+            if self._crew.writes:
+                found.append(self._newest(target, refuse, optional))
+            return str(found[0][0]) if found and found[0] else ""
+
+        chosen = self._crew.together(choose)[0]
+
+        def follow() -> str:
+            if chosen and not self._crew.writes:
+                found.append(self._read(int(chosen), target, lambda _: None, optional))
+            return ""
+
+        self._crew.together(follow)
+        self._meeting = self._crew.meetings
+        if chosen:
+            self._saved.add(int(chosen))
+        return found[0] if found else None
+
+    def _newest(
+        self, target: Any, refuse: Callable, optional: Sequence[str]
+    ) -> tuple | None:
         seen: set[int] = set()
         # Looked up anew each time: the folder's owner may have saved another since.
         while steps := [step for step in self._steps() if step not in seen]:
@@ -202,18 +257,7 @@ class Checkpoints:
             seen.add(step)
             folder = self._folder / str(step)
             try:
-                manifest = read_manifest(folder)
-                check_place(folder, manifest)
-                holes = check_fit(folder, manifest, target, optional)
-                check_identity(folder, manifest, self._identity)
-                if problem := refuse(manifest["meta"]):
-                    raise DamagedCheckpointError(problem)
-                records = [
-                    record
-                    for record in manifest["leaves"]
-                    if not within(record["path"], holes)
-                ]
-                arrays = read_arrays(folder, records)
+                found = self._read(step, target, refuse, optional)
             except (DamagedCheckpointError, OSError) as error:
                 if not folder.exists():  # removed by its owner, for newer ones
                     continue
@@ -225,16 +269,36 @@ class Checkpoints:
                 continue
             if self.notes:
                 logging.warning("going on from checkpoint %s", folder)
-            return step, unpack(records, arrays, target, holes), manifest["meta"]
+            return found
         if self.notes:
             logging.error("no checkpoint in %s is readable", self._folder)
         return None
+
+    def _read(
+        self, step: int, target: Any, refuse: Callable, optional: Sequence[str]
+    ) -> tuple[int, dict, list, list, Sequence[str]]:
+        """A checkpoint's step, manifest, records, arrays and left-out fields."""
+        folder = self._folder / str(step)
+        manifest = read_manifest(folder)
+        check_place(folder, manifest)
+        holes = check_fit(folder, manifest, target, optional)
+        check_identity(folder, manifest, self._identity)
+        if problem := refuse(manifest["meta"]):
+            raise DamagedCheckpointError(problem)
+        records = [
+            record for record in manifest["leaves"] if not within(record["path"], holes)
+        ]
+        return step, manifest, records, read_arrays(folder, records), holes
 
     def wait(self) -> None:
         """Waits until what was saved is on disk; raises what went wrong there."""
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.result()
+
+    def give_up(self) -> None:
+        """Waits no longer for what other processes are to write."""
+        self._given_up.set()
 
     def close(self) -> None:
         """Waits like `wait` and stops the background thread."""
@@ -279,7 +343,10 @@ class Checkpoints:
         folder = self._folder / f"{step}.tmp"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        write_arrays(folder, arrays)
+        if self._crew.alone:
+            write_arrays(folder, arrays)
+        elif not self._write_parts(folder, manifest, arrays):
+            return
         sealed = {"crc32": text_crc(manifest), "manifest": manifest}
         write_text(folder / MANIFEST, json.dumps(sealed, indent=1) + "\n")
         sync_tree(folder)
@@ -288,6 +355,42 @@ class Checkpoints:
         sync_folder(self._folder)
         for old in self._steps()[: -self._keep]:
             self._remove(old)
+
+    def _key(self, step: int) -> str:
+        return f"checkpoint/{self._meeting}/{step}"
+
+    def _write_parts(
+        self, folder: Path, manifest: dict[str, Any], arrays: dict[str, np.ndarray]
+    ) -> bool:
+        """Writes process 0's part and waits for the others'; false if it gave up."""
+        crew, key = self._crew, self._key(manifest["step"])
+        crew.board.post(f"{key}/begun", "")
+        sums = {0: write_part(folder, 0, crew.count, manifest["leaves"], arrays)}
+        try:
+            for index in range(1, crew.count):
+                text = crew.board.read(f"{key}/{index}", self._given_up.is_set)
+                sums[index] = int(text)
+        except Gone:
+            return False
+        collect(folder, manifest["leaves"], sums)
+        return True
+
+    def _write_part(
+        self,
+        step: int,
+        manifest: dict[str, Any],
+        arrays: dict[str, np.ndarray],
+        before: Callable[[], None],
+    ) -> None:
+        crew, key = self._crew, self._key(step)
+        try:
+            crew.board.read(f"{key}/begun", self._given_up.is_set)
+        except Gone:
+            return
+        folder = self._folder / f"{step}.tmp"
+        made = write_part(folder, crew.index, crew.count, manifest["leaves"], arrays)
+        before()
+        crew.board.post(f"{key}/{crew.index}", str(made))
 
     def _remove(self, step: int) -> None:
         # Renamed first: a kill must not leave half a checkpoint that looks whole.

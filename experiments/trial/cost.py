@@ -5,11 +5,13 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from gnomon.experiments.config.resolve import resolve
 from gnomon.experiments.config.trials import split
 from gnomon.experiments.data import Dataset
 from gnomon.experiments.trial.abstract import batch_shapes, trace
+from gnomon.experiments.trial.operations import flops_in
 from gnomon.experiments.trial.program import make_program
 
 
@@ -48,6 +50,27 @@ def flops_per_step(config: Mapping, dataset: Dataset) -> float:
     state = trace(config, dataset)
     analysis = jax.jit(program.evaluate).lower(state, batch).cost_analysis()
     return 3.0 * float((analysis or {}).get("flops", 0.0))
+
+
+def optimizer_flops(config: Mapping, dataset: Dataset) -> float:
+    """FLOPs of one step of one trial beyond its loss and gradient: the optimizer's own.
+
+    They are those of the step less those of one whose updates are the gradients
+    (`optax.identity`), both by the rule of `gnomon.experiments.trial.operations`:
+    further evaluations of the loss and of its gradient that an optimizer asks for count
+    as they are, layers of a scan and iterations on a matrix each time.
+    """
+    batch = batch_shapes(dataset.train, config["batch"])
+
+    def flops(config: Mapping) -> float:
+        static, traced = split(config)
+        program = make_program(static, dataset.bytes_per_unit)
+        hypers = {path: jnp.asarray(value) for path, value in traced.items()}
+        seed = jax.ShapeDtypeStruct((), jnp.uint32)
+        state = jax.eval_shape(program.init, seed, hypers, batch)
+        return flops_in(jax.make_jaxpr(program.step)(state, batch, hypers).jaxpr)
+
+    return flops(config) - flops({**config, "optimizer": {"name": "optax.identity"}})
 
 
 class Memory(NamedTuple):

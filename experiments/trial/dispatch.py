@@ -16,8 +16,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gnomon.experiments.config.spikes import checkpoint_period
 from gnomon.experiments.trial.optimizer import Hypers
 from gnomon.experiments.trial.probes import settings_of
+from gnomon.experiments.trial.spikes import emptied, told
 from gnomon.experiments.trial.step import Batch, TrainState
 
 MOST, FEWEST = 64, 4
@@ -33,10 +35,12 @@ class Seen(NamedTuple):
     Attributes:
       window: sums of the metrics since they were last read.
       diverged_at: as of the state.
+      spikes: those since a row was last written; empty where none are looked for.
     """
 
     window: Mapping[str, jax.Array]
     diverged_at: jax.Array
+    spikes: Mapping[str, jax.Array]
 
 
 def looped(step: Callable[[TrainState, Batch, Hypers], TrainState]) -> Callable:
@@ -48,7 +52,7 @@ def looped(step: Callable[[TrainState, Batch, Hypers], TrainState]) -> Callable:
     Returns:
       ``(state, pick, count, logging, hypers) -> (state, seen)``, where ``pick(i)`` is
       the batch of the i-th of the ``count`` steps. With ``logging`` the new state's
-      window is empty.
+      window is empty, and its spikes are told.
 
     Example:
       >>> def step(state, batch, hypers):
@@ -63,11 +67,12 @@ def looped(step: Callable[[TrainState, Batch, Hypers], TrainState]) -> Callable:
         state = jax.lax.fori_loop(
             0, count, lambda at, state: step(state, pick(at), hypers), state
         )
-        seen = Seen(state.window, state.diverged_at)
+        seen = Seen(state.window, state.diverged_at, told(state.spikes))
         window = jax.tree.map(
             lambda x: jnp.where(logging, jnp.zeros_like(x), x), state.window
         )
-        return state._replace(window=window), seen
+        spikes = emptied(state.spikes, logging)
+        return state._replace(window=window, spikes=spikes), seen
 
     return steps
 
@@ -114,7 +119,7 @@ def slow_in_a_loop(lowered: Any) -> bool:
 def _periods(config: Mapping) -> tuple[list[int], list[int]]:
     """How often a dispatch must end with a step, and how often it must be one step."""
     probes = settings_of(config)
-    periods = [config["log_every"], config["checkpoint_every"]]
+    periods = [config["log_every"], checkpoint_period(config)]
     watched = [probes["cheap_every"], probes["full_every"]]
     watched += [config["log_every"]] * bool(probes["free"])
     every = [*periods, config["evaluate"]["every"]]
@@ -158,6 +163,9 @@ class Pace:
     Args:
       most: the most steps of a dispatch.
       clock: the time in seconds.
+
+    Attributes:
+      short: how many steps a dispatch may have now.
     """
 
     def __init__(self, most: int, clock: Callable[[], float] = time.monotonic):
@@ -166,13 +174,11 @@ class Pace:
         self._ended = clock()
         # A dispatch that waits for an evaluation or a save seems to take that long.
         self._taken: collections.deque[float] = collections.deque(maxlen=3)
+        self.short = 1
 
     def part(self, steps: int) -> int:
         """How many of the next ``steps`` to take now, in parts of about one length."""
-        if self._most == 1 or not self._taken:
-            return 1
-        short = max(1, int(SECONDS / max(min(self._taken), 1e-9)))
-        parts = -(-steps // min(short, self._most))
+        parts = -(-steps // min(self.short, self._most))
         return -(-steps // parts)
 
     def sent(self, count: int, left: Any) -> None:
@@ -191,3 +197,4 @@ class Pace:
             now = self._clock()
             self._taken.append((now - max(begun, self._ended)) / earlier)
             self._ended = now
+            self.short = max(1, int(SECONDS / max(min(self._taken), 1e-9)))

@@ -1,6 +1,7 @@
 """The batches of a run, gathered and sent to where its programs want them.
 
-What is gathered while a dispatch runs is there when the next one begins.
+What is gathered while a dispatch runs is there when the next one begins. Each process
+of a run gathers the examples that its own devices need.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -8,18 +9,20 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import Sharding
+from jax.sharding import NamedSharding
 
 from gnomon.experiments.data import Dataset, Examples
 from gnomon.experiments.data.order import Order
 from gnomon.experiments.trial.dispatch import BLOCK_BYTES
+from gnomon.experiments.trial.shares import Share
 
 
 class Block(NamedTuple):
     """The batches of a dispatch.
 
     Attributes:
-      batches: by name, [most, seeds, batch, ...]; zeros behind the last step.
+      batches: by name, [most, seeds, batch, ...], of the batch this process's part;
+        zeros behind the last step.
       steps: how many it has.
       stopped: whether it ends where it does because somebody asked to stop.
     """
@@ -40,12 +43,18 @@ class Feed:
       examples: the training examples.
       orders: of each distinct seed.
       most: how many steps a dispatch may have.
+      share: the part of a batch to gather.
     """
 
     def __init__(
-        self, examples: Mapping[str, Examples], orders: Sequence[Order], most: int
+        self,
+        examples: Mapping[str, Examples],
+        orders: Sequence[Order],
+        most: int,
+        share: Share,
     ) -> None:
         self._examples, self._orders, self._most = examples, orders, most
+        self._share = share
 
     def take(self, count: int, stop: Callable[[], bool]) -> Block:
         """Gathers the batches of the next steps.
@@ -57,7 +66,7 @@ class Feed:
         batches: dict[str, np.ndarray] = {}
         for at in range(count):
             for lane, order in enumerate(self._orders):
-                index = order.next()
+                index = self._share.of(order.next())
                 for name, array in self._examples.items():
                     if name not in batches:
                         sizes = self._most, len(self._orders), len(index)
@@ -84,9 +93,10 @@ class HeldOut:
     """
 
     def __init__(
-        self, dataset: Dataset, settings: Mapping[str, int], sharding: Sharding
+        self, dataset: Dataset, settings: Mapping[str, int], sharding: NamedSharding
     ) -> None:
         self._examples, self._sharding = dataset.validation, sharding
+        self._share = Share(sharding, 1, settings["batch"])
         available = len(next(iter(self._examples.values())))
         batches = max(1, min(settings["batches"], available // settings["batch"]))
         count = batches * settings["batch"]
@@ -110,8 +120,9 @@ class HeldOut:
         return self._kept
 
     def _block(self, index: np.ndarray) -> dict[str, jax.Array]:
+        index = self._share.of(index)
         found = {
             name: array[index.ravel()].reshape(*index.shape, *array.shape[1:])
             for name, array in self._examples.items()
         }
-        return jax.device_put(found, self._sharding)
+        return self._share.put(found, self._sharding, 1)

@@ -12,9 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gnomon.dynamics.layers import layers_of
 from gnomon.experiments.records.metrics import MetricsWriter, Position
 from gnomon.experiments.trial.dispatch import Seen
 from gnomon.experiments.trial.probes import columns
+from gnomon.experiments.trial.spikes import emptied, records, told
 from gnomon.experiments.trial.step import NEVER, TrainState
 
 
@@ -43,12 +45,14 @@ class Observation(NamedTuple):
       evaluated: the metrics of validation batches, by lane and batch.
       record: what the probes found.
       diverged_at: as of the state.
+      spikes: those since a row was last written; empty where the step does not log.
     """
 
     window: Mapping[str, jax.Array]
     evaluated: Sequence[Mapping[str, jax.Array]]
     record: Mapping[str, jax.Array]
     diverged_at: jax.Array
+    spikes: Mapping[str, jax.Array]
 
 
 def observe(
@@ -60,9 +64,13 @@ def observe(
 ) -> tuple[TrainState, Observation]:
     """Takes what is to be logged off a state; returns one that can be donated."""
     # The next step consumes the state: what is read after it must be a copy.
-    seen = Seen(state.window, jnp.copy(state.diverged_at))
+    copied = jax.tree.map(jnp.copy, (state.diverged_at, told(state.spikes)))
+    seen = Seen(state.window, *copied)
     if logging:
-        state = state._replace(window=jax.tree.map(jnp.zeros_like, state.window))
+        state = state._replace(
+            window=jax.tree.map(jnp.zeros_like, state.window),
+            spikes=emptied(state.spikes),
+        )
     return state, left_by(seen, evaluated, record, logging=logging)
 
 
@@ -74,8 +82,8 @@ def left_by(
     logging: bool,
 ) -> Observation:
     """What is to be logged of a dispatch; its copy to the host has begun."""
-    window = seen.window if logging else {}
-    found = Observation(window, evaluated, record, seen.diverged_at)
+    window, spikes = (seen.window, seen.spikes) if logging else ({}, {})
+    found = Observation(window, evaluated, record, seen.diverged_at, spikes)
     for leaf in jax.tree.leaves(found):
         leaf.copy_to_host_async()
     return found
@@ -89,15 +97,36 @@ def means_of(found: Observation) -> dict[str, np.ndarray]:
         name if name == "learning_rate" else f"train_{name}": total / steps
         for name, total in sums.items()
     }
+    return means | _over_batches(jax.device_get(found.evaluated))
+
+
+def _over_batches(
+    evaluated: Sequence[Mapping[str, np.ndarray]],
+) -> dict[str, np.ndarray]:
+    """Means of arrays [lanes, batches], each batch by its ``count`` if it has one."""
     totals: dict[str, np.ndarray] = {}
-    batches = 0
-    for metrics in jax.device_get(found.evaluated):
+    counted: Any = 0.0
+    for metrics in evaluated:
+        counts = np.ones(np.shape(metrics["loss"]))
+        counts = np.asarray(metrics.get("count", counts), np.float64)
         for name, values in metrics.items():
-            key = f"validation_{name}"
-            for column in np.asarray(values, np.float64).T:
-                totals[key] = totals.get(key, 0.0) + column
-        batches += values.shape[1]
-    return means | {name: total / batches for name, total in totals.items()}
+            if name != "count":
+                terms = np.asarray(values, np.float64) * counts
+                for column in terms.T:
+                    totals[name] = totals.get(name, 0.0) + column
+        for column in counts.T:
+            counted = counted + column
+    # No term at all: a mean of zeros, as a batch without any has it.
+    return {f"validation_{n}": x / np.maximum(counted, 1) for n, x in totals.items()}
+
+
+def of_one_lane(tree: Any) -> Any:
+    """The shapes of one lane; an axis of lanes would be taken for one of layers.
+
+    >>> of_one_lane(jax.ShapeDtypeStruct((2, 3, 4), "float32")).shape
+    (3, 4)
+    """
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), tree)
 
 
 class Journal:
@@ -109,12 +138,18 @@ class Journal:
       row: the last value of each metric, by lane, at that step.
       steps: steps in all.
       tensorboard: whether to write TensorBoard events too.
-      params: the abstract parameters, whose layers the probes' names tell.
+      configs: each trial's config, whose ``writers`` rows are sent to as well.
+      params: the abstract parameters, by lane, whose layers the names of probes and
+        spikes tell.
       settings: of the probes.
+      action: what is done about the spikes that it is told of.
+      ahead: how many batches the order of the data has jumped over.
+      owed: records of spikes that the next row is to have, of a run that went back.
       watch: called after each dispatch, with its losses once they are read.
 
     Attributes:
       row: the last value of each metric, by lane, as far as it is read.
+      owed: records of spikes that no row has yet.
     """
 
     def __init__(
@@ -125,20 +160,33 @@ class Journal:
         row: Mapping[str, list],
         steps: int,
         tensorboard: bool,
+        configs: Sequence[Mapping[str, Any]],
         params: Any,
         settings: Mapping[str, Any],
         watch: Callable[[Tick], None],
+        action: str = "record",
+        ahead: int = 0,
+        owed: Sequence[dict[str, Any]] = (),
     ) -> None:
         self.row: dict[str, list] = dict(row)
+        self.owed = list(owed)
+        self._action, self._ahead = action, ahead
         self._writers = [
             None
             if folder is None
-            else MetricsWriter(folder, resume_step=resume_step, tensorboard=tensorboard)
-            for folder in folders
+            else MetricsWriter(
+                folder,
+                resume_step=resume_step,
+                tensorboard=tensorboard,
+                trackers=config.get("writers"),
+                config=config,
+            )
+            for folder, config in zip(folders, configs, strict=True)
         ]
         self._open = [writer for writer in self._writers if writer is not None]
         self._steps, self._watch = steps, watch
-        self._params, self._settings = params, settings
+        self._params, self._settings = of_one_lane(params), settings
+        self._layers = layers_of(self._params).names
         self._unread: tuple[int, Observation] | None = None
 
     def note(self, step: int, found: Observation | None) -> None:
@@ -158,15 +206,29 @@ class Journal:
         losses = seen.get("train_loss")
         self._watch(Tick(step, self._steps, len(self._writers), losses))
         self.row |= {name: values.tolist() for name, values in seen.items()}
+        found = found._replace(spikes=jax.device_get(dict(found.spikes)))
         if found.record:
             seen |= columns(found.record, self._params, self._settings)
         diverged_at = np.asarray(found.diverged_at)
         for lane, writer in enumerate(self._writers):
             if writer is not None:
-                row = {name: float(values[lane]) for name, values in seen.items()}
+                row: dict[str, Any] = {
+                    name: float(values[lane]) for name, values in seen.items()
+                }
                 if diverged_at[lane] != NEVER:
                     row["diverged_at"] = int(diverged_at[lane])
+                if found.window and (spikes := self._spikes(found, lane)):
+                    row["spikes"] = spikes
                 writer.write(step, row)
+
+    def _spikes(self, found: Observation, lane: int) -> list[dict[str, Any]]:
+        owed, self.owed = self.owed, []
+        if not found.spikes:
+            return owed
+        own = {name: np.asarray(x[lane]) for name, x in found.spikes.items()}
+        if not int(own["count"]):
+            return owed
+        return [*owed, *records(own, self._layers, self._action, self._ahead)]
 
     def positions(self) -> list[Position | None]:
         """How far each trial's file is written."""

@@ -25,7 +25,7 @@ from gnomon.experiments.data import Dataset
 from gnomon.experiments.trial.abstract import batch_shapes
 from gnomon.experiments.trial.cost import Memory, memory_of
 from gnomon.experiments.trial.dispatch import looped, most_steps, slow_in_a_loop
-from gnomon.experiments.trial.placement import Placement, placement_of
+from gnomon.experiments.trial.placement import Placement, on_mesh, placement_of
 from gnomon.experiments.trial.program import make_program
 from gnomon.experiments.trial.step import TrainState
 
@@ -155,6 +155,8 @@ def compile_lanes(
 
     def spread(function: Callable, axes: Sequence[int | None]) -> Callable:
         local = across(function, axes, lanes // place.spread, how)
+        if size_of(config) > 1:
+            return on_mesh(place.lanes.mesh, local)
         specs = tuple(P() if axis is None else P("lane") for axis in axes)
         if place.spread == 1:
             return local
@@ -180,8 +182,8 @@ def compile_lanes(
     def kept(step: Callable) -> Callable:
         """The step with its parameters, on a mesh, where they are between two steps.
 
-        What a loop carries lies otherwise as it suits XLA, which may cut parameters
-        as their gradients are cut, and gather them at every use.
+        They lie otherwise as it suits XLA, which may cut parameters as their gradients
+        are cut, and gather them at every use.
         """
         if size_of(config) == 1:
             return step
@@ -227,7 +229,7 @@ def compile_lanes(
         }
 
     step: Any = jax.jit(
-        batched(program.step), donate_argnums=0, out_shardings=place.state
+        batched(kept(program.step)), donate_argnums=0, out_shardings=place.state
     )
     steps: Any = jax.jit(
         several, donate_argnums=0, out_shardings=(place.state, place.lanes)
@@ -250,7 +252,11 @@ def compile_lanes(
         step=step,
         steps=steps,
         most=most,
-        evaluate=jax.jit(evaluate, in_shardings=(place.state, place.held_out)),
+        evaluate=jax.jit(
+            evaluate,
+            in_shardings=(place.state, place.held_out),
+            out_shardings=place.lanes,
+        ),
         probes={
             tier: jax.jit(
                 batched(probe),

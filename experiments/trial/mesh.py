@@ -3,8 +3,9 @@
     config.mesh = dict(data=2, model=4, rules=(("embed", (None, "model")),))
 
 The program is the same; XLA partitions it, and each array stays on the devices that own
-it. A trial takes ``data * model`` local devices. With both 1, the default, nothing is
-partitioned, and the lanes of a sweep spread over the devices instead.
+it. A trial takes ``data * model`` devices of its process; trained by several processes,
+all devices of all of them. With both 1, the default, nothing is partitioned, and the
+lanes of a sweep spread over the devices instead.
 
 - Examples of a batch lie along ``data``.
 - A matrix, or an array of more axes, is cut along its largest axis that ``model``
@@ -26,8 +27,8 @@ partitioned, and the lanes of a sweep spread over the devices instead.
 A mesh changes the order of sums, and so their rounding, as another number of devices
 does: it is no part of a trial's id, and a checkpoint, which holds whole arrays, goes on
 upon any mesh. To the bit, a run repeats on the same mesh only. Random numbers do not
-depend on it. XLA cannot partition a Pallas kernel: on a mesh, optimizers and models
-must run in their plain form.
+depend on it. XLA cannot partition a Pallas kernel: on a mesh, optimizers and norms
+must run in their plain form. Attention's cuts itself.
 """
 
 import re
@@ -46,6 +47,7 @@ from gnomon.experiments.config.devices import (
     size_of,
 )
 from gnomon.experiments.config.resolve import ConfigError
+from gnomon.experiments.config.spikes import rewinds
 from gnomon.experiments.trial.signature import path_name
 
 Path = tuple[Any, ...]
@@ -172,17 +174,32 @@ def whole_leaves(config: Mapping, state: Any) -> list[tuple[str, int]]:
 
 
 def device_mesh(config: Mapping) -> jax.sharding.Mesh:
-    """The mesh of one trial, over the first local devices.
+    """The mesh of one trial: the first local devices, or those of all processes.
 
     Raises:
-      ConfigError: there are fewer devices.
+      ConfigError: there are fewer devices, or, of several processes, not as many or
+        a trial that rewinds.
     """
     shape = tuple(config["mesh"].get(axis, 1) for axis in AXES)
     devices, wanted = jax.local_devices(), size_of(config)
+    needs = f"config.mesh: data={shape[0]} times model={shape[1]} needs {wanted}"
+    if (processes := jax.process_count()) > 1:
+        if rewinds(config):
+            raise ConfigError(
+                "config.spikes.action='rewind' goes back in a run of one process; of"
+                f" {processes}, 'skip' or 'record'"
+            )
+        devices = jax.devices()
+        if wanted != len(devices):
+            raise ConfigError(
+                f"{needs} devices, and the {processes} processes of this run have"
+                f" {len(devices)} ({devices[0].device_kind}); give a mesh of as many,"
+                f" such as --config.mesh.data={len(devices)}"
+            )
     if wanted > len(devices):
         raise ConfigError(
-            f"config.mesh: data={shape[0]} times model={shape[1]} needs {wanted}"
-            f" devices, and this process has {len(devices)} ({devices[0].device_kind})"
+            f"{needs} devices, and this process has {len(devices)}"
+            f" ({devices[0].device_kind})"
         )
     auto = jax.sharding.AxisType.Auto
     return jax.make_mesh(shape, AXES, (auto, auto), devices=devices[:wanted])

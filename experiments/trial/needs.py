@@ -11,7 +11,7 @@ from gnomon.experiments.config.trials import split
 from gnomon.experiments.console.table import table
 from gnomon.experiments.data import Dataset
 from gnomon.experiments.trial.abstract import batch_shapes
-from gnomon.experiments.trial.cost import flops_per_step
+from gnomon.experiments.trial.cost import flops_per_step, optimizer_flops
 from gnomon.experiments.trial.lanes import Lanes
 from gnomon.experiments.trial.mesh import whole_leaves
 from gnomon.experiments.trial.program import make_program
@@ -49,6 +49,8 @@ class Needs(NamedTuple):
       mfu: ``flops`` of all lanes over what the devices could do in the time; None where
         no peak is known.
       whole: bytes that a rule with a name leaves whole on every device.
+      optimizer: FLOPs of one step of one trial that are the optimizer's own
+        (`gnomon.experiments.trial.cost.optimizer_flops`), beside ``flops``.
     """
 
     state: float
@@ -59,6 +61,7 @@ class Needs(NamedTuple):
     counted: float
     mfu: float | None
     whole: int
+    optimizer: float = 0.0
 
 
 def peak_of(kind: str) -> float:
@@ -107,6 +110,7 @@ def needs_of(
         counted=_counted(config, dataset, alone),
         mfu=share,
         whole=sum(size for _, size in whole_leaves(config, alone)),
+        optimizer=optimizer_flops(config, dataset),
     )
 
 
@@ -127,11 +131,12 @@ def needs_table(named: Sequence[tuple[str, Needs]]) -> str:
     """The needs of groups, by name, as a table.
 
     Example:
-      >>> needs = Needs(8.0, 2**21, 2**20, 6e9, 5.9e9, 6.1e9, None, 0)
-      >>> print(needs_table([("adamw", needs)]))
-      group  state/param  on a device  activations  FLOPs/step      6ND   by XLA  MFU
-      -----  -----------  -----------  -----------  ----------  -------  -------  ---
-      adamw        8.0 B        2 MiB        1 MiB     6.0e+09  5.9e+09  6.1e+09    -
+      >>> needs = Needs(8.0, 2**21, 2**20, 6e9, 5.9e9, 6.1e9, None, 0, 1.2e8)
+      >>> for line in needs_table([("a", needs)]).splitlines():
+      ...     print(line[33:])
+      activations  FLOPs/step      6ND   by XLA  MFU  optimizer's
+      -----------  ----------  -------  -------  ---  -----------
+            1 MiB     6.0e+09  5.9e+09  6.1e+09    -      1.2e+08
     """
     head = ("group", "state/param", "on a device", "activations", "FLOPs/step", "6ND")
     rows = [
@@ -144,10 +149,11 @@ def needs_table(named: Sequence[tuple[str, Needs]]) -> str:
             f"{needs.rule:.1e}",
             f"{needs.counted:.1e}",
             "-" if needs.mfu is None else f"{needs.mfu:.1%}",
+            f"{needs.optimizer:.1e}",
         )
         for name, needs in named
     ]
-    lines = [table([(*head, "by XLA", "MFU"), *rows], words=1)]
+    lines = [table([(*head, "by XLA", "MFU", "optimizer's"), *rows], words=1)]
     lines += [
         f"{name}: vectors, and what config.mesh.data does not divide, are whole on"
         f" every device: {needs.whole / 2**20:.1f} MiB"

@@ -1,6 +1,6 @@
 """Where the arrays of a chunk lie: lanes side by side, or each on a mesh."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -38,6 +38,18 @@ def lane_mesh(lanes: int) -> jax.sharding.Mesh:
     return jax.make_mesh(
         (len(devices),), ("lane",), (jax.sharding.AxisType.Auto,), devices=devices
     )
+
+
+def on_mesh(
+    mesh: jax.sharding.Mesh | jax.sharding.AbstractMesh, function: Callable
+) -> Callable:
+    """A function that finds the mesh it is traced for: kernels must cut themselves."""
+
+    def call(*arguments: Any) -> Any:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return function(*arguments)
+
+    return call
 
 
 def placement_of(config: Mapping, lanes: int, state: TrainState) -> Placement:

@@ -180,7 +180,7 @@ def check_metric(config: Mapping, state: Any, evaluated: Collection[str]) -> Non
     """
     metric = config["report"].get("metric", "validation_loss")
     sums = [name for name in state.window if name not in ("count", "learning_rate")]
-    known = [f"validation_{name}" for name in evaluated]
+    known = [f"validation_{name}" for name in evaluated if name != "count"]
     known = names_with_errors([*known, *(f"train_{name}" for name in sums)])
     if metric not in known:
         hint = did_you_mean(metric, [name for name in known if not why_not(name)])

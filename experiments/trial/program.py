@@ -12,9 +12,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gnomon.experiments.config.spikes import spikes_in
 from gnomon.experiments.trial import probes
 from gnomon.experiments.trial.optimizer import Hypers, learning_rate, make_optimizer
 from gnomon.experiments.trial.precision import narrow, widen
+from gnomon.experiments.trial.spikes import memory
 from gnomon.experiments.trial.step import (
     NEVER,
     Batch,
@@ -91,4 +93,5 @@ def initial_state(
         window={name: jnp.zeros((), jnp.float32) for name in [*names, "count"]},
         diverged_at=jnp.full((), NEVER, jnp.int32),
         probes=probes.memory(params, probes.settings_of(config)),
+        spikes=memory(spikes_in(config), params),
     )

@@ -1,8 +1,6 @@
 """The record a trial leaves when it ends."""
 
-import importlib.metadata
 import math
-import platform
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,15 +8,9 @@ import jax
 
 from gnomon.experiments.config.trials import Trial
 from gnomon.experiments.data import Dataset
+from gnomon.experiments.records.software import versions
 
-PACKAGES = ("gnomon", "jax", "jaxlib", "flax", "optax", "numpy")
 LOSSES = ("train_loss", "validation_loss")
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide a result's numbers."""
-    found = {name: importlib.metadata.version(name) for name in PACKAGES}
-    return {"python": platform.python_version(), **found}
 
 
 def units_per_step(config: Mapping, dataset: Dataset) -> int:

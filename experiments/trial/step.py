@@ -8,12 +8,16 @@ import jax.numpy as jnp
 
 from gnomon.experiments.config.accumulation import parts_in
 from gnomon.experiments.config.resolve import arguments, resolve
+from gnomon.experiments.config.spikes import skips, spikes_in
 from gnomon.experiments.trial.accumulation import Look, Objective, accumulated, whole
 from gnomon.experiments.trial.bits import per_byte
 from gnomon.experiments.trial.optimizer import Hypers, learning_rate, make_optimizer
 from gnomon.experiments.trial.precision import narrow, widen
 from gnomon.experiments.trial.preflight import check_task
+from gnomon.experiments.trial.skipping import SKIP, kept_where
+from gnomon.experiments.trial.spikes import judged
 from gnomon.models import functional
+from gnomon.models.examples import by_example
 from gnomon.optimizers import apply_fused
 
 Batch = Mapping[str, jax.Array]
@@ -32,6 +36,7 @@ class TrainState(NamedTuple):
       window: sums of the metrics since they were last read, and ``count``.
       diverged_at: int32, the first step whose loss was not finite, or -1.
       probes: what the probes carry from step to step; empty when they are off.
+      spikes: what is carried of loss spikes; empty when none are looked for.
     """
 
     step: jax.Array
@@ -42,6 +47,7 @@ class TrainState(NamedTuple):
     window: dict[str, jax.Array]
     diverged_at: jax.Array
     probes: dict[str, Any]
+    spikes: Any = ()
 
 
 class Parts(NamedTuple):
@@ -97,7 +103,7 @@ def forward(
         )
         return outputs
 
-    loss, metrics = parts.task(apply, batch)
+    loss, metrics = parts.task(apply, by_example(batch))
     metrics = check_task(parts.config["task"], loss, metrics)
     return loss, (metrics, new_stats, outputs)
 
@@ -140,6 +146,10 @@ def train_step(
     sought = objective(parts, state, batch)
     before = widen(config, state.params)
     loss, metrics, stats, grads, looked = sought.take(before, look)
+    spikes, skip = state.spikes, None
+    if settings := spikes_in(config):
+        found = judged(settings, spikes, state.step, loss, grads)
+        spikes, skip = found.memory, found.spike if skips(config) else None
     params, opt_state = apply_fused(
         make_optimizer(config, hypers),
         grads,
@@ -150,26 +160,40 @@ def train_step(
         value_fn=sought.value,
         grad_fn=sought.grad,
         obj_fn=sought.value,
+        **({} if skip is None else {SKIP: skip}),
     )
+    params = narrow(config, params, jax.random.fold_in(state.key, state.step))
     seen = {"loss": loss, **metrics, "count": jnp.ones((), jnp.float32)}
     schedule = learning_rate(config, hypers)
     if schedule is not None:
         seen["learning_rate"] = schedule(state.step)
+    window = jax.tree.map(jnp.add, state.window, seen)
     first = (state.diverged_at == NEVER) & ~jnp.isfinite(loss)
+    if skip is not None:  # the optimizer has kept its own state
+        old = state.params, state.stats, state.window
+        params, stats, window = kept_where(skip, old, (params, stats, window))
+        first &= ~skip
     new_state = TrainState(
         step=state.step + 1,
-        params=narrow(config, params, jax.random.fold_in(state.key, state.step)),
+        params=params,
         stats=stats,
         opt_state=opt_state,
         key=state.key,
-        window=jax.tree.map(jnp.add, state.window, seen),
+        window=window,
         diverged_at=jnp.where(first, state.step, state.diverged_at),
         probes=state.probes,
+        spikes=spikes,
     )
     return new_state, grads, looked
 
 
 def evaluation(parts: Parts, state: TrainState, batch: Batch) -> dict[str, jax.Array]:
-    """The loss and the metrics of a validation batch, means over it."""
+    """The loss and the metrics of a validation batch, means over it.
+
+    Where the task says of how many terms (its ``weight``), that is the ``count``.
+    """
     loss, (metrics, *_) = forward(parts, state.params, state.stats, batch, train=False)
-    return {"loss": loss, **metrics}
+    found = {"loss": loss, **metrics}
+    if hasattr(parts.task, "weight"):
+        found["count"] = parts.task.weight(batch)
+    return found

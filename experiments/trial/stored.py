@@ -1,5 +1,6 @@
 """One checkpoint as it lies on the disk: its manifest, its sums, its arrays."""
 
+import contextlib
 import json
 import zlib
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ from gnomon.experiments.trial.packing import array_crc, within
 from gnomon.experiments.trial.signature import first_difference, signature
 
 FORMAT = 3  # 2 had the arrays as a checkpoint of Orbax
+SPREAD = 4  # with the shards of each array, in a file for each process
 MANIFEST = "manifest.json"
 ARRAYS = "arrays.npz"
 
@@ -48,10 +50,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 def check_format(folder: Path, manifest: dict[str, Any]) -> None:
     """Refuses a checkpoint of another format."""
-    if manifest["format"] != FORMAT:
+    if manifest["format"] not in (FORMAT, SPREAD):
         raise CheckpointMismatchError(
             f"checkpoint {folder} has format {manifest['format']}; this version of "
-            f"gnomon reads format {FORMAT}; use another --workdir"
+            f"gnomon reads formats {FORMAT} and {SPREAD}; use another --workdir"
         )
 
 
@@ -97,9 +99,9 @@ def check_fit(
     return optional
 
 
-def write_arrays(folder: Path, arrays: Mapping[str, Any]) -> None:
+def write_arrays(folder: Path, arrays: Mapping[str, Any], name: str = ARRAYS) -> None:
     """Writes arrays into a new file; what brings it to the disk is up to the caller."""
-    with open(folder / ARRAYS, "xb") as file:
+    with open(folder / name, "xb") as file:
         np.savez(file, **arrays)
 
 
@@ -111,35 +113,62 @@ def read_arrays(
     Raises:
       DamagedCheckpointError: one is missing, or not as it was.
     """
+    spread = [record["shards"] for record in records if "shards" in record]
+    files = {shard["file"] for shards in spread for shard in shards}
+    name, names = ARRAYS, sorted(files) if spread else [ARRAYS]
     try:
-        # Opened here: NumPy leaves a file open that it finds damaged.
-        with (
-            open(folder / ARRAYS, "rb") as file,
-            np.load(file, allow_pickle=False) as stored,
-        ):
-            return [_checked(record, stored) for record in records]
+        with contextlib.ExitStack() as stack:
+            opened = {}
+            for name in names:
+                # Opened here: NumPy leaves a file open that it finds damaged.
+                file = stack.enter_context(open(folder / name, "rb"))
+                opened[name] = stack.enter_context(np.load(file, allow_pickle=False))
+            return [_checked(record, opened) for record in records]
     except (DamagedCheckpointError, MemoryError):
         raise
-    except Exception as error:  # a damaged archive raises errors of many types
-        raise DamagedCheckpointError(f"{ARRAYS}: {error}") from error
+    except Exception as error:  # as many, while it is opened
+        raise DamagedCheckpointError(f"{name}: {error}") from error
 
 
 def _checked(
-    record: Mapping[str, Any], stored: Mapping[str, np.ndarray]
+    record: Mapping[str, Any], stored: Mapping[str, Mapping[str, np.ndarray]]
 ) -> np.ndarray | None:
     if "value" in record:
         return None
     shape, dtype = tuple(record["shape"]), jnp.dtype(record["dtype"])
     if 0 in shape:
         return np.zeros(shape, dtype)
-    array = stored[record["name"]]
+    if "shards" not in record:
+        return _array(record, record["path"], dtype, ARRAYS, stored)
+    whole, filled = np.empty(shape, dtype), 0
+    for shard in record["shards"]:
+        part = _array(shard, record["path"], dtype, shard["file"], stored)
+        ends = zip(shard["start"], part.shape, strict=True)
+        whole[tuple(slice(start, start + size) for start, size in ends)] = part
+        filled += part.size
+    if filled != whole.size:
+        raise DamagedCheckpointError(f"{record['path']} lacks a part")
+    return whole
+
+
+def _array(
+    record: Mapping[str, Any],
+    path: str,
+    dtype: np.dtype,
+    file: str,
+    stored: Mapping[str, Mapping[str, np.ndarray]],
+) -> np.ndarray:
+    try:
+        array = stored[file][record["name"]]
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged archive raises errors of many types
+        raise DamagedCheckpointError(f"{file}: {error}") from error
     if array.dtype.kind == "V":  # of a type that is not NumPy's, such as bfloat16
         array = array.view(dtype)
-    same = array.shape == shape and array.dtype == dtype
+    same = array.shape == tuple(record["shape"]) and array.dtype == dtype
     if not same or array_crc(array) != record["crc32"]:
-        raise DamagedCheckpointError(
-            f"{ARRAYS}: the bytes of {record['path']} have changed"
-        )
+        raise DamagedCheckpointError(f"{file}: the bytes of {path} have changed")
     return array
 
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from gnomon.experiments.config.accumulation import parts_in
+from gnomon.experiments.config.chain import masked
 from gnomon.experiments.trial import probes
 from gnomon.experiments.trial.accumulation import first_part
 from gnomon.experiments.trial.optimizer import filled_in, learning_rate
@@ -39,7 +40,12 @@ def tiers_of(parts: Parts) -> Mapping[str, Callable]:
         return jnp.asarray(jnp.nan if schedule is None else schedule(state.step))
 
     def optimizer(hypers):
-        return probes.keywords(filled_in(config, hypers, "optimizer"))
+        spec = filled_in(config, hypers, "optimizer")
+        if rules := config.get("decay_mask"):
+            spec, _ = masked(spec, rules)
+        found = probes.keywords(spec)
+        # Where groups have their own, no formula holds for all.
+        return found | {"name": None} if config.get("parameter_groups") else found
 
     def free(state, batch, hypers):
         with observed() as seen:

@@ -65,9 +65,10 @@ class Cell:
       seeds: The seeds of the grid.
       settings: The grid, by rising learning rate.
       best: Index of the setting with the smallest mean loss, or None.
-      status: ``tuned``; or why not: ``edge`` (the optimum lies on the first or last
-        learning rate), ``single`` (one learning rate only), ``incomplete`` (trials
-        of the grid are not done), ``diverged`` (no setting survived all seeds).
+      status: ``tuned``, or ``given`` where it is not told how; or why not: ``edge``
+        (the optimum lies on the first or last learning rate), ``single`` (one learning
+        rate only), ``incomplete`` (trials of the grid are not done), ``diverged`` (no
+        setting survived all seeds).
       compute: FLOPs of one training run; NaN when none finished.
       interpolate: Whether losses and rates are read between the points of the grid.
       knob: What the grid tunes.
@@ -91,7 +92,7 @@ class Cell:
     @property
     def tuned(self) -> Setting | None:
         """The tuned setting, or None where the cell is not tuned."""
-        return self.optimum if self.status == "tuned" else None
+        return self.optimum if self.status in ("tuned", "given") else None
 
     @property
     def optimum(self) -> Setting | None:
@@ -156,6 +157,7 @@ def why(cell: Cell) -> str:
     points = f"of {len(cell.settings)} points searched" if cell.searched else ""
     return {
         "tuned": f"is tuned: best {points}" if points else "is tuned",
+        "given": "is as given",
         "edge": f"is untuned: best {points} at an end of the interval"
         if points
         else "is untuned: optimum at grid edge",

@@ -114,6 +114,7 @@ def beyond(log: float, reach: tuple[float, float]) -> int:
 
 def _curve(cell: Cell, baseline: Sequence[Cell]) -> tuple[str, list[Cell]]:
     """The baseline's cells whose curve a cell is read against."""
+    baseline = [b for b in baseline if np.isfinite(b.compute)]
     lengths = [b for b in baseline if b.scale.model == cell.scale.model]
     if len({b.compute for b in lengths}) > 1:
         return "steps", lengths

@@ -32,7 +32,7 @@ class Summary:
         sizes of one architecture at equal length and data; NaN when fewer than two
         sizes compare.
       slope_interval: Its 95 % interval.
-      sizes: Distinct model sizes behind the slope.
+      sizes: Distinct model sizes that compare.
       seeds: Smallest number of seeds behind the numbers.
       p: Two-sided p-value of the log speedup, after `multiple.holm` over the
         optimizers of a report; NaN without one.
@@ -156,6 +156,7 @@ def summarize(label: str, comparisons: Sequence[Comparison]) -> Summary:
         open=opened,
         seeds=n,
         p=p_value(mean[0], mean[1:], n),
+        sizes=len({c.scale.parameters for c in used}),
     )
     size = np.log2([c.scale.parameters for c in used])
     strata = [(c.scale.steps, family(c.scale)) for c in used]
@@ -169,5 +170,4 @@ def summarize(label: str, comparisons: Sequence[Comparison]) -> Summary:
         result,
         slope=float(slope[0]),
         slope_interval=interval(slope[0], slope[1:], n),
-        sizes=len({c.scale.parameters for c in used}),
     )

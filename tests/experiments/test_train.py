@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import signal
 import time
 from pathlib import Path
@@ -14,7 +15,7 @@ from gnomon.experiments.config import load, override
 from gnomon.experiments.config.resolve import ConfigError
 from gnomon.experiments.records.files import read_json, write_json
 from gnomon.experiments.records.metrics import read_metrics
-from gnomon.experiments.train import load_state, train
+from gnomon.experiments.train import dry_run, load_state, train
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 
@@ -105,6 +106,18 @@ def test_a_run_leaves_all_that_it_promises(tiny, tmp_path, capsys):
     # A second call has nothing to do and says so.
     assert train(tiny(tensorboard=True), tmp_path) == result
     assert "is done" in capsys.readouterr().out
+
+
+def test_a_dry_run_prints_what_a_sweeps_does_and_writes_nothing(
+    tiny, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    table = dry_run(tiny(), peak=1e12)
+    plan = r"adamw +1 +1 +[\d,]+ +\d\.\d\de\+\d\d +\d+ MiB +\d+s"
+    needs = r"adamw +8\.0 B +\d+ MiB +\d+ MiB( +\d\.\de\+\d\d){3} +\d+\.\d%"
+    assert re.search(plan, table)
+    assert re.search(needs + r" +\d\.\de\+\d\d$", table)
+    assert not list(tmp_path.iterdir())
 
 
 def test_training_learns(tiny, tmp_path):

@@ -79,7 +79,73 @@ RUNS = {
         "SGDW",
         dict(lr=0.05, momentum=0.8, weight_decay=0.1),
     ),
+    "scion": (
+        "pytorch_optimizer",
+        "SCION",
+        dict(lr=0.05, momentum=0.2, scale=0.7, constraint=True),
+    ),
+    "normuon": (
+        "pytorch_optimizer",
+        "NorMuon",
+        dict(
+            groups=dict(
+                kernel=dict(use_muon=True, lr=0.05, weight_decay=0.1, eps=0.0),
+                bias=dict(
+                    use_muon=False,
+                    lr=0.05,
+                    betas=(0.8, 0.95),
+                    weight_decay=0.1,
+                    eps=1e-3,
+                ),
+            ),
+        ),
+    ),
+    # Its eps, too, is added before the bias corrections.
+    "soap": (
+        "pytorch_optimizer",
+        "SOAP",
+        dict(
+            lr=0.05,
+            betas=(0.8, 0.95),
+            shampoo_beta=0.9,
+            weight_decay=0.0,
+            precondition_frequency=3,
+            eps=0.0,
+        ),
+    ),
 }
+
+
+def in_float64():
+    """Has pytorch-optimizer compute in float64 what it casts to less.
+
+    Its polar factors are of bfloat16 and its bases of float32; its Scion adds 1e-8 to
+    the root mean square of a bias.
+    """
+    import torch
+    from pytorch_optimizer.optimizer import scion, soap
+    from pytorch_optimizer.optimizer.muon import base, normuon
+
+    def newton_schulz(matrix, num_steps=5, weights=None, **_):
+        a, b, c = 3.4445, -4.7750, 2.0315
+        wide = matrix.size(-2) <= matrix.size(-1)
+        x = (matrix if wide else matrix.mT) / matrix.norm()
+        for _ in range(num_steps):
+            gram = x @ x.mT
+            x = a * x + (b * gram + c * gram @ gram) @ x
+        return x if wide else x.mT
+
+    for module in (scion, base, normuon):
+        module.zero_power_via_newton_schulz_5 = newton_schulz
+    scion.BiasRMS.lmo.__defaults__ = (0.0,)
+
+    class Wide:
+        float32 = torch.float64
+
+        def __getattr__(self, name):
+            return getattr(torch, name)
+
+    soap.torch = Wide()
 
 
 def gradient(weight, noise):
@@ -93,6 +159,7 @@ def main():
 
     import torch
 
+    in_float64()
     generator = np.random.default_rng(0)
     weights = {name: generator.normal(size=shape) for name, shape in SHAPES.items()}
     noise = {
@@ -105,9 +172,13 @@ def main():
     for run, (package, name, options) in RUNS.items():
         make = getattr(importlib.import_module(package), name)
         params = {n: torch.nn.Parameter(torch.tensor(w)) for n, w in weights.items()}
-        group = {"params": list(params.values()), **options.get("group", {})}
-        settings = {key: x for key, x in options.items() if key != "group"}
-        optimizer = make([group], **settings)
+        if "groups" in options:
+            own = options["groups"]
+            groups = [{"params": [params[n]], **own[n]} for n in params]
+        else:
+            groups = [{"params": list(params.values()), **options.get("group", {})}]
+        settings = {n: x for n, x in options.items() if n not in ("group", "groups")}
+        optimizer = make(groups, **settings)
         trajectory = []
         for step in range(STEPS):
             for n, param in params.items():

@@ -100,6 +100,26 @@ def test_the_gradient_of_a_model_has_no_array_of_scores(
         assert re.search(kernel, text)
 
 
+def test_on_a_mesh_each_device_runs_the_kernel_for_its_own():
+    shape = jax.ShapeDtypeStruct((8, 128, 2, 64), jnp.bfloat16)
+    mesh = jax.sharding.AbstractMesh((4, 2), ("data", "model"))
+    documents = jax.ShapeDtypeStruct((8, 128), jnp.int32)
+
+    def slope(x, documents):
+        def loss(x):
+            found = attend(x, x, x, documents=documents, implementation="tpu")
+            return found.astype(jnp.float32).sum()
+
+        return jax.grad(loss)(x)
+
+    with jax.sharding.use_abstract_mesh(mesh):
+        traced = jax.jit(slope).trace(shape, documents)
+    text = str(traced.jaxpr)
+    assert text.count("pallas_call") >= 3, "forward, and the two of its gradient"
+    assert "bf16[2,1,128,64]" in text, "two examples and a head on each device"
+    assert "bf16[8,2,128,64]" not in text
+
+
 def test_what_a_kernel_cannot_take_is_refused():
     with pytest.raises(ValueError, match="cudnn does not support this call: its dtype"):
         attend(*QKV, implementation="cudnn")

@@ -215,6 +215,32 @@ def test_what_the_optimizer_says_is_drawn_in_its_own_words():
     assert "<h3>Never</h3>" not in page
 
 
+def test_spikes_are_marked_on_the_loss_and_listed():
+    """By their records; in no other panel, and on no page of a run without any."""
+    assert "spike" not in re.sub(
+        r"<style>.*?</style>", "", full_page(), flags=re.DOTALL
+    )
+    run = rows(only=[])
+    bounds = {"loss_bound": 3.5, "gradient_norm_bound": 2.0}
+    spike = {"step": 24, "batch": 26, "action": "skip", "loss": 88.0}
+    spike |= bounds | {"gradient_norm": 777.0, "layers": {"<up>": 12.0, "embed": 1.5}}
+    run[2]["spikes"] = [spike, {"step": 27, "action": "rewind", "back_to": 20}]
+    page = cockpit(run)
+    loss = article(page, "Loss")
+    assert loss.count("<title>spike at step") == 2
+    assert "spike" not in article(page, "Learning rate")
+    group = re.search(r"<title>spike at step 24</title>.*?</g>", loss, flags=re.DOTALL)
+    left, right, *_ = lines.MARGINS
+    x = float(re.search(r'd="M ([\d.]+)', group[0])[1])
+    width = lines.SIZE[0] - left - right
+    np.testing.assert_allclose(x, left + width * (25 - 10) / 50, atol=0.1)
+    listed = re.search(r'<table class="spikes">.*?</table>', page, flags=re.DOTALL)[0]
+    cells = [re.findall("<td>(.*?)</td>", line) for line in listed.split("<tr>")[2:]]
+    layers = "&lt;up&gt; 12x, embed 1.5x"
+    assert cells[0] == ["24", "26", "88 (3.5)", "777 (2)", "skipped", layers]
+    assert cells[1] == ["27", "", "", "", "back to step 20", ""]
+
+
 def test_a_trace_lies_where_its_values_are():
     """On a log axis equal factors are equal lengths; more is further up."""
     trace = lines.Trace("t", np.arange(3.0), np.array([1.0, 10.0, 100.0]))

@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 from gnomon.experiments.config.resolve import resolve
-from gnomon.experiments.configs import isoflop, scaling_law
+from gnomon.experiments.configs import bpe, isoflop, scaling_law
 from gnomon.experiments.configs.budgets import sized, steps_for
 from gnomon.experiments.records.provenance import Provenance
 from gnomon.experiments.report.analysis import analyze
@@ -159,6 +159,8 @@ def test_budgets_become_steps():
         (isoflop, "", 5 * 4 * 3 * 3, isoflop.BUDGETS),
         (isoflop, "tiny,rule=aspect", 3 * 2 * 3, isoflop.BUDGETS[:2]),
         (scaling_law, "", 5 * 4 * 3 * 3 * 4, isoflop.BUDGETS),
+        (bpe, "", 4 * 4 * 3, bpe.BUDGETS),
+        (bpe, "tiny", 3 * 3 * 3 * 2, (5e8, 1e9, 2e9)),
     ],
 )
 def test_every_cell_spends_its_budget(config, arg, trials, spent):
@@ -171,5 +173,5 @@ def test_every_cell_spends_its_budget(config, arg, trials, spent):
     for trial in found:
         model = {**base.model, "width": trial["model.width"]}
         model["depth"] = trial["model.depth"]
-        compute = trial["steps"] * flops_of(model, base.batch, (isoflop.LENGTH,))
+        compute = trial["steps"] * flops_of(model, base.batch, (base.data.length,))
         assert min(abs(np.log(compute / budget)) for budget in spent) < 0.025

@@ -11,8 +11,15 @@ import pytest
 from gnomon.experiments.config.resolve import ConfigError
 from gnomon.experiments.config.trials import make_trial, split
 from gnomon.experiments.config.validation import validate
+from gnomon.experiments.trial.journal import Observation, means_of
 from gnomon.experiments.trial.program import initial_state
-from gnomon.experiments.trial.step import Parts, objective, parts_of, train_step
+from gnomon.experiments.trial.step import (
+    Parts,
+    evaluation,
+    objective,
+    parts_of,
+    train_step,
+)
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 RNG = np.random.default_rng(0)
@@ -192,9 +199,19 @@ def test_tokens_behind_a_separator_do_not_count(tiny, chunk):
         logits, _ = parts.model.apply(state.params, {}, inputs, train=True)
         logits = logits if chunk is None else logits.dense()
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-        return objective(parts, state, rows).value(state.params), losses
+        halves = [evaluation(parts, state, {"tokens": half}) for half in cut]
+        return objective(parts, state, rows).value(state.params), losses, halves
 
-    found, losses = both()
+    # An evaluation's batches, the second with the separators, have unlike counts.
+    order = np.argsort((rows["tokens"][:, :-1] == 3).sum(axis=1))
+    cut = rows["tokens"][order].reshape(2, 4, -1)
+    found, losses, halves = both()
     wanted = np.average(losses, weights=rows["tokens"][:, :-1] != 3)
     np.testing.assert_allclose(found, wanted, rtol=1e-5)
     assert abs(wanted - np.mean(losses)) > 1e-3
+    evaluated = jax.tree.map(lambda *x: np.stack(x)[None], *halves)
+    row = means_of(Observation({}, [evaluated], {}, -np.ones(1)))
+    assert sorted(row) == ["validation_bits", "validation_loss"]
+    np.testing.assert_allclose(row["validation_loss"], [wanted], rtol=1e-5)
+    alike = np.mean([half["loss"] for half in halves])
+    assert abs(wanted - alike) > 1e-3

@@ -11,7 +11,7 @@ import pytest
 from gnomon.experiments.config import validate
 from gnomon.experiments.config.resolve import ConfigError
 from gnomon.experiments.config.trials import make_trial
-from gnomon.experiments.data import load
+from gnomon.experiments.data import Dataset, load
 from gnomon.experiments.train import load_state, train
 from gnomon.experiments.trial.lanes import compile_lanes, hypers_of
 from gnomon.experiments.trial.mesh import whole_leaves
@@ -107,6 +107,30 @@ def test_zero1_gathers_new_parameters_once_and_no_state(trained, optimizer):
     assert sorted(sizes) == sorted(leaf.size for leaf in matrices(state.params))
 
 
+def test_fsdp_gathers_weights_and_no_activations(tiny, optax_promotion):
+    """XLA, told nothing of the examples, cuts activations as it finds the weights."""
+    length = 24
+    tokens = {"tokens": jax.ShapeDtypeStruct((64, length + 1), "uint8")}
+    sizes = dict(vocab=64, width=32, depth=2, head_dim=16, scan=True)
+    config = tiny(
+        batch=2 * DEVICES,
+        accumulate=2,
+        model={"name": "gnomon.models.TransformerLM"} | sizes,
+        evaluate={"every": 0, "batches": 1, "batch": DEVICES},
+        mesh=ONE | {"data": DEVICES, "rules": ("fsdp",)},
+        log_every=STEPS,
+    )
+    lanes = compile_lanes([make_trial(config)], Dataset(tokens, tokens, "", "token"))
+    gathered = re.findall(r" = (.*) all-gather(?:-start)?\(", lanes.steps.as_text())
+    shapes = [
+        [int(n) for n in shape.split(",")]
+        for found in gathered
+        for shape in re.findall(r"\w+\[([\d,]+)\]", found)
+    ]
+    assert [32, 128] in shapes, "a layer's weights, when it needs them"
+    assert not [shape for shape in shapes if length in shape]
+
+
 def test_what_stays_whole_is_said(trained):
     config = trained.config(data=DEVICES, rules="zero1")
     alone = jax.tree.map(
@@ -176,6 +200,8 @@ def test_what_a_dry_run_tells_agrees_with_the_live_device(trained, mesh):
     assert needs.state == pytest.approx(8, abs=0.02), "two moments in float32"
     assert needs.rule == 6 * size * 8
     assert needs.rule < needs.counted < 3 * needs.rule, "the optimizer's own and all"
+    # Moments, their correction, root, quotient, decay, rate: some twenty a parameter.
+    assert 12 * size < needs.optimizer < 30 * size
     devices = mesh.get("data", 1)
     assert needs.mfu == pytest.approx(needs.flops / (2.0 * 1e6 * devices))
     assert needs.activations > 0

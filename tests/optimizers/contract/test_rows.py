@@ -1,17 +1,10 @@
 """Every public optimizer is under contract: by a row, or as a wrapper of optimizers."""
 
-import functools
 import sys
 
 from gnomon import optimizers
-from gnomon.optimizers.mechanisms.probe import slope
 from gnomon_contract import collect
-from gnomon_contract.public import INNERS, PUBLIC
-
-
-@functools.cache
-def _slope(public):
-    return slope(public.build())
+from gnomon_contract.public import INNERS, PUBLIC, slope_of
 
 
 def without_a_row(rows):
@@ -26,7 +19,7 @@ def without_a_row(rows):
         public.name
         for public in PUBLIC
         if not (public.inside or public.make in made or public.name in found)
-        and _slope(public) <= 0
+        and slope_of(public) <= 0
     ]
 
 

@@ -3,6 +3,7 @@
 As ``LAYERS`` of the test files say, or from the defaults; wrappers have to say.
 """
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -11,18 +12,18 @@ import optax
 
 from gnomon import optimizers
 from gnomon.optimizers.mechanisms.constrain import Constraint
-from gnomon.optimizers.mechanisms.probe import slope
 from gnomon_contract import collect
 from gnomon_contract.layers import by_rank, descending
-from gnomon_contract.public import GIVEN, PUBLIC, Public, functions
+from gnomon_contract.public import GIVEN, PUBLIC, Public, functions, slope_of
 
 Maker = Callable[..., Any]
 SAID: dict[str, Maker | None] = collect.layers()
+# One of each: what a wrapper asks of it is known for all wrappers and layouts.
 INNER: dict[str, Maker] = {
-    "sgd": lambda: optax.sgd(0.1, momentum=0.9),
-    "adamw": lambda: optax.adamw(0.1, weight_decay=0.1, mask=by_rank),
-    "adamp": lambda: optimizers.adamp(0.1),
-    "lamb": lambda: optax.lamb(0.1),
+    "sgd": functools.cache(lambda: optax.sgd(0.1, momentum=0.9)),
+    "adamw": functools.cache(lambda: optax.adamw(0.1, weight_decay=0.1, mask=by_rank)),
+    "adamp": functools.cache(lambda: optimizers.adamp(0.1)),
+    "lamb": functools.cache(lambda: optax.lamb(0.1)),
 }
 
 
@@ -35,8 +36,8 @@ def told(make: Maker) -> bool:
 def by_defaults(public: Public) -> Maker:
     def make(**stacked):
         optimizer = public.build(**stacked)
-        climbs = slope(public.build()) > 0  # a probe has no stack to be told of
-        return descending(optimizer) if climbs else optimizer
+        # A probe has no stack to be told of.
+        return descending(optimizer) if slope_of(public) > 0 else optimizer
 
     return make if "stacked" in public.parameters else lambda: make()
 

@@ -4,6 +4,7 @@ Test files of methods are read here: what they import themselves is in ``rows.py
 ``layers.py``.
 """
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 import optax
 
 from gnomon import optimizers
+from gnomon.optimizers.mechanisms.probe import slope
 from gnomon_contract import collect
 
 # What an argument without a default gets, and a wrapper inside.
@@ -54,8 +56,29 @@ class Public(NamedTuple):
     def around(self, make: Callable[..., Any]) -> Any:
         """The wrapper around an optimizer, or around the direction that this takes."""
         if self.inside == "inner":
-            return self.build(inner=make(0.1))
-        return self.build(direction=optax.chain(make(1.0), optax.scale(-1.0)))
+            return self.build(inner=_optimizer(make))
+        return self.build(direction=_direction(make))
+
+
+# One of each: what a wrapper asks of it is known for all wrappers.
+@functools.cache
+def _optimizer(make: Callable[..., Any]) -> Any:
+    return make(0.1)
+
+
+@functools.cache
+def _direction(make: Callable[..., Any]) -> Any:
+    return optax.chain(make(1.0), optax.scale(-1.0))
+
+
+@functools.cache
+def _built(public: Public) -> optax.GradientTransformationExtraArgs:
+    return public.build()
+
+
+def slope_of(public: Public) -> int:
+    """The sign of its updates as it is built from its defaults."""
+    return slope(_built(public))
 
 
 def returns(made: Any, kind: type) -> bool:

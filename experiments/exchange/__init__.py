@@ -1,0 +1,1 @@
+"""Run tables as files: those of sweeps, and those that others made."""

@@ -1,0 +1,1 @@
+"""Methods that act on whole matrices: directions by norms, and by bases."""
