@@ -15,6 +15,7 @@ what runs is known by its locks, what waits for a machine from Slurm's accountin
 """
 
 import contextlib
+import shutil
 import signal
 import subprocess
 import time
@@ -54,17 +55,17 @@ def connect(cluster: str) -> Any:
     Raises:
       ConfigError: submitit is not installed, or there is no Slurm.
     """
+    if cluster == "slurm" and shutil.which("srun") is None:
+        raise ConfigError(
+            "--engine=slurm: no srun on this machine; run the command where jobs are"
+            " handed in, or try it by --slurm_cluster=local"
+        )
     try:
         import submitit
     except ModuleNotFoundError as error:
         raise ConfigError(
             "--engine=slurm needs the package submitit: pip install 'gnomon[slurm]'"
         ) from error
-    if cluster == "slurm" and submitit.SlurmExecutor.affinity() < 0:
-        raise ConfigError(
-            "--engine=slurm: no srun on this machine; run the command where jobs are"
-            " handed in, or try it by --slurm_cluster=local"
-        )
     jax.config.update("jax_platforms", "cpu")
     return submitit
 

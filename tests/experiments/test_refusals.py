@@ -48,7 +48,7 @@ FLAGS = [
 SWEEP_FLAGS = [
     ("--max_lanes=-1", "--max_lanes=-1"),
     ("--max_lanes=all", "--max_lanes=all"),
-    ("--engine=slurm", "--engine=slurm"),
+    ("--engine=cluster", "--engine=cluster"),
     ("--config.report.baseline=AdamX", "config.report.baseline='AdamX': no trial has"),
 ]
 
