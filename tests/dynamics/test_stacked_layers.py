@@ -95,16 +95,22 @@ def seen(c):
 def ramps(shapes):
     """Weights that are no draws, whose program takes long to compile; in any layout."""
 
-    def ramp(layer, shape):
-        numbers = 0.5 * jnp.cos(jnp.arange(np.prod(layer))).reshape(layer)
-        return jnp.broadcast_to(numbers, shape)
+    def ramp(shape, scale):
+        return scale * jnp.cos(jnp.arange(np.prod(shape))).reshape(shape)
+
+    def layers(tree, scale):
+        return jax.tree.map(lambda x: ramp(x.shape, scale), tree)
+
+    def layer(i):
+        return jax.tree.map(lambda x: ramp(x.shape[1:], 0.5 + i), blocks["stacked"])
 
     blocks = shapes["blocks"]
-    stacked = {"stacked": blocks["stacked"]} if "stacked" in blocks else {}
-    whole = {**shapes, "blocks": {} if stacked else blocks}
-    weights = jax.tree.map(lambda x: ramp(x.shape, x.shape), whole)
-    layers = jax.tree.map(lambda x: ramp(x.shape[1:], x.shape), stacked)
-    return weights | {"blocks": weights["blocks"] | layers}
+    weights = layers({**shapes, "blocks": {}}, 0.5)
+    if "stacked" in blocks:
+        both = jax.tree.map(lambda *leaves: jnp.stack(leaves), layer(0), layer(1))
+        return weights | {"blocks": {"stacked": both}}
+    each = {name: layers(blocks[name], 0.5 + int(name)) for name in blocks}
+    return weights | {"blocks": each}
 
 
 def checked(c):
@@ -183,9 +189,10 @@ ROWS = {
     traces: "hutchinson_trace hutch_plus_plus_trace hessian_operator",
     products: "adam_denominator hessian_vector_product",
     scores: "grand_scores",
+    lambda c: d.lipschitz_bound(c.params): "lipschitz_bound",
 }
 # Functions of numbers, of outputs, of one matrix, of names; records are classes.
-OTHERS = """ALL batch_cost el2n_scores equilibrium equilibrium_angle
+OTHERS = """ALL batch_cost conv_gram_bound el2n_scores gram_bound equilibrium equilibrium_angle
     heavy_ball_optimum keep_mask logits mlp_spec name_of named parse singular_alignment
     rule_of stability_ratio two_batch_noise_scale wasserstein_distance"""
 
