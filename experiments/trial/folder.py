@@ -6,7 +6,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from gnomon.experiments.config.fields import LEFT_OUT
+from gnomon.experiments.config.fields import LEFT_OUT, SILENT
 from gnomon.experiments.config.resolve import ConfigError
 from gnomon.experiments.config.template import plain
 from gnomon.experiments.config.trials import Trial
@@ -29,7 +29,8 @@ def same_run(workdir: Path, trial: Trial) -> None:
     if not path.exists():
         return
     saved = read_object(path, data=dict, model=dict, optimizer=dict, steps=int)
-    old, new = flatten(saved), flatten(plain(trial.config))
+    # A field that an older gnomon did not have said nothing.
+    old, new = flatten({**SILENT, **saved}), flatten(plain(trial.config))
     # A component's name first: its keywords differ because it does.
     fields = sorted(old.keys() | new.keys(), key=lambda f: (not f.endswith(".name"), f))
     for field in fields:
