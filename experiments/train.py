@@ -13,8 +13,6 @@ their devices: each runs the same command, on a folder that they share
 import contextlib
 import math
 import os
-import sys
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,74 +22,30 @@ from absl import flags
 
 from gnomon.experiments.config.changes import override
 from gnomon.experiments.config.cli import Given, define_dry_run, launch, need
-from gnomon.experiments.config.fields import LEFT_OUT, identity
+from gnomon.experiments.config.fields import identity
 from gnomon.experiments.config.resolve import ConfigError
-from gnomon.experiments.config.template import plain
 from gnomon.experiments.config.trials import Trial, make_trial
 from gnomon.experiments.config.validation import validate
 from gnomon.experiments.console.interrupt import Interruption
 from gnomon.experiments.console.progress import Progress
 from gnomon.experiments.console.shown import printable
 from gnomon.experiments.data import Dataset, load
-from gnomon.experiments.data.origin import check_data, fingerprints
 from gnomon.experiments.fleet.plan import plan_group, plan_table
 from gnomon.experiments.hosts import join
 from gnomon.experiments.hosts.crew import crew
-from gnomon.experiments.records.done import lost_rows, read_result, write_result
-from gnomon.experiments.records.files import clean, read_json, read_object, write_json
-from gnomon.experiments.records.locks import lock
-from gnomon.experiments.records.runs import flatten
+from gnomon.experiments.records.done import read_result, write_result
+from gnomon.experiments.records.files import read_json
 from gnomon.experiments.trial import engine
 from gnomon.experiments.trial.abstract import trace
 from gnomon.experiments.trial.checkpoint import Checkpoints
 from gnomon.experiments.trial.cost import flops_per_step
+from gnomon.experiments.trial.folder import begin, identity_in, same_run, shared
 from gnomon.experiments.trial.lanes import compile_lanes
 from gnomon.experiments.trial.mesh import device_mesh
 from gnomon.experiments.trial.overview import parameter_table
 from gnomon.experiments.trial.results import units_per_step
 from gnomon.experiments.trial.resume import has_holes
 from gnomon.experiments.trial.step import TrainState
-
-
-def same_run(workdir: Path, trial: Trial) -> None:
-    """Refuses to go on in a folder that holds another run.
-
-    Raises:
-      ConfigError: names the first field that differs.
-    """
-    path = workdir / "config.json"
-    if not path.exists():
-        return
-    saved = read_object(path, data=dict, model=dict, optimizer=dict, steps=int)
-    old, new = flatten(saved), flatten(plain(trial.config))
-    # A component's name first: its keywords differ because it does.
-    fields = sorted(old.keys() | new.keys(), key=lambda f: (not f.endswith(".name"), f))
-    for field in fields:
-        if field.split(".")[0] not in LEFT_OUT and old.get(field) != new.get(field):
-            raise ConfigError(
-                f"--workdir={workdir} holds another run: config.{field} was"
-                f" {old.get(field)!r} and is now {new.get(field)!r};"
-                " use another --workdir, or the old value to go on"
-            )
-
-
-def same_data(
-    workdir: Path, trial: Trial, dataset: Dataset
-) -> dict[str, str | dict[str, str]]:
-    """Refuses to go on with other data; returns what ``run.json`` is to hold.
-
-    Raises:
-      ConfigError: names the data set.
-    """
-    path = workdir / "run.json"
-    data = fingerprints([(trial.config["data"], dataset)])
-    if path.exists():
-        old = read_object(path, run=str, trial=str, data=dict)
-        check_data(workdir, old["data"], data)
-        return old | {"trial": trial.id}
-    # A lost file does not make the run another one.
-    run = Checkpoints(workdir / "checkpoints").owner().get("run") or uuid.uuid4().hex
-    return {"run": run, "trial": trial.id, "data": data}
 
 
 class Checked(NamedTuple):
@@ -155,11 +109,11 @@ def train(config: dict[str, Any], workdir: str | os.PathLike[str]) -> dict:
     mates.same("config, or other data,", check)
     trial, dataset, state = checked[0]
     with contextlib.ExitStack() as stack:
-        about = mates.told(lambda: _begin(trial, dataset, workdir, stack))
+        about = mates.told(lambda: begin(trial, dataset, workdir, stack))
         if "result" in about:
             return about["result"]
         if not mates.alone:
-            mates.together(lambda: _shared(workdir, about["run"]))
+            mates.together(lambda: shared(workdir, about["run"]))
         assert dataset is not None
         assert state is not None
         if mates.writes:
@@ -178,45 +132,6 @@ def train(config: dict[str, Any], workdir: str | os.PathLike[str]) -> dict:
             stop=lambda: interruption.requested,
         )
         return mates.told(lambda: write_result(workdir, result))
-
-
-def _begin(
-    trial: Trial,
-    dataset: Dataset | None,
-    workdir: Path,
-    stack: contextlib.ExitStack,
-) -> dict[str, Any]:
-    """Takes the folder, and says in it what is trained; or finds the ``result``."""
-    held = stack.enter_context(lock(workdir / "lock"))
-    if not held.acquired:
-        raise ConfigError(f"--workdir={workdir} is in use by {held.owner}")
-    same_run(workdir, trial)
-    if (result := read_result(workdir, trial.id)) is not None:
-        print(f"{workdir} is done; its result is in result.json")
-        # What `load_state` reads is there, and whole.
-        if not (workdir / "config.json").exists():
-            write_json(workdir / "config.json", trial.config)
-        _identity(workdir)
-        if lost := lost_rows(workdir, result):
-            print(lost, file=sys.stderr)
-        return {"result": result}
-    assert dataset is not None
-    about = same_data(workdir, trial, dataset)
-    for name, content in (("config", trial.config), ("run", about)):
-        clean(workdir / f"{name}.json")
-        write_json(workdir / f"{name}.json", content)
-    clean(workdir / "result.json")
-    return about
-
-
-def _shared(workdir: Path, run: str) -> str:
-    """Refuses a folder in which another process has not written for this one."""
-    if _identity(workdir).get("run") != run:
-        raise ConfigError(
-            f"--workdir={workdir} is not the folder that process 0 has under this name;"
-            " give one that all hosts share"
-        )
-    return run
 
 
 @contextlib.contextmanager
@@ -255,15 +170,6 @@ def dry_run(config: dict[str, Any], peak: float = 0.0) -> str:
     return plan_table([plan_group(trial.label, [trial], dataset, peak=peak)])
 
 
-def _identity(workdir: Path) -> dict[str, Any]:
-    """Whose the folder's checkpoints must be; empty where it does not say."""
-    try:
-        about = read_object(workdir / "run.json", run=str, trial=str)
-    except FileNotFoundError:
-        return {}
-    return {"trial": about["trial"], "run": about["run"]}
-
-
 def load_state(workdir: str | os.PathLike[str]) -> TrainState:
     """The newest saved state of a run: parameters, optimizer state, statistics.
 
@@ -281,7 +187,7 @@ def load_state(workdir: str | os.PathLike[str]) -> TrainState:
         checkpoint that was renamed.
     """
     workdir = Path(workdir)
-    config, about = read_json(workdir / "config.json"), _identity(workdir)
+    config, about = read_json(workdir / "config.json"), identity_in(workdir)
     if about and identity(config) != about["trial"]:
         raise ConfigError(
             f"{workdir}: config.json is that of trial {identity(config)}, and run.json"

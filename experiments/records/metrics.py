@@ -56,6 +56,8 @@ class MetricsWriter:
       trackers: settings of the trackers that rows are sent to as well, by name
         (`gnomon.experiments.records.trackers`).
       config: the run's config, for the trackers.
+      hold: whether trackers are sent no row before `release`: a tracker takes back
+        nothing, and a run may go back behind its rows.
 
     Example:
       >>> import tempfile
@@ -76,6 +78,7 @@ class MetricsWriter:
         tensorboard: bool = True,
         trackers: Mapping[str, Mapping[str, Any]] | None = None,
         config: Mapping[str, Any] | None = None,
+        hold: bool = False,
     ):
         self._folder = Path(folder)
         make_folder(self._folder)
@@ -88,6 +91,8 @@ class MetricsWriter:
         self._descriptor: int | None = os.open(path, flags, 0o666)
         self._named = False
         self._trackers = self._open_trackers(trackers, config, resume_step is None)
+        self._hold = hold
+        self._held: list[tuple[int, dict[str, float]]] = []
 
     @property
     def position(self) -> Position:
@@ -135,8 +140,17 @@ class MetricsWriter:
         if self._events is not None:
             for name, number in numbers.items():
                 self._events.add_scalar(name, number, step)
-        for tracker in self._trackers:
-            tracker.log(step, numbers)
+        if self._trackers:
+            self._held.append((step, numbers))
+        if not self._hold:
+            self.release()
+
+    def release(self) -> None:
+        """Sends trackers the rows that were held back."""
+        held, self._held = self._held, []
+        for step, numbers in held:
+            for tracker in self._trackers:
+                tracker.log(step, numbers)
 
     def close(self) -> None:
         """Closes the files; a second call does nothing."""
@@ -184,7 +198,14 @@ class MetricsWriter:
             for stale in self._folder.glob(_EVENTS):
                 stale.unlink()
             return SummaryWriter(os.fspath(self._folder))
-        return SummaryWriter(os.fspath(self._folder), purge_step=resume_step + 1)
+        # A file has the second in its name, and is emptied by another of that name: a
+        # run that goes back from a spike may open two in one second.
+        number = len(list(self._folder.glob(_EVENTS)))
+        return SummaryWriter(
+            os.fspath(self._folder),
+            purge_step=resume_step + 1,
+            filename_suffix=f".{number:06d}",
+        )
 
 
 def read_metrics(

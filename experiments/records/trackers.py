@@ -26,7 +26,8 @@ class Tracker:
     In the run's folder ``NAME.json`` has the run's id there and the last step that was
     sent. A run that resumes from a checkpoint writes some rows again: what was sent is
     not sent twice. The step is noted before it is sent, so a kill in between loses one
-    row at the tracker, and none in the files.
+    row at the tracker, and none in the files. A run that goes back from a loss spike
+    sends its rows with the checkpoint after them, behind which it does not go.
 
     Args:
       name: ``wandb`` or ``trackio``.

@@ -81,7 +81,7 @@ def _checked(
     )
     if not isinstance(optimizer, FusedTransformation):
         return checked
-    return FusedTransformation(checked, optimizer.apply, optimizer.apply_coded)
+    return FusedTransformation(checked, optimizer.apply)
 
 
 def _clipped(

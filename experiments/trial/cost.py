@@ -52,13 +52,22 @@ def flops_per_step(config: Mapping, dataset: Dataset) -> float:
     return 3.0 * float((analysis or {}).get("flops", 0.0))
 
 
+_BARE: Mapping[str, Any] = {
+    "optimizer": {"name": "optax.identity"},
+    "clip": {"name": ""},
+    "parameter_groups": [],
+    "decay_mask": [],
+}
+
+
 def optimizer_flops(config: Mapping, dataset: Dataset) -> float:
     """FLOPs of one step of one trial beyond its loss and gradient: the optimizer's own.
 
     They are those of the step less those of one whose updates are the gradients
-    (`optax.identity`), both by the rule of `gnomon.experiments.trial.operations`:
-    further evaluations of the loss and of its gradient that an optimizer asks for count
-    as they are, layers of a scan and iterations on a matrix each time.
+    (`optax.identity`, with no chain around it), both by the rule of
+    `gnomon.experiments.trial.operations`: further evaluations of the loss and of its
+    gradient that an optimizer asks for count as they are, layers of a scan and
+    iterations on a matrix each time.
     """
     batch = batch_shapes(dataset.train, config["batch"])
 
@@ -70,7 +79,7 @@ def optimizer_flops(config: Mapping, dataset: Dataset) -> float:
         state = jax.eval_shape(program.init, seed, hypers, batch)
         return flops_in(jax.make_jaxpr(program.step)(state, batch, hypers).jaxpr)
 
-    return flops(config) - flops({**config, "optimizer": {"name": "optax.identity"}})
+    return flops(config) - flops({**config, **_BARE})
 
 
 class Memory(NamedTuple):

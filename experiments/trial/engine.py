@@ -125,6 +125,7 @@ def run(
             action="skip" if skips(config) else "record",
             ahead=rewinds.ahead,
             owed=owed,
+            hold=rewinds.active,
         )
 
     step, state, meta = restored()
@@ -158,6 +159,7 @@ def run(
             if rewinds.active and (
                 spike := rewinds.found(state, seen, now=saving or block.stopped)
             ):
+                keeper.wait()  # first: it syncs what the journal has written
                 journal.close()
                 step, state, meta = restored()
                 journal = opened(step, meta["row"], rewinds.back(spike, step, meta))
@@ -178,6 +180,7 @@ def run(
                 stopping, pace.short = accord.next(pace.short)
             if saving or (stopping and not rewinds.active):
                 journal.flush()
+                journal.release()
                 about = {
                     "orders": [order.get_state() for order in orders],
                     "seconds": seconds(),

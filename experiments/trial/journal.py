@@ -90,9 +90,13 @@ def left_by(
 
 
 def means_of(found: Observation) -> dict[str, np.ndarray]:
-    """The means of an observation's metrics, training's and validation's, by lane."""
+    """The means of an observation's metrics, training's and validation's, by lane.
+
+    NaN where a lane has taken none of its steps.
+    """
     sums = dict(jax.device_get(found.window))
-    steps = sums.pop("count", None)
+    steps = np.asarray(sums.pop("count", 1.0))
+    steps = np.where(steps == 0, np.nan, steps)
     means = {
         name if name == "learning_rate" else f"train_{name}": total / steps
         for name, total in sums.items()
@@ -146,6 +150,7 @@ class Journal:
       action: what is done about the spikes that it is told of.
       ahead: how many batches the order of the data has jumped over.
       owed: records of spikes that the next row is to have, of a run that went back.
+      hold: whether trackers are sent no row before `release`.
 
     Attributes:
       row: the last value of each metric, by lane, as far as it is read.
@@ -167,6 +172,7 @@ class Journal:
         action: str = "record",
         ahead: int = 0,
         owed: Sequence[dict[str, Any]] = (),
+        hold: bool = False,
     ) -> None:
         self.row: dict[str, list] = dict(row)
         self.owed = list(owed)
@@ -180,6 +186,7 @@ class Journal:
                 tensorboard=tensorboard,
                 trackers=config.get("writers"),
                 config=config,
+                hold=hold,
             )
             for folder, config in zip(folders, configs, strict=True)
         ]
@@ -205,7 +212,13 @@ class Journal:
         seen = means_of(found)
         losses = seen.get("train_loss")
         self._watch(Tick(step, self._steps, len(self._writers), losses))
-        self.row |= {name: values.tolist() for name, values in seen.items()}
+        silent = self._silent(found, seen)
+        for name, values in seen.items():
+            before = self.row.get(name, [None] * len(values))
+            self.row[name] = [
+                before[lane] if (name, lane) in silent else value
+                for lane, value in enumerate(values.tolist())
+            ]
         found = found._replace(spikes=jax.device_get(dict(found.spikes)))
         if found.record:
             seen |= columns(found.record, self._params, self._settings)
@@ -213,13 +226,24 @@ class Journal:
         for lane, writer in enumerate(self._writers):
             if writer is not None:
                 row: dict[str, Any] = {
-                    name: float(values[lane]) for name, values in seen.items()
+                    name: float(values[lane])
+                    for name, values in seen.items()
+                    if (name, lane) not in silent
                 }
                 if diverged_at[lane] != NEVER:
                     row["diverged_at"] = int(diverged_at[lane])
                 if found.window and (spikes := self._spikes(found, lane)):
                     row["spikes"] = spikes
                 writer.write(step, row)
+
+    def _silent(
+        self, found: Observation, seen: Mapping[str, np.ndarray]
+    ) -> set[tuple[str, int]]:
+        """What no row has, by name and lane: means over steps that were all skipped."""
+        counts = np.asarray(found.window.get("count", ()))
+        lanes = np.flatnonzero(counts == 0).tolist()
+        trained = [name for name in seen if not name.startswith("validation_")]
+        return {(name, lane) for name in trained for lane in lanes}
 
     def _spikes(self, found: Observation, lane: int) -> list[dict[str, Any]]:
         owed, self.owed = self.owed, []
@@ -233,6 +257,11 @@ class Journal:
     def positions(self) -> list[Position | None]:
         """How far each trial's file is written."""
         return [None if w is None else w.position for w in self._writers]
+
+    def release(self) -> None:
+        """Sends trackers what was held back: the run does not go back behind it."""
+        for writer in self._open:
+            writer.release()
 
     def sync(self) -> None:
         """Brings the written rows to the disk."""

@@ -168,6 +168,15 @@ def test_tensorboard_purges_what_the_resumed_run_writes_again(tmp_path):
     assert starts == [21]
 
 
+def test_tensorboard_keeps_the_events_of_the_same_second(tmp_path, monkeypatch):
+    """Its files are named by the second; a run may go back twice in one."""
+    monkeypatch.setattr("tensorboardX.event_file_writer.time.time", lambda: 1e9)
+    _write(tmp_path, [10, 20], tensorboard=True, resume_step=0)
+    _write(tmp_path, [20, 30], tensorboard=True, resume_step=10)
+    steps = [e.step for e in _events(tmp_path) if e.summary.value]
+    assert steps == [10, 20, 20, 30]
+
+
 def test_a_new_run_removes_the_events_of_the_old_one(tmp_path):
     _write(tmp_path, [10, 20, 30], tensorboard=True)
     _write(tmp_path, [10], tensorboard=True)

@@ -12,7 +12,9 @@ from gnomon.experiments.config.trials import group_key, make_trial, split
 from gnomon.experiments.config.validation import validate
 from gnomon.experiments.data import load
 from gnomon.experiments.trial.abstract import trace
+from gnomon.experiments.trial.cost import optimizer_flops
 from gnomon.experiments.trial.optimizer import make_optimizer
+from gnomon.models import parameter_count
 from gnomon.optimizers import FusedTransformation
 from gnomon_contract.layers import check
 
@@ -211,3 +213,19 @@ def test_rules_of_a_config_cover_its_model(tiny):
         config, {"parameter_groups": [GROUPS[0], {"where": "", "b1": 0.8}]}
     )
     assert trace(override(config, {"clip": CLIP, "decay_mask": ["kernel"]}), dataset)
+
+
+def test_a_dry_run_counts_the_chain_as_the_optimizers_own(tiny):
+    """Without the optimizer nothing is left whose keywords find no taker."""
+    config = tiny(
+        task="gnomon.experiments.tasks.classification",
+        model={"name": "gnomon.models.MLP", "inputs": 13, "widths": [8], "classes": 3},
+        data={"name": "wine"},
+        optimizer={"name": "optax.sgd", "learning_rate": 0.1},
+        clip=CLIP,
+        parameter_groups=[{"where": "bias$", "momentum": 0.9}, {"where": ""}],
+    )
+    dataset = load(config["data"])
+    size = parameter_count(trace(config, dataset).params)
+    # A product by the learning rate, and of the clip a square and its sum at least.
+    assert optimizer_flops(config, dataset) > 3 * size

@@ -17,6 +17,7 @@ from gnomon.experiments.records.metrics import read_metrics
 from gnomon.experiments.train import load_state, train
 from gnomon.experiments.trial.abstract import trace
 from gnomon.experiments.trial.lanes import compile_lanes, hypers_of, seeds_of
+from gnomon.experiments.trial.mesh import device_mesh
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 RATE, STEPS = 1e-2, 12
@@ -157,3 +158,12 @@ def test_more_devices_than_there_are_are_refused(small, tmp_path):
     with pytest.raises(ConfigError, match="needs 16 devices, and this process has 8"):
         train(config, tmp_path)
     assert not (tmp_path / "config.json").exists()
+
+
+def test_a_trial_of_several_processes_does_not_go_back(small, monkeypatch):
+    """Each would have to find the spike in the same dispatch."""
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    mesh = {"data": len(jax.devices())}
+    with pytest.raises(ConfigError, match="of 2, 'skip' or 'record'"):
+        device_mesh(small(mesh=mesh, spikes__action="rewind"))
+    assert device_mesh(small(mesh=mesh, spikes__action="skip")).size == mesh["data"]

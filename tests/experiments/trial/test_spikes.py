@@ -1,5 +1,9 @@
 """Loss spikes: found, recorded, skipped, gone back from; and the same after a kill."""
 
+import sys
+import threading
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,8 +16,8 @@ from gnomon.experiments.config.validation import validate
 from gnomon.experiments.console.interrupt import Interrupted
 from gnomon.experiments.data import load
 from gnomon.experiments.data.order import Order
-from gnomon.experiments.records.metrics import read_metrics
-from gnomon.experiments.trial import engine
+from gnomon.experiments.records.metrics import MetricsWriter, read_metrics
+from gnomon.experiments.trial import checkpoint, engine
 from gnomon.experiments.trial.checkpoint import Checkpoints
 from gnomon.experiments.trial.dispatch import Pace
 from gnomon.experiments.trial.lanes import compile_lanes, hypers_of, seeds_of
@@ -205,6 +209,47 @@ def test_a_run_goes_back_and_past_what_led_to_a_spike(make, tmp_path, monkeypatc
     (again,), after = run(tmp_path / "killed", trials, dataset, lanes)
     assert again == rows
     assert_same(after, state)
+
+
+def test_rows_behind_which_a_run_went_back_are_at_no_tracker(
+    make, tmp_path, monkeypatch
+):
+    """Nor are they closed before the save is done that syncs them."""
+    sent, sync, written = [], MetricsWriter.sync, checkpoint.sync_tree
+    wait, waited = Checkpoints.wait, threading.Event()
+
+    def init(**given):
+        log = lambda row, step: sent.append({"step": step, **row})  # noqa: E731
+        return types.SimpleNamespace(log=log, finish=lambda: None)
+
+    def waiting(keeper):
+        if keeper._pending is not None:
+            waited.set()
+        wait(keeper)
+
+    def slowly(folder):
+        waited.wait(10)
+        waited.clear()
+        written(folder)
+
+    def synced(writer):
+        assert writer._descriptor is not None, "closed before it is synced"
+        sync(writer)
+
+    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init))
+    monkeypatch.setattr(Checkpoints, "wait", waiting)
+    monkeypatch.setattr(checkpoint, "sync_tree", slowly)
+    monkeypatch.setattr(MetricsWriter, "sync", synced)
+    changes = {"steps_per_dispatch": 1, "writers": {"wandb": {}}}
+    trials = make(**settings("rewind", every=5), **changes)
+    dataset, _ = planted(trials[0], SPIKE - 2)
+    lanes = compile_lanes(trials, dataset)
+    (rows,), _ = run(tmp_path, trials, dataset, lanes)
+    # The row of step 6 was there before, with the batch of step 5.
+    (spike,) = spikes_of(rows)
+    assert (spike["step"], spike["back_to"], rows[0]["step"]) == (SPIKE - 2, 5, 6)
+    told = [{k: v for k, v in row.items() if k != "spikes"} for row in rows]
+    assert sent == told
 
 
 def test_a_run_that_goes_back_is_alone(make):
