@@ -183,8 +183,12 @@ def moved(program: str, params: Any) -> dict[str, Any]:
 def excess(error: Exception) -> str:
     """By how much a program that the compiler refused does not fit, or why else."""
     text = str(error).strip()
-    said = re.search(r"Exceeded [\w ]*capacity by ([\d.]+[KMG])", text)
-    return f"no, by {said.group(1)}B" if said else text.splitlines()[0][:200]
+    said = re.search(r"Exceeded [\w ]*capacity by ([\d.]+)([KMG])", text)
+    if said is None:
+        return text.splitlines()[0][:200]
+    # It counts in powers of 1024.
+    over = float(said.group(1)) * 1024 ** (1 + "KMG".index(said.group(2)))
+    return f"no, by {over / 1e9:.1f} GB"
 
 
 def check(config: dict, machine: Machine, devices: list[Any]) -> dict[str, Any]:
