@@ -167,11 +167,13 @@ def _lined(rows: Sequence[Sequence[str]]) -> str:
 
 def propose(record: Mapping[str, Any]) -> str:
     """Which kernels beat XLA on a device, which lose, and which are wrong there."""
+    platform = platform_of(record) or "cpu"
+    if platform == "cpu":
+        return "A CPU has no kernels: nothing is proposed."
     from _kernel_numerics import wrong as misses
     from _kernel_verdicts import CHOICES, GOALS, faster, judge
 
     sections = record["sections"]
-    platform = platform_of(record) or "cpu"
     rows = sections.get("kernels", {}).get("rows", [])
     checked = sections.get("correct", {})
     wrong = {CHOICES[r["op"]] for r in checked.get("rows", []) if not r.get("right", 1)}
@@ -183,8 +185,6 @@ def propose(record: Mapping[str, Any]) -> str:
             for item, reason in failed.items()
             if reason != OUT_OF_TIME and not item.endswith(kernels.TORCH)
         }
-    if platform == "cpu":
-        return "A CPU has no kernels: nothing is proposed."
     ran = [r for r in rows if r["by"] == platform and r["op"] in CHOICES]
     ran = [r for r in ran if not r.get("refused")]
     wrong |= {CHOICES[r["op"]] for r in ran if "us" not in r or misses(r)}
