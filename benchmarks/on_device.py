@@ -103,10 +103,14 @@ def measure(settings: Mapping[str, Any], flags: argparse.Namespace) -> dict[str,
             path = folder / named_after(record) if path is None else path
             record["seconds"] = time.monotonic() - began
             if platform_of(record) == "cpu" and not settings["quick"]:
-                record["stopped"] = "JAX found no accelerator"
+                record["stopped"] = "JAX found a CPU alone; --quick is for that"
+            elif name == "device" and came.failed.get("start", OUT_OF_TIME) != (
+                OUT_OF_TIME
+            ):
+                record["stopped"] = "JAX found no device"
             write(path, record)
             if "stopped" in record:
-                print(f"{record['stopped']}: --quick is for a CPU", flush=True)
+                print(record["stopped"], flush=True)
                 break
     print(f"written: {path}")
     return record
@@ -115,7 +119,10 @@ def measure(settings: Mapping[str, Any], flags: argparse.Namespace) -> dict[str,
 def platform_of(record: Mapping[str, Any]) -> str | None:
     """The platform that a record tells of; None where it does not."""
     rows = record["sections"].get("device", {}).get("rows", [])
-    return next((row["platform"] for row in rows if "platform" in row), None)
+    timed = record["sections"].get("kernels", {}).get("rows", [])
+    said = [row["platform"] for row in rows if "platform" in row]
+    said += [row["by"] for row in timed if row["by"] in ("gpu", "tpu")]
+    return next(iter(said), None)
 
 
 def named_after(record: Mapping[str, Any]) -> str:

@@ -163,12 +163,17 @@ def test_a_cpu_that_jax_fell_back_to_is_told_at_once(module, tmp_path, monkeypat
     flags = argparse.Namespace(output=None, minutes=1.0, sections=["device", "step"])
     record = on_device.measure({"quick": False}, flags)
     assert asked == ["--work=device"]
-    assert "no accelerator" in record["stopped"]
+    assert "a CPU alone" in record["stopped"]
     assert json.loads((tmp_path / "cpu.json").read_text()) == record
     flags.output = tmp_path / "folder"
     record = on_device.measure({"quick": True}, flags)
     assert asked[1:] == ["--work=device", "--work=step"]
     assert (flags.output / "cpu-quick.json").exists()
+    none = stages.Came([], {"start": "RuntimeError: no cuDNN"}, [], 1.0, "no cuDNN")
+    monkeypatch.setattr(on_device, "drive", lambda *given, **how: none)
+    record = on_device.measure({"quick": False}, flags)
+    assert list(record["sections"]) == ["device"]
+    assert (flags.output / "unknown_device.json").exists()
 
 
 def test_a_step_runs_without_cudnn(module, monkeypatch):
@@ -232,6 +237,8 @@ def test_what_beats_xla_is_proposed_unless_it_is_wrong(module, tmp_path):
     said = on_device.propose(record)
     assert 'FASTER_THAN_XLA = {"adam": frozenset({"gpu"})}' in said
     assert "to be deleted: variance" in said
+    unknown = {"sections": sections | {"device": {"rows": [], "failed": {}}}}
+    assert on_device.propose(unknown) == said
     assert "wrong, or did not run: fadam, rms_norm, weight_norm" in said
     assert on_device.named_after(record) == "nvidia_h200-quick.json"
     path = tmp_path / "r.json"
