@@ -170,4 +170,10 @@ def test_a_step_that_does_not_fit_tells_by_how_much(module):
         " memory space hbm. Used 18.55G of 15.75G hbm. Exceeded hbm capacity by 2.80G."
     )
     assert ahead.excess(refused) == "no, by 3.0 GB"
+    refused = RuntimeError(
+        "RESOURCE_EXHAUSTED: E1000: CompileTimeHbmOom: Ran out of memory on HBM, the"
+        " total memory required for HLO temporaries (27.97G) exceeds available HBM"
+        " (15.75G). HLO module: jit_g."
+    )
+    assert ahead.excess(refused) == "no, by 13.1 GB"
     assert ahead.excess(RuntimeError("no such: op\nmore")) == "no such: op"
