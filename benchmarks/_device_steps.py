@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import os
 import statistics
 import subprocess
 import sys
@@ -12,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from _device_stages import Row
+from _device_stages import Row, said
 
 LARGE = dict(vocab=50_304, width=768, depth=12, head_dim=64, length=1024, batch=32)
 SMALL = dict(vocab=256, width=32, depth=2, head_dim=16, length=32, batch=4)
@@ -22,21 +21,35 @@ METHODS = ("adamw", "adamp+", "adamp", "muon", "fadam+", "fadam", "hyperball+")
 METHODS += ("hyperball", "lawn+", "lawn", "adam+")
 
 
-def _seconds(call: Callable[[], Any], repeats: int) -> float:
-    """The median time of a call whose results are waited for."""
+def _seconds(call: Callable[[], Any], repeats: int, calls: int = 10) -> float:
+    """The median time of a call, of some begun one after another and waited for."""
     import jax
 
     jax.block_until_ready(call())
     times = []
     for _ in range(repeats):
         begin = time.perf_counter()
-        jax.block_until_ready(call())
-        times.append(time.perf_counter() - begin)
+        for _ in range(calls):
+            result = call()
+        jax.block_until_ready(result)
+        times.append((time.perf_counter() - begin) / calls)
     return statistics.median(times)
 
 
+def alive() -> None:
+    """Asks the device for a sum, which one that is lost to this process cannot give."""
+    import jax.numpy as jnp
+
+    if int(jnp.arange(8).sum()) != 28:
+        raise RuntimeError("the device adds up wrongly")
+
+
 def device_items(settings: Mapping[str, Any]) -> list[str]:
-    """What `device` can be asked."""
+    """What `device` can be asked; of a CPU that stands in for one, what it is."""
+    import jax
+
+    if jax.default_backend() == "cpu" and not settings["quick"]:
+        return ["environment"]
     return ["environment", "copy", "matmul"]
 
 
@@ -154,7 +167,17 @@ def step(item: str, settings: Mapping[str, Any]) -> list[Row]:
     config = config_of(settings, line, attention or None)
     row = {"method": method, "what": what, "attention": attention or "default"}
     row["by"] = line.get("implementation", "xla")
-    return [row | (_whole if what == "step" else _update)(config, settings)]
+    if what != "step":
+        return [row | _update(config, settings)]
+    try:
+        return [row | _whole(config, settings)]
+    except Exception as problem:
+        if attention or "dnn" not in str(problem).lower():
+            raise
+        # Without cuDNN, or where it has no plan for the call, a step is still a step.
+        row["without_cudnn"] = said(problem)
+    config["model"]["attention"] = "xla"
+    return [row | _whole(config, settings)]
 
 
 def _peak() -> int:
@@ -173,8 +196,9 @@ def _whole(config: dict, settings: Mapping[str, Any]) -> Row:
 
     from gnomon.experiments.config.trials import make_trial
     from gnomon.experiments.trial.abstract import batch_shapes
+    from gnomon.experiments.trial.cost import flops_per_step
     from gnomon.experiments.trial.lanes import compile_lanes, hypers_of
-    from gnomon.experiments.trial.needs import needs_of
+    from gnomon.experiments.trial.needs import peak_of
     from gnomon.models import dot_product
 
     model, batch = config["model"], config["batch"]
@@ -205,7 +229,9 @@ def _whole(config: dict, settings: Mapping[str, Any]) -> Row:
         times.append((time.perf_counter() - begin) / lanes.most)
     seconds, peak = statistics.median(times[1:]), _peak()
     loss = float(seen.window["loss"][0] / seen.window["count"][0])
-    needs = needs_of(config, dataset, lanes, count=1, seconds=seconds)
+    # As `needs_of` has them, which traces the step four times for what is not asked.
+    flops = flops_per_step(config, dataset)
+    most = peak_of(jax.devices()[0].device_kind)
     tokens = batch * (dataset.train["tokens"].shape[1] - 1)
     shape = (batch, tokens // batch, model["width"] // model["head_dim"])
     asked = model["attention"]
@@ -219,14 +245,14 @@ def _whole(config: dict, settings: Mapping[str, Any]) -> Row:
         "compile_s": compiled,
         "step_ms": 1e3 * seconds,
         "tokens_s": tokens / seconds,
-        "mfu": needs.mfu,
-        "flops": needs.flops,
+        "mfu": flops / seconds / most if most else None,
+        "flops": flops,
         "loss": loss,
         "attention": attention.implementation,
         "planned_GB": lanes.memory.total / 1e9,
         # Of the process: known where this item raised it.
         "peak_GB": peak / 1e9 if peak > before else None,
-        "held_GB": needs.held / 1e9,
+        "held_GB": lanes.memory.arguments / 1e9,
         "live_GB": live / 1e9,
     }
 
@@ -301,7 +327,7 @@ from gnomon.experiments.fleet.preparation import Sweep, prepare
 from gnomon.experiments.train import train
 config = override(plain(defaults()), {
     "steps": int(steps), "batch": 16, "tensorboard": False, "checkpoint_every": 10**6,
-    "model.vocab": 256, "model.width": int(width), "model.depth": 4,
+    "model.vocab": 256, "model.width": int(width), "model.depth": 4, "model.scan": True,
     "evaluate.batch": 16, "evaluate.batches": 2,
 })
 config["data"] = {"name": "tokens", "path": data, "length": 128, "vocabulary": 256}
@@ -318,48 +344,42 @@ else:
 
 
 def sweep_items(settings: Mapping[str, Any]) -> list[str]:
-    """One item: the ways are compared in one run."""
-    return ["lanes, and a process a trial"]
+    """Two items: a cut after the first leaves what it measured."""
+    return ["lanes", "a process a trial"]
 
 
 def sweep(item: str, settings: Mapping[str, Any]) -> list[Row]:
-    """Trials an hour of one program, and of a process a trial, compiled beforehand."""
+    """Trials an hour of one program, or of a process a trial, compiled beforehand."""
     import numpy as np
 
-    quick = settings["quick"]
-    count, steps, width = (3, 8, 32) if quick else (16, 400, 128)
+    count, steps, width = (3, 8, 32) if settings["quick"] else (16, 400, 128)
     with tempfile.TemporaryDirectory() as scratch:
         data = Path(scratch, "data")
         data.mkdir()
         drawn = np.random.default_rng(0).zipf(1.3, 2**20) % 256
         np.save(data / "train.npy", drawn.astype(np.uint16))
         words = [scratch, str(data), *map(str, (count, steps, width))]
+        row = {"by": item, "trials": count, "steps": steps}
+        if item == "lanes":
+            seconds = _process("lanes", words)
+            return [row | {"seconds": seconds, "trials_hour": 3600 * count / seconds}]
+        # The first compiles; the other finds its programs in the cache.
+        first, seconds = (_process(how, words) for how in ("0", "1"))
+        row |= {"trials": 1, "first_seconds": first}
+    return [row | {"seconds": seconds, "trials_hour": 3600 / seconds}]
 
-        def run(how: str) -> float:
-            begin = time.perf_counter()
-            environment = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-            done = subprocess.run(
-                [sys.executable, "-c", SWEEP, how, *words],
-                env=environment,
-                capture_output=True,
-                text=True,
-            )
-            if done.returncode:
-                raise RuntimeError(f"{how}: {done.stderr.strip().splitlines()[-1]}")
-            return time.perf_counter() - begin
 
-        together = run("lanes")
-        alone = [run(str(at)) for at in range(1 if quick else 3)]
-    # The first compiles; the others find its program in the cache.
-    each = statistics.median(alone[1:] or alone)
-    return [
-        {
-            "trials": count,
-            "steps": steps,
-            "lanes_s": together,
-            "process_s": alone,
-            "lanes_trials_hour": 3600 * count / together,
-            "process_trials_hour": 3600 / each,
-            "times": each * count / together,
-        }
-    ]
+def _process(how: str, words: list[str]) -> float:
+    """The seconds that a process of `SWEEP` takes.
+
+    Raises:
+      RuntimeError: it ended with an error, the last line of which this tells.
+    """
+    begin = time.perf_counter()
+    command = [sys.executable, "-c", SWEEP, how, *words]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        print(done.stderr, file=sys.stderr)
+        lines = done.stderr.strip().splitlines() or [""]
+        raise RuntimeError(f"{how}: exit status {done.returncode}: {lines[-1]}")
+    return time.perf_counter() - begin

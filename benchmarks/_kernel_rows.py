@@ -35,14 +35,20 @@ def caller(function: Any, case: Case, seed: int) -> Call:
     return call
 
 
-def rivals(case: Case, seed: int) -> dict[str, Call]:
-    """AdamW by others on the leaf of a step, where there is a comparison."""
+def rivals(case: Case, seed: int, torch: bool = True) -> dict[str, Call]:
+    """AdamW by others on the leaf of a step, where there is a comparison.
+
+    Args:
+      case: the step.
+      seed: of its inputs.
+      torch: whether torch is among them, where it is installed.
+    """
     if case.op not in STEPS or case.normals[0].dtype != "float32":
         return {}
     hypers: Any = dict(learning_rate=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
-    torch = torch_adamw([case.normals[0].shape], **hypers)
     calls = {"optax": optax_adamw(*draw(case, seed)[:2], **hypers)}
-    return calls if torch is None else calls | {"torch": torch}
+    fused = torch_adamw([case.normals[0].shape], **hypers) if torch else None
+    return calls if fused is None else calls | {"torch": fused}
 
 
 def figures(
@@ -99,7 +105,13 @@ def identity(case: Case, by: str) -> Row:
 
 
 def measure(
-    case: Case, kernel: str | None, *, repeats: int, calls: int, seed: int
+    case: Case,
+    kernel: str | None,
+    *,
+    repeats: int,
+    calls: int,
+    seed: int,
+    torch: bool = True,
 ) -> list[Row]:
     """The rows of one case: XLA and its kernel, where there is one."""
     want = exact(case, draw(case, seed))
@@ -124,7 +136,7 @@ def measure(
             row |= trouble(problem)
     del want
     copied = nbytes(case.inputs[0])
-    timed |= {"copy": copy(copied, seed)} | rivals(case, seed + 1)
+    timed |= {"copy": copy(copied, seed)} | rivals(case, seed + 1, torch)
     samples = interleave(timed, repeats=repeats, calls=calls)
     for row in rows:
         by = row["by"]
@@ -135,7 +147,13 @@ def measure(
 
 
 def measure_leaves(
-    blocks: int, kernel: Any, *, repeats: int, calls: int, seed: int
+    blocks: int,
+    kernel: Any,
+    *,
+    repeats: int,
+    calls: int,
+    seed: int,
+    torch: bool = True,
 ) -> list[Row]:
     """The rows of a tree of small leaves, one by one and in buckets."""
     seeds = itertools.count(seed)
@@ -165,13 +183,12 @@ def measure_leaves(
             row |= trouble(problem)
     nbytes = 4 * want.size
     timed["copy"] = copy(nbytes, seed)
-    torch = torch_adamw(
-        shapes,
-        learning_rate=small.LEARNING_RATE,
-        weight_decay=small.HYPERS["weight_decay"],
+    hypers: Any = dict(
+        learning_rate=small.LEARNING_RATE, weight_decay=small.HYPERS["weight_decay"]
     )
-    if torch is not None:
-        timed["torch"] = torch
+    fused = torch_adamw(shapes, **hypers) if torch else None
+    if fused is not None:
+        timed["torch"] = fused
 
     def renew():
         grads[0] = jax.block_until_ready(small.draw(blocks, next(seeds)))

@@ -180,11 +180,23 @@ def moved(program: str, params: Any) -> dict[str, Any]:
     return {"gathered": gathered / parameter_count(params), "moved": rows}
 
 
+# What libtpu says now, and what it said before.
+NEEDED = r"\([\d.]+[KMG]\) exceeds available \w+ \([\d.]+[KMG]\)"
+OVER = r"Exceeded [\w ]*capacity by [\d.]+[KMG]"
+
+
 def excess(error: Exception) -> str:
     """By how much a program that the compiler refused does not fit, or why else."""
     text = str(error).strip()
-    said = re.search(r"Exceeded [\w ]*capacity by ([\d.]+[KMG])", text)
-    return f"no, by {said.group(1)}B" if said else text.splitlines()[0][:200]
+    found = re.search(NEEDED, text) or re.search(OVER, text)
+    if found is None:
+        return text.splitlines()[0][:200]
+    # Compilers count in powers of 1024.
+    needed, *there = (
+        float(number) * 1024 ** (1 + "KMG".index(unit))
+        for number, unit in re.findall(r"([\d.]+)([KMG])", found.group())
+    )
+    return f"no, by {(needed - sum(there)) / 1e9:.1f} GB"
 
 
 def check(config: dict, machine: Machine, devices: list[Any]) -> dict[str, Any]:

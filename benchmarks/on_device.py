@@ -17,10 +17,13 @@ lists; sections that lack one say so, and the others run. Data is made here. In 
 - `sweep`: trials an hour as lanes of one program, and as a process each.
 
 Each section is a process with a share of the time; what it leaves is the next one's. An
-item that fails, dies or hangs is recorded with the reason and the next one runs. The
-file is written anew after each section, so that a cut leaves what there is. At the end,
-and with --propose, it says which kernels beat XLA and deserve a place in
-`kernels.engine.choice.FASTER_THAN_XLA`, and which lose and are to be deleted.
+item that fails, dies or hangs is recorded with the reason and the end of what its
+section printed, and the next one runs. Where JAX finds a CPU alone, nothing but
+`device` runs without --quick. The file is written anew after each section, so that a
+cut leaves what there is; it lies in the folder that --output or the variable OUT of the
+environment names, or else in results. At the end, and with --propose, it says which
+kernels beat XLA and deserve a place in `kernels.engine.choice.FASTER_THAN_XLA`, and
+which lose and are to be deleted.
 """
 
 import argparse
@@ -35,19 +38,20 @@ from pathlib import Path
 from typing import Any
 
 import _device_bare
-import _device_kernels
-import _device_steps
-from _device_stages import Section, command_of, drive, work
+import _device_kernels as kernels
+import _device_steps as steps
+from _device_stages import OUT_OF_TIME, Section, command_of, drive, work
 
 RESULTS = Path(__file__).parent / "results"
 SECTIONS = {
     section.name: section
     for section in (
-        Section("device", 40, 60, _device_steps.device_items, _device_steps.device),
-        Section("correct", 90, 60, _device_kernels.check_items, _device_kernels.check),
-        Section("step", 150, 120, _device_steps.step_items, _device_steps.step),
-        Section("kernels", 110, 60, _device_kernels.time_items, _device_kernels.timed),
-        Section("sweep", 60, 150, _device_steps.sweep_items, _device_steps.sweep),
+        # The first process of a machine reads its libraries from a cold disk.
+        Section("device", 50, 90, steps.device_items, steps.device, steps.alive),
+        Section("correct", 80, 60, kernels.check_items, kernels.check, steps.alive),
+        Section("step", 140, 120, steps.step_items, steps.step, steps.alive),
+        Section("kernels", 90, 80, kernels.time_items, kernels.timed, steps.alive),
+        Section("sweep", 90, 90, steps.sweep_items, steps.sweep),
     )
 }
 MINUTES = 7.5
@@ -56,7 +60,7 @@ COLUMNS = {
     "update": ("method", "by", "update_ms", "passes_GB_s", "compile_s"),
     "kernels": ("op", "shape", "dtype", "projects", "by", "us", "share", "to_xla"),
     "correct": ("op", "shape", "dtype", "projects", "by", "error", "right"),
-    "sweep": ("trials", "steps", "lanes_trials_hour", "process_trials_hour", "times"),
+    "sweep": ("by", "trials", "steps", "seconds", "trials_hour"),
 }
 
 
@@ -72,7 +76,10 @@ def measure(settings: Mapping[str, Any], flags: argparse.Namespace) -> dict[str,
     }
     # Two processes in a row share the device: neither takes all of its memory.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    folder = Path(os.environ.get("OUT") or RESULTS)
     path = flags.output
+    if path is not None and (path.is_dir() or not path.suffix):
+        folder, path = path, None
     left = 0.0
     with tempfile.TemporaryDirectory() as scratch:
         for name in flags.sections:
@@ -91,19 +98,39 @@ def measure(settings: Mapping[str, Any], flags: argparse.Namespace) -> dict[str,
             print(f"{name}: {about}", flush=True)
             for item, reason in came.failed.items():
                 print(f"  {item}: {reason}", flush=True)
-            path = path or named_after(record)
+            for line in came.log.splitlines()[-3:]:
+                print(f"  {name} printed: {line}", flush=True)
+            path = folder / named_after(record) if path is None else path
             record["seconds"] = time.monotonic() - began
+            if platform_of(record) == "cpu" and not settings["quick"]:
+                record["stopped"] = "JAX found a CPU alone; --quick is for that"
+            elif name == "device" and came.failed.get("start", OUT_OF_TIME) != (
+                OUT_OF_TIME
+            ):
+                record["stopped"] = "JAX found no device"
             write(path, record)
+            if "stopped" in record:
+                print(record["stopped"], flush=True)
+                break
     print(f"written: {path}")
     return record
 
 
-def named_after(record: Mapping[str, Any]) -> Path:
-    """The file of a device."""
+def platform_of(record: Mapping[str, Any]) -> str | None:
+    """The platform that a record tells of; None where it does not."""
+    rows = record["sections"].get("device", {}).get("rows", [])
+    timed = record["sections"].get("kernels", {}).get("rows", [])
+    said = [row["platform"] for row in rows if "platform" in row]
+    said += [row["by"] for row in timed if row["by"] in ("gpu", "tpu")]
+    return next(iter(said), None)
+
+
+def named_after(record: Mapping[str, Any]) -> str:
+    """The name of the file of a device."""
     rows = record["sections"].get("device", {}).get("rows", [])
     kind = next((row["kind"] for row in rows if "kind" in row), "unknown device")
     quick = "-quick" * record["settings"]["quick"]
-    return RESULTS / f"{re.sub('[^a-z0-9]+', '_', kind.lower()).strip('_')}{quick}.json"
+    return f"{re.sub('[^a-z0-9]+', '_', kind.lower()).strip('_')}{quick}.json"
 
 
 def write(path: Path, record: Mapping[str, Any]) -> None:
@@ -147,23 +174,29 @@ def _lined(rows: Sequence[Sequence[str]]) -> str:
 
 def propose(record: Mapping[str, Any]) -> str:
     """Which kernels beat XLA on a device, which lose, and which are wrong there."""
+    platform = platform_of(record) or "cpu"
+    if platform == "cpu":
+        return "A CPU has no kernels: nothing is proposed."
+    from _kernel_numerics import wrong as misses
     from _kernel_verdicts import CHOICES, GOALS, faster, judge
 
     sections = record["sections"]
-    device = sections.get("device", {}).get("rows", [])
-    platform = next((r["platform"] for r in device if "platform" in r), "cpu")
     rows = sections.get("kernels", {}).get("rows", [])
     checked = sections.get("correct", {})
     wrong = {CHOICES[r["op"]] for r in checked.get("rows", []) if not r.get("right", 1)}
     for name in ("correct", "kernels"):
         failed = sections.get(name, {}).get("failed", {})
-        wrong |= {CHOICES.get(item.split()[0], item) for item in failed}
-    if platform == "cpu":
-        return "A CPU has no kernels: nothing is proposed."
+        # An item that was cut off is as one that was not reached.
+        wrong |= {
+            CHOICES.get(item.split()[0], item)
+            for item, reason in failed.items()
+            if reason != OUT_OF_TIME and not item.endswith(kernels.TORCH)
+        }
+    ran = [r for r in rows if r["by"] == platform and r["op"] in CHOICES]
+    ran = [r for r in ran if not r.get("refused")]
+    wrong |= {CHOICES[r["op"]] for r in ran if "us" not in r or misses(r)}
     pays = [name for name in faster(rows, platform) if name not in wrong]
-    timed = {
-        CHOICES[r["op"]] for r in rows if r["by"] == platform and r["op"] in CHOICES
-    }
+    timed = {CHOICES[r["op"]] for r in ran}
     loses = sorted(timed - set(pays) - wrong)
     lines = [f"Goals on {platform}"]
     for goal in (judge(goal, rows, platform) for goal in GOALS):
@@ -189,7 +222,7 @@ def main() -> int:
     parser.add_argument(
         "--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS)
     )
-    parser.add_argument("--output", type=Path, help="default: named after the device")
+    parser.add_argument("--output", type=Path, help="a file, or a folder")
     for name in ("work", "rows", "settings"):  # of the process of a section
         parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
     flags = parser.parse_args()
@@ -208,6 +241,8 @@ def main() -> int:
         record = measure({"quick": flags.quick}, flags)
     print(tables(record))
     print(propose(record))
+    if "stopped" in record:
+        return 1
     return int(not any(s["rows"] for s in record["sections"].values()))
 
 

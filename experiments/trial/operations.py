@@ -4,7 +4,7 @@ A multiply-add of a matrix product or a convolution is two. Any other operation 
 gives floating numbers is one a number, a reduction one a number that it is given;
 moving numbers, casting them and drawing them is none, as is what a Pallas kernel does.
 A loop counts as often as it runs, or once where only the device knows, and a condition
-by the branch that costs most.
+by the branch that costs most; a program that is given to devices counts on each.
 """
 
 import math
@@ -19,7 +19,7 @@ _FREE = """
 broadcast_in_dim reshape transpose squeeze expand_dims rev copy copy_p iota
 slice dynamic_slice dynamic_update_slice concatenate split pad gather scatter select_n
 convert_element_type bitcast_convert_type reduce_precision stop_gradient
-sharding_constraint device_put optimization_barrier pallas_call
+sharding_constraint device_put optimization_barrier pvary pcast pallas_call
 random_bits random_wrap random_unwrap random_split random_fold_in random_seed
 threefry2x32 rng_bit_generator
 """
@@ -48,7 +48,7 @@ def operations(jaxpr: Any, times: float = 1) -> Iterator[tuple[str, float]]:
             branches = [list(operations(branch, times)) for branch in inner]
             yield from max(branches, key=lambda found: sum(n for _, n in found))
         elif inner and not name.startswith(("reduce", "scatter", "cum", "arg")):
-            again = eqn.params["length"] if name == "scan" else 1
+            again = _times(eqn)
             for program in inner:
                 yield from operations(program, times * again)
         else:
@@ -58,6 +58,16 @@ def operations(jaxpr: Any, times: float = 1) -> Iterator[tuple[str, float]]:
 def flops_in(jaxpr: Any) -> float:
     """All FLOPs of a program."""
     return sum(flops for _, flops in operations(jaxpr))
+
+
+def _times(eqn: Any) -> int:
+    """How often the programs of an operation run."""
+    if eqn.primitive.name == "scan":
+        return int(eqn.params["length"])
+    if eqn.primitive.name == "shard_map":
+        sizes, axes = eqn.params["mesh"].shape, eqn.params["newly_manual_axes"]
+        return math.prod(sizes[axis] for axis in axes)
+    return 1
 
 
 def _flops(eqn: Any) -> float:

@@ -161,3 +161,19 @@ def test_small_leaves_are_compared_with_adamw_by_its_formula(module):
         run.step(moved)
     got, want = small.joined(run.params), small.exact(params, grads)
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-7)
+
+
+def test_a_step_that_does_not_fit_tells_by_how_much(module):
+    ahead = module("ahead")
+    refused = RuntimeError(
+        "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in"
+        " memory space hbm. Used 18.55G of 15.75G hbm. Exceeded hbm capacity by 2.80G."
+    )
+    assert ahead.excess(refused) == "no, by 3.0 GB"
+    refused = RuntimeError(
+        "RESOURCE_EXHAUSTED: E1000: CompileTimeHbmOom: Ran out of memory on HBM, the"
+        " total memory required for HLO temporaries (27.97G) exceeds available HBM"
+        " (15.75G). HLO module: jit_g."
+    )
+    assert ahead.excess(refused) == "no, by 13.1 GB"
+    assert ahead.excess(RuntimeError("no such: op\nmore")) == "no such: op"
