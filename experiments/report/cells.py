@@ -18,8 +18,8 @@ from gnomon.scaling.comparison.scale import Key, Scale
 Table = Mapping[str, np.ndarray]
 
 # What a grid may vary: the optimizer, and what stands around it.
-_SETTINGS = ("optimizer.", "schedule.", "clip.", "parameter_groups", "decay_mask")
-_SETTINGS += ("spikes.",)
+_AROUND = ("clip.", "parameter_groups", "decay_mask", "spikes.")
+_SETTINGS = ("optimizer.", "schedule.", *_AROUND)
 # Fields that tell trials of one scale apart, or that change no trained weight.
 _WITHIN = ("label", "seed", "static", "id", "status", *_SETTINGS)
 _SHOWN = (*OPERATIONAL, *OBSERVING, *PLACEMENT, "evaluate")

@@ -126,7 +126,9 @@ def _comparison_row(one: Comparison, swept: bool) -> list[str]:
         one.scale.name,
         *factors.at_scale(one),
         gap,
-        (one.curve if swept else CURVES[one.curve]) + _beyond(one),
+        (one.curve if swept else CURVES[one.curve])
+        + ", power law" * one.power
+        + _beyond(one),
         _p(one.p),
         verdict.call(one.log_interval, one.seeds, p=one.p),
     ]

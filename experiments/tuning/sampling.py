@@ -64,7 +64,8 @@ class Sampler:
         path = self._workdir / JOURNAL
         with lock(self._workdir / "lock", blocking=True, waiting=waiting):
             _mend(path)
-            backend = JournalFileBackend(str(path), _Held())
+            held: Any = _Held()
+            backend = JournalFileBackend(str(path), held)
             storage = optuna.storages.JournalStorage(backend)
             found: dict[str, Added] = {}
             for one in self._searches:
