@@ -219,6 +219,8 @@ def compare(
 def _no_curve(here: Sequence[Cell], points: Sequence[Cell]) -> str:
     if here and here[0].tuned is None:
         return f"the baseline {why(here[0])}"
+    if here and not np.isfinite(here[0].compute):
+        return "the compute of the baseline is not known"
     many = "one compute only" if points else "no compute"
     return (
         f"the baseline is tuned at {many}, so it has no curve of loss against"

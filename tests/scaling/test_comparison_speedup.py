@@ -262,3 +262,10 @@ def test_on_request_a_speedup_is_read_off_a_power_law_through_four_lengths():
     below = speedup(_cell("B", 1.9 + noise, steps=200.0, compute=2e9), power=True)
     assert below.bounded
     assert np.isfinite(below.log_interval).all()
+
+
+def test_where_no_compute_is_known_that_is_the_reason():
+    mine, base = (_cell(label, [3.0, 3.1], compute=np.nan) for label in "BA")
+    found = _compare(mine, [base])
+    assert found.reason == "the compute of the baseline is not known"
+    assert found.difference == 0
