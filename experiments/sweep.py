@@ -120,6 +120,7 @@ def main(given: Given) -> None:
         return
     if engine is None:
         sweep.check_devices()
+    report.load()
     run = partial(engine or run_sweep, keep_checkpoints=values.keep_checkpoints)
     about = {
         "config": given.file.path,

@@ -69,7 +69,8 @@ def override(config: Mapping, changes: Mapping[str, Any]) -> dict:
 
     A mapping replaces a whole component, ``{"optimizer": {"name": ...}}``; within
     a component new keywords may appear, since its own signature checks them. Any
-    other field must exist already and keep its type. What one of gnomon's own sections
+    other field must exist already and keep its type; a word in place of a list is the
+    list of it alone, as on the command line. What one of gnomon's own sections
     leaves out (``evaluate``, ``report``, ``tuning`` and the like) has its default.
     ``optimizer.learning_rate`` is the learning rate, however deep an optimizer has it
     (`gnomon.experiments.config.rates`), so that one sweep fits them all.
@@ -93,6 +94,8 @@ def override(config: Mapping, changes: Mapping[str, Any]) -> dict:
                 raise ConfigError(f"override {field!r}: no section {where!r}{hint}")
             node = found
         if last in node:
+            if isinstance(node[last], list) and isinstance(value, str):
+                value = [value]
             if not _compatible(value, node[last]):
                 raise ConfigError(
                     f"override {field}={value!r}: config.{field} is"

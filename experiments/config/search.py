@@ -188,4 +188,7 @@ def _part(base: Mapping, number: int, changes: Mapping) -> Search:
 
 
 def _at(config: Mapping, field: str) -> Any:
-    return reduce(lambda node, name: node[name], field.split("."), config)
+    def below(node: Any, name: str) -> Any:
+        return node[int(name) if isinstance(node, list) else name]
+
+    return reduce(below, field.split("."), config)

@@ -90,7 +90,8 @@ def _is_whole(at: np.ndarray, steps: Any) -> bool:
 
 
 def _is_setting(name: str) -> bool:
-    return name.startswith(("model.", "data.", "optimizer.")) or name == "weight_decay"
+    sections = ("model.", "data.", "optimizer.", "schedule.")
+    return name.startswith(sections) or name == "weight_decay"
 
 
 def _number(value: Any) -> float:

@@ -122,9 +122,13 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
     >>> flatten({"steps": 10, "model": {"width": 8, "heads": [1, 2]}})
     {'steps': 10, 'model.width': 8, 'model.heads': '[1, 2]'}
+    >>> flatten({"parameter_groups": [{"where": "", "multiplier": 0.3}]})
+    {'parameter_groups.0.where': '', 'parameter_groups.0.multiplier': 0.3}
     """
     flat: dict[str, Any] = {}
     for key, value in config.items():
+        if isinstance(value, list) and any(isinstance(v, Mapping) for v in value):
+            value = {str(at): one for at, one in enumerate(value)}
         if isinstance(value, Mapping):
             flat |= flatten(value, f"{prefix}{key}.")
         else:

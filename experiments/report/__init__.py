@@ -27,12 +27,23 @@ from gnomon.experiments.records.runs import load_runs, table
 TABLE = "runs.csv"
 
 
+def load() -> None:
+    """Imports what a report takes.
+
+    A sweep does so before its trials, since the package on disk may be another by the
+    time that they are done.
+    """
+    from gnomon.experiments.exchange import export  # noqa: F401
+    from gnomon.experiments.report import compose  # noqa: F401
+
+
 def write_report(
     workdir: str | os.PathLike[str],
     baseline: str = "",
     metric: str = "",
     export: str | os.PathLike[str] = "",
     steps: bool = False,
+    power: bool = False,
 ) -> str:
     """Writes `report.html`, `report.json` and `runs.csv` into a sweep's folder.
 
@@ -42,6 +53,7 @@ def write_report(
       metric: the final metric to compare; "" takes what the config says.
       export: a further file for the run table, .csv, .jsonl or .parquet.
       steps: whether that file has a row for each step at which the metric was recorded.
+      power: read speedups off a power law through the baseline's lengths.
 
     Returns:
       The report as plain text, its last line the page's path.
@@ -50,7 +62,7 @@ def write_report(
       FileNotFoundError: The folder is missing or holds no trials.
       UserError: No trial has finished, or none has the baseline or the metric.
     """
-    # Loaded here, so that a sweep that only runs trials does not wait for pictures.
+    # Loaded here, so that a dry run does not wait for pictures.
     from gnomon.experiments.exchange import export as tables
     from gnomon.experiments.records.provenance import select, trace
     from gnomon.experiments.report.compose import Material, compose
@@ -75,6 +87,7 @@ def write_report(
         baseline=baseline or section.get("baseline", ""),
         metric=metric,
         interpolate=runs[0].config.get("tuning", {}).get("interpolate", False),
+        power=power,
     )
     words = compose(material, workdir)
     tables.export(workdir / TABLE, runs, metric)
@@ -102,6 +115,14 @@ def define(values: flags.FlagValues) -> None:
         "",
         "Which columns of the table are which: label=optimizer,params=1e6*size.",
     )
+    flags.DEFINE_enum(
+        "curve",
+        "linear",
+        ["linear", "power"],
+        "The baseline's loss between its lengths: linear in the logarithm of compute,"
+        " or a power law fitted to four lengths or more.",
+        flag_values=values,
+    )
     string("export", "", "A further file for the sweep's run table.")
     flags.DEFINE_bool(
         "steps", False, "A row a step in the exported table.", flag_values=values
@@ -116,7 +137,12 @@ def _started(values: flags.FlagValues) -> None:
             if values[name].value:
                 raise UserError(f"--{name} goes with --table; give one")
         words = write_report(
-            values.workdir, values.baseline, values.metric, values.export, values.steps
+            values.workdir,
+            values.baseline,
+            values.metric,
+            values.export,
+            values.steps,
+            values.curve == "power",
         )
     else:
         words = _of_table(values)
@@ -135,7 +161,12 @@ def _of_table(values: flags.FlagValues) -> str:
             "--output: missing; give the folder for the report of the table"
         )
     return write_table_report(
-        values.table, values.output, values.columns, values.baseline, values.metric
+        values.table,
+        values.output,
+        values.columns,
+        values.baseline,
+        values.metric,
+        values.curve == "power",
     )
 
 

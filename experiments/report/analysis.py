@@ -60,6 +60,7 @@ def analyze(
     metric: str = "validation_loss",
     interpolate: bool = False,
     source: Source = SWEEP,
+    power: bool = False,
 ) -> Analysis:
     """Tunes every optimizer at every scale and compares it with the baseline.
 
@@ -69,6 +70,7 @@ def analyze(
       metric: the final metric to compare; smaller is better.
       interpolate: read tuned losses between the points of the grids.
       source: what is known of the runs besides.
+      power: read speedups off a power law through the baseline's lengths.
 
     Raises:
       UserError: No trial has the baseline's label, or none recorded the metric, or
@@ -88,7 +90,7 @@ def analyze(
     base = [cell for cell in found if cell.label == baseline]
     weights = seed_weights([cell.seeds for cell in found])
     comparisons = [
-        compare(cell, base, weights) for cell in found if cell.label != baseline
+        compare(cell, base, weights, power) for cell in found if cell.label != baseline
     ]
     others = list(dict.fromkeys(c.label for c in comparisons))
     summaries = [

@@ -17,8 +17,11 @@ from gnomon.scaling.comparison.scale import Key, Scale
 
 Table = Mapping[str, np.ndarray]
 
+# What a grid may vary: the optimizer, and what stands around it.
+_AROUND = ("clip.", "parameter_groups", "decay_mask", "spikes.")
+_SETTINGS = ("optimizer.", "schedule.", *_AROUND)
 # Fields that tell trials of one scale apart, or that change no trained weight.
-_WITHIN = ("label", "seed", "static", "id", "status", "optimizer.", "schedule.")
+_WITHIN = ("label", "seed", "static", "id", "status", *_SETTINGS)
 _SHOWN = (*OPERATIONAL, *OBSERVING, *PLACEMENT, "evaluate")
 _RESULTS = ("final.", "parameters", "compute", "units", "seconds", "tried")
 # What a person calls a scale by.
@@ -150,7 +153,7 @@ def _cell(
     fields = [
         name
         for name in table
-        if name.startswith(("optimizer.", "schedule."))
+        if name.startswith(_SETTINGS)
         and (name == knob.field or len({_value(v) for v in table[name][rows]}) > 1)
     ]
     seeds = tuple(sorted({int(s) for s in table["seed"][rows]}))

@@ -32,6 +32,7 @@ class Material(NamedTuple):
       metric: The final metric to compare.
       interpolate: Whether tuned losses are read between the points of the grids.
       source: What is known of the runs besides.
+      power: Whether speedups are read off a power law through the baseline's lengths.
     """
 
     columns: Table
@@ -42,6 +43,7 @@ class Material(NamedTuple):
     metric: str
     interpolate: bool
     source: Source = SWEEP
+    power: bool = False
 
 
 def compose(material: Material, folder: Path) -> str:
@@ -50,8 +52,9 @@ def compose(material: Material, folder: Path) -> str:
     Raises:
       UserError: No run has the baseline or the metric.
     """
-    columns, _, provenance, config, baseline, metric, interpolate, source = material
-    analysis = analyze(columns, baseline, metric, interpolate, source)
+    columns, _, provenance, config, baseline, metric, *_ = material
+    how = material.interpolate, material.source, material.power
+    analysis = analyze(columns, baseline, metric, *how)
     law = baseline_law(columns, analysis, config)
     recorded = material.recorded
     curves = best_curves(analysis.cells, recorded, metric) if recorded else {}

@@ -36,6 +36,7 @@ def write_table_report(
     columns: str = "",
     baseline: str = "",
     metric: str = "",
+    power: bool = False,
 ) -> str:
     """Writes `report.html` and `report.json` for a run table.
 
@@ -46,6 +47,7 @@ def write_table_report(
       columns: which columns are which, ``"label=optimizer,loss=eval/loss"``.
       baseline: the label to compare with; "" takes the table's, else its first.
       metric: the final metric to compare; "" takes the table's.
+      power: read speedups off a power law through the baseline's lengths.
 
     Returns:
       The report as plain text, its last line the page's path.
@@ -55,7 +57,8 @@ def write_table_report(
       UserError: The table cannot be read; names the column and the fix.
     """
     table = load_table(Path(path), columns)
-    return compose(material(table, baseline, metric), Path(output))
+    made = material(table, baseline, metric)._replace(power=power)
+    return compose(made, Path(output))
 
 
 def material(table: RunTable, baseline: str = "", metric: str = "") -> Material:

@@ -326,6 +326,11 @@ divergence a curve is no parabola; where a side has no next point, no more than 
 quarter of the neighbor’s excess is gained."""
 
 
+_POWER = """ Where its column says “power law”, a floor and a power of compute are
+fitted to the four or more lengths, each loss alike, and the compute is where that law
+has the loss; else:"""
+
+
 def _method(analysis: Analysis) -> str:
     base = _text(analysis.baseline)
     metric = _text(analysis.metric.replace("_", " "))
@@ -336,6 +341,7 @@ def _method(analysis: Analysis) -> str:
     source = analysis.source
     lengths, sizes = ("steps", "scales") if source.swept else ("lengths", "sizes")
     table = "" if source.swept else _TABLE.format(counted=_text(source.counted))
+    power = _POWER if any(one.power for one in analysis.comparisons) else ""
     counted = """Compute is the model’s training FLOPs: what the optimizer itself adds
 to a step, and wall time, are not in it."""
     counted = counted if source.swept else ""
@@ -348,12 +354,12 @@ outside: the optimizer is then called untuned there and is not compared.{read}</
 <p><b>Effective speedup.</b> The compute {base} needs to reach the optimizer’s tuned
 loss, divided by the compute the optimizer used. {base}’s need is read off its own tuned
 losses: against the lengths of training of the same model where several were run
-(“{lengths}”), otherwise against the sizes of the model (“{sizes}”). Between its runs
-the loss is taken as linear in the logarithm of compute, after isotonic regression has
-made it decrease; with runs a factor of two apart this reads a gain of 1.3× as 1.32×.
-Beyond its runs the last segment continues (“extrapolated”, marked with a star, which
-understates a gain, since loss curves flatten); more than a factor of two beyond, only
-a bound is given. {counted}</p>
+(“{lengths}”), otherwise against the sizes of the model (“{sizes}”).{power} Between its
+runs the loss is taken as linear in the logarithm of compute, after isotonic regression
+has made it decrease; with runs a factor of two apart this reads a gain of 1.3× as
+1.32×. Beyond its runs the last segment continues (“extrapolated”, marked with a star,
+which understates a gain, since loss curves flatten); more than a factor of two beyond,
+only a bound is given. {counted}</p>
 <p><b>Interval.</b> A bootstrap draws the seeds 2,000 times with replacement, the same
 draw for all optimizers and scales, since equal seeds share initialization and data
 order; in each draw every optimizer is tuned anew. The 2.5 % and 97.5 % percentiles of

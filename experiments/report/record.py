@@ -169,6 +169,7 @@ def _comparison(c: Comparison, analysis: Analysis) -> dict[str, Any]:
         "limits": _pair(c.limits),
         "bound": _bound(side, c.limits[1] if side > 0 else c.limits[0]),
         "curve": c.curve or None,
+        "power": c.power,
         "extrapolated": c.extrapolated,
         "interval_extrapolated": c.interval_extrapolated,
         "pooled": c.pooled,

@@ -60,13 +60,17 @@ def _tuned_row(cell: Cell, knob: str, source: Source) -> list[str]:
         "-" if math.isnan(size) else f"{size:,.0f}",
         "-" if math.isnan(cell.compute) else source.amount(cell.compute),
         rate,
-        ", ".join(f"{k.partition('.')[2]} {v}" for k, v in others.items()),
+        ", ".join(f"{_named(field)} {v}" for field, v in others.items()),
         loss,
         str(len(cell.seeds)),
         "-" if cell.status == "given" else str(len(cell.settings)),
         str(diverged),
         _status(cell),
     ]
+
+
+def _named(field: str) -> str:
+    return field.removeprefix("optimizer.").removeprefix("schedule.")
 
 
 def _status(cell: Cell) -> str:
@@ -122,7 +126,9 @@ def _comparison_row(one: Comparison, swept: bool) -> list[str]:
         one.scale.name,
         *factors.at_scale(one),
         gap,
-        (one.curve if swept else CURVES[one.curve]) + _beyond(one),
+        (one.curve if swept else CURVES[one.curve])
+        + ", power law" * one.power
+        + _beyond(one),
         _p(one.p),
         verdict.call(one.log_interval, one.seeds, p=one.p),
     ]

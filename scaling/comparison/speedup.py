@@ -19,6 +19,14 @@ A loss curve is convex. Beyond the longest run, therefore, the last segment unde
 a gain; between runs a straight line overstates it a little: with runs a factor 2 apart
 a gain of 1.3 reads as 1.32, with runs a factor 1.4 apart as 1.30.
 
+Where it is asked for and the baseline has four lengths or more, g is instead a power
+law fitted to them (`gnomon.scaling.comparison.power`), and
+
+.. math:: \log S = g^{-1}(L) - \log C
+
+Noise of single lengths averages out; what the law misses at a length counts as a
+difference there.
+
 Seeds fix initialization and data order and are shared by all optimizers and scales,
 so a bootstrap draw is a draw of seeds, the same for all cells with those seeds.
 Within a draw every cell chooses its setting anew, so luck in the choice is part of
@@ -35,6 +43,7 @@ import numpy as np
 from gnomon.scaling.comparison.cell import Cell, why
 from gnomon.scaling.comparison.isotonic import decreasing, needed
 from gnomon.scaling.comparison.multiple import p_value
+from gnomon.scaling.comparison.power import LEAST, fit_power
 from gnomon.scaling.comparison.resampling import NO_INTERVAL, interval
 from gnomon.scaling.comparison.scale import Scale, family
 
@@ -61,6 +70,7 @@ class Comparison:
       reach: Log speedups at the baseline's least and largest compute; what lies
         outside is extrapolated.
       pooled: Whether the baseline's curve had to be made decreasing.
+      power: Whether its curve is a power law.
       difference: Tuned loss minus the baseline's at this scale, NaN without one.
       difference_interval: Its 95 % interval.
       seeds: Smallest number of seeds behind it.
@@ -78,6 +88,7 @@ class Comparison:
     limits: tuple[float, float] = NO_INTERVAL
     reach: tuple[float, float] = NO_INTERVAL
     pooled: bool = False
+    power: bool = False
     difference: float = float("nan")
     difference_interval: tuple[float, float] = NO_INTERVAL
     seeds: int = 0
@@ -128,6 +139,7 @@ def compare(
     cell: Cell,
     baseline: Sequence[Cell],
     weights: Mapping[tuple[int, ...], np.ndarray],
+    power: bool = False,
 ) -> Comparison:
     """Compares a cell with the baseline.
 
@@ -135,6 +147,7 @@ def compare(
       cell: an optimizer at a scale.
       baseline: the baseline's cells at all scales, tuned or not.
       weights: from `seed_weights`, for the seeds of all these cells.
+      power: fit a power law where the baseline has lengths enough.
 
     Returns:
       The comparison; without a number, and with a reason, where the cell or the
@@ -167,13 +180,20 @@ def compare(
     if len({b.compute for b in points}) < 2:
         return dataclasses.replace(result, reason=_no_curve(here, points))
     log_compute = np.log([b.compute for b in points])
-    x, y = decreasing(log_compute, np.stack([losses(b) for b in points], axis=1))
-    need = needed(x, y, loss)
+    curve = np.stack([losses(b) for b in points], axis=1)
+    power = power and name == "steps" and len(set(log_compute)) >= LEAST
+    if power:
+        # A floor is nowhere reached; what lies this far is only a bound anyway.
+        ends = log_compute[0] - 2 * BEYOND, log_compute[-1] + 2 * BEYOND
+        need = np.clip(fit_power(log_compute, curve).needed(loss), *ends)
+    else:
+        x, y = decreasing(log_compute, curve)
+        need = needed(x, y, loss)
     if not np.isfinite(need[0]):
         reason = "the baseline's tuned loss does not fall with compute"
         return dataclasses.replace(result, reason=reason)
     shift = np.log(cell.compute)
-    if own in points:
+    if own in points and not power:
         shift = needed(x, y, losses(own)) - np.log(own.compute) + shift
     logs = need - shift
     offset = float(need[0] - logs[0])
@@ -188,7 +208,8 @@ def compare(
             float(log_compute[-1]) + BEYOND - offset,
         ),
         reach=(float(log_compute[0]) - offset, float(log_compute[-1]) - offset),
-        pooled=bool((np.diff(y[0]) >= 0).any()),
+        pooled=not power and bool((np.diff(y[0]) >= 0).any()),
+        power=power,
         seeds=seeds,
         draws=logs[1:],
         p=p_value(logs[0], logs[1:], seeds),
@@ -198,6 +219,8 @@ def compare(
 def _no_curve(here: Sequence[Cell], points: Sequence[Cell]) -> str:
     if here and here[0].tuned is None:
         return f"the baseline {why(here[0])}"
+    if here and not np.isfinite(here[0].compute):
+        return "the compute of the baseline is not known"
     many = "one compute only" if points else "no compute"
     return (
         f"the baseline is tuned at {many}, so it has no curve of loss against"

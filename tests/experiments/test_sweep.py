@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 
+from gnomon.experiments import report
 from gnomon.experiments.config import load
 from gnomon.experiments.config.grid import over, product
 from gnomon.experiments.config.resolve import ConfigError
@@ -14,7 +15,14 @@ from gnomon.experiments.config.trials import make_trials
 from gnomon.experiments.fleet.chunks import claim, is_done
 from gnomon.experiments.records.files import read_json, write_json
 from gnomon.experiments.records.metrics import read_metrics
-from gnomon.experiments.sweep import Sweep, dry_run, prepare, run_sweep, trials_of
+from gnomon.experiments.sweep import (
+    Sweep,
+    dry_run,
+    prepare,
+    run,
+    run_sweep,
+    trials_of,
+)
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 GRID = (
@@ -34,6 +42,21 @@ def results(workdir):
         path.parent.name: read_json(path)
         for path in workdir.glob("trials/*/result.json")
     }
+
+
+def test_a_sweep_has_all_that_it_reports_with_before_its_first_trial(
+    workplace, monkeypatch, capsys
+):
+    """The package on disk may be another by the time that its trials are done."""
+
+    def loads():
+        raise ConfigError("loaded")
+
+    monkeypatch.setattr(report, "load", loads)
+    with pytest.raises(SystemExit):
+        run(["sweep", "--config=small.py", "--workdir=w"])
+    assert "error: loaded" in capsys.readouterr().err
+    assert not (workplace / "w").exists()
 
 
 def test_a_sweep_runs_skips_and_grows(tiny, tmp_path):

@@ -10,6 +10,7 @@ from scipy import optimize, stats
 
 from gnomon.scaling.comparison.cell import Cell, Setting
 from gnomon.scaling.comparison.isotonic import decreasing, needed
+from gnomon.scaling.comparison.power import fit_power
 from gnomon.scaling.comparison.resampling import (
     NO_INTERVAL,
     interval,
@@ -216,3 +217,55 @@ def test_the_trend_over_model_sizes_is_the_planted_one():
     assert found.slope == pytest.approx(-0.1)
     assert np.exp(found.log_speedup) == pytest.approx(1.4 * np.exp(-0.1))
     assert (found.sizes, found.scales) == (3, (3, 3))
+
+
+def _powers(count, noise):
+    """A baseline on a power law, at lengths a factor 2 apart."""
+    computes = 1e9 * 2.0 ** np.arange(count)
+    return [
+        _cell("A", 2 + (c / 1e9) ** -0.4 + noise, steps=c / 1e7, compute=c)
+        for c in computes
+    ]
+
+
+def test_a_fitted_power_law_is_the_least_squares_one():
+    rng = np.random.default_rng(0)
+    x = np.log(2.0 ** np.arange(5))
+    losses = 2 + np.exp(-0.4 * x) + 0.005 * rng.standard_normal((6, 5))
+    found = fit_power(x, losses)
+    for row, loss in enumerate(losses):
+        start = [2.0, 1.0, 0.4]
+        oracle = optimize.least_squares(
+            lambda p, y=loss: p[0] + p[1] * np.exp(-p[2] * (x - x.mean())) - y, start
+        )
+        law = found.floor[row], found.gain[row], found.exponent[row]
+        np.testing.assert_allclose(law, oracle.x, rtol=2e-3)
+
+
+def test_on_request_a_speedup_is_read_off_a_power_law_through_four_lengths():
+    noise = np.array([0.0, 0.01, -0.01])
+    base = _powers(4, noise)
+    weights = seed_weights([base[0].seeds])
+
+    def speedup(cell, lengths=4, **how):
+        return compare(cell, base[:lengths], weights, **how)
+
+    fast = _cell("B", 2 + 2.6**-0.4 + noise, steps=200.0, compute=2e9)
+    one = speedup(fast, power=True)
+    np.testing.assert_allclose(np.exp(one.log_speedup), 1.3, rtol=1e-4)
+    assert one.power
+    assert one.p < 1e-3
+    assert np.exp(speedup(fast).log_speedup) > 1.305, "a straight line overstates it"
+    short = speedup(fast, lengths=3, power=True)
+    assert not short.power
+    assert short.log_speedup == speedup(fast, lengths=3).log_speedup
+    below = speedup(_cell("B", 1.9 + noise, steps=200.0, compute=2e9), power=True)
+    assert below.bounded
+    assert np.isfinite(below.log_interval).all()
+
+
+def test_where_no_compute_is_known_that_is_the_reason():
+    mine, base = (_cell(label, [3.0, 3.1], compute=np.nan) for label in "BA")
+    found = _compare(mine, [base])
+    assert found.reason == "the compute of the baseline is not known"
+    assert found.difference == 0

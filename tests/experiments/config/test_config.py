@@ -49,6 +49,12 @@ def test_overrides_leave_the_base_as_it_was(tiny):
     assert base == tiny()
 
 
+def test_a_word_in_place_of_a_list_is_the_list_of_it_as_on_the_command_line(tiny):
+    changed = override(tiny(), {"mesh.rules": "fsdp"})
+    assert changed["mesh"]["rules"] == ["fsdp"]
+    validate(changed)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

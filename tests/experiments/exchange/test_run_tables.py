@@ -211,6 +211,26 @@ def test_a_foreign_table_gives_the_planted_law_and_says_what_it_lacks(tmp_path):
     assert not any("config." in note for note in notes(analysis))
 
 
+def test_the_command_reads_speedups_off_a_power_law_where_it_is_asked_to(
+    tmp_path, capsys
+):
+    lengths = [1, 2, 4, 8, 16]
+    worth = {"adamw": 1.0, "muon": 1.3}
+    rows = [
+        f"{name},{n}k,{2 + (n * w) ** -0.4}"
+        for name, w in worth.items()
+        for n in lengths
+    ]
+    path = tmp_path / "t.csv"
+    path.write_text("\n".join(["label,steps,loss", *rows]))
+    words = ["report", f"--table={path}", f"--output={tmp_path}", "--curve=power"]
+    report.run(words)
+    assert "lengths, power law" in capsys.readouterr().out
+    found = read_json(tmp_path / "report.json")["comparisons"]
+    np.testing.assert_allclose([one["speedup"] for one in found], 1.3, rtol=1e-4)
+    assert "a floor and a power of compute" in (tmp_path / "report.html").read_text()
+
+
 def test_the_page_of_a_foreign_table(tmp_path):
     words = write_table_report(
         _foreign(tmp_path, seeds=3, scatter=1e-4),

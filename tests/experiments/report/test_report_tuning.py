@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from gnomon.experiments.records.runs import flatten
 from gnomon.experiments.report.cells import cells
 
 RATES = (0.01, 0.02, 0.04, 0.08)
@@ -142,6 +143,31 @@ def test_other_hyperparameters_are_tuned_with_the_learning_rate():
         "optimizer.learning_rate": 0.02,
         "optimizer.weight_decay": 0.1,
     }
+
+
+def test_what_stands_around_the_optimizer_is_tuned_with_it_at_one_scale():
+    groups = [{"where": "", "multiplier": 0.0}]
+    rows = []
+    for rate in RATES:
+        for multiplier in (0.3, 1.0):
+            config = {
+                "label": "A",
+                "clip": {"name": "c", "max_norm": 2 * multiplier},
+                "optimizer": {"learning_rate": rate},
+                "parameter_groups": [groups[0] | {"multiplier": multiplier}],
+            }
+            loss = abs(np.log(rate / 0.02)) + abs(multiplier - 0.3)
+            rows.append(flatten(config) | {"final.validation_loss": loss})
+        plain = {"label": "B", "clip.name": "", "parameter_groups": "[]"}
+        rate = {"optimizer.learning_rate": rate, "final.validation_loss": 1.0}
+        rows.append(plain | rate)
+    mine, other = cells(_table(rows), "validation_loss")
+    assert mine.tuned.values == {
+        "optimizer.learning_rate": 0.02,
+        "clip.max_norm": 0.6,
+        "parameter_groups.0.multiplier": 0.3,
+    }
+    assert mine.scale == other.scale
 
 
 def test_scales_are_named_by_the_fields_that_tell_them_apart():

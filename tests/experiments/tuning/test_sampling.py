@@ -17,7 +17,7 @@ from gnomon.experiments.config.search import (
 )
 from gnomon.experiments.fleet import plan
 from gnomon.experiments.records.files import read_json, write_json
-from gnomon.experiments.records.runs import load_runs, table
+from gnomon.experiments.records.runs import Run, load_runs, table
 from gnomon.experiments.report.analysis import analyze
 from gnomon.experiments.report.cells import cells
 from gnomon.experiments.report.text import tuned_rows
@@ -247,6 +247,26 @@ def test_intervals_take_the_type_of_their_field(tiny):
     assert [type(one.intervals[field].low) for field in space] == [float, int]
     depths = [trial.config["model"]["depth"] for trial in one.drafts()]
     assert set(depths) == {1, 2, 3, 4}
+
+
+def test_what_stands_around_the_optimizer_is_searched_as_its_numbers_are(tiny):
+    config = tiny(
+        clip={"name": "optax.clip_by_global_norm", "max_norm": 1.0},
+        parameter_groups=[{"where": "", "multiplier": 1.0}],
+        tuning__trials=9,
+    )
+    field = "parameter_groups.0.multiplier"
+    space = {field: uniform(0.1, 1.0), "clip.max_norm": loguniform(0.1, 10.0)}
+    _, (one,) = read_sweep(config, search(space))
+    drafts = one.drafts()
+    final = {"validation_loss": 1.0}
+    runs = [
+        Run(trial.id, "A", 0, trial.config, {"status": "finished", "final": final}, "")
+        for trial in drafts
+    ]
+    (cell,) = cells(table(runs), "validation_loss")
+    assert (cell.knob.field, len(cell.settings)) == (field, 9)
+    assert cell.optimum.values.keys() == cell.searched.keys() == space.keys()
 
 
 @pytest.mark.parametrize(
