@@ -33,15 +33,11 @@ from gnomon.optimizers.lookahead import EmaNesterovState as EmaNesterovState
 from gnomon.optimizers.lookahead import ema_nesterov as ema_nesterov
 from gnomon.optimizers.lowrank.conda import ScaleByCondaState as ScaleByCondaState
 from gnomon.optimizers.lowrank.conda import conda as conda
-from gnomon.optimizers.lowrank.conda import scale_by_conda as scale_by_conda
 from gnomon.optimizers.lowrank.fira import ScaleByFiraState as ScaleByFiraState
 from gnomon.optimizers.lowrank.fira import fira as fira
-from gnomon.optimizers.lowrank.fira import scale_by_fira as scale_by_fira
 from gnomon.optimizers.lowrank.galore import ScaleByGaloreState as ScaleByGaloreState
 from gnomon.optimizers.lowrank.galore import galore as galore
-from gnomon.optimizers.lowrank.galore import scale_by_galore as scale_by_galore
 from gnomon.optimizers.lowrank.subspace_momentum import ScaleBySubspaceMomentumState as ScaleBySubspaceMomentumState
-from gnomon.optimizers.lowrank.subspace_momentum import scale_by_subspace_momentum as scale_by_subspace_momentum
 from gnomon.optimizers.lowrank.subspace_momentum import subspace_momentum as subspace_momentum
 from gnomon.optimizers.matrices import head_matrices as head_matrices
 from gnomon.optimizers.matrices import hidden_matrices as hidden_matrices
@@ -307,10 +303,7 @@ __all__ = [
     "scale_by_adam_sqr",
     "scale_by_adamp",
     "scale_by_belief",
-    "scale_by_conda",
     "scale_by_fadam",
-    "scale_by_fira",
-    "scale_by_galore",
     "scale_by_gravity",
     "scale_by_group",
     "scale_by_hutchinson",
@@ -322,7 +315,6 @@ __all__ = [
     "scale_by_sgdp",
     "scale_by_soap",
     "scale_by_subset_norm",
-    "scale_by_subspace_momentum",
     "scale_by_width",
     "scion",
     "sgdp",

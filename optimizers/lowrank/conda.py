@@ -13,7 +13,7 @@ from gnomon.parameters.checks import ScalarOrSchedule, require_within
 from gnomon.parameters.select import Where
 from gnomon.parameters.units import Rules
 
-__all__ = ["ScaleByCondaState", "conda", "scale_by_conda"]
+__all__ = ["ScaleByCondaState", "conda"]
 
 RECOMMENDED = {
     "conda": dict(learning_rate=1e-3, b1=0.9, b2=0.999, eps=1e-8, every=2000)

@@ -16,7 +16,7 @@ from gnomon.parameters.select import Where
 from gnomon.parameters.trees import safe_divide
 from gnomon.parameters.units import Rules
 
-__all__ = ["ScaleByFiraState", "fira", "scale_by_fira"]
+__all__ = ["ScaleByFiraState", "fira"]
 
 RECOMMENDED = {
     "fira": dict(

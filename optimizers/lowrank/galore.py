@@ -15,7 +15,7 @@ from gnomon.parameters.checks import ScalarOrSchedule, require_choice, require_w
 from gnomon.parameters.select import Where
 from gnomon.parameters.units import Rules
 
-__all__ = ["ScaleByGaloreState", "galore", "scale_by_galore"]
+__all__ = ["ScaleByGaloreState", "galore"]
 
 RECOMMENDED = {
     "galore": dict(

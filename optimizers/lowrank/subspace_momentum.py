@@ -15,7 +15,6 @@ from gnomon.parameters.units import Rules
 
 __all__ = [
     "ScaleBySubspaceMomentumState",
-    "scale_by_subspace_momentum",
     "subspace_momentum",
 ]
 

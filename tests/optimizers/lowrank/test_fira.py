@@ -1,9 +1,11 @@
 """Fira: a published port, NumPy, and what is outside of the subspace."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gnomon.optimizers import diagnostics, fira, scale_by_fira
+from gnomon.optimizers import diagnostics, fira
+from gnomon.optimizers.lowrank.fira import scale_by_fira
 from gnomon_contract import Row, Verified
 
 ROWS = (
@@ -19,9 +21,11 @@ ROWS = (
             "weight_decay": 1e-6,
         },
         {"rank": 2},
+        # Without a residual, with another one, and with an average for a rule.
+        covers=("galore", "subspace_momentum"),
     ),
 )
-GIVEN = {"fira": dict(rank=2), "scale_by_fira": dict(rank=2)}
+GIVEN = {"fira": dict(rank=2)}
 LAYERS = {"fira": lambda **s: fira(0.1, rank=2, every=2, weight_decay=0.1, **s)}
 # In the form of the port, which adds 1e-8 to norms, and NumPy to 1e-12.
 VERIFIED = {"fira": Verified("F02", "pytorch-optimizer 4.1.0 Fira", 1e-8)}
@@ -71,10 +75,10 @@ def test_at_full_rank_there_is_no_residual(beside, numpy_rules):
 def test_the_residual_grows_by_a_factor_and_a_zero_freezes_nothing():
     w = {"kernel": jnp.array([[3.0, 3.0], [1.0, -1.0]])}
     optimizer = scale_by_fira(0.0, rank=1, gamma=2.0, basis="rows", matrices="kernel")
-    state, norms = optimizer.init(w), []
+    state, norms, update = optimizer.init(w), [], jax.jit(optimizer.update)
     for by in (1.0, 0.0, 1.0, 9.0):
         grads = {"kernel": w["kernel"].at[1].multiply(by)}
-        _, state = optimizer.update(grads, state, w)
+        _, state = update(grads, state, w)
         norms.append(float(diagnostics(state)["residual_norm"]))
     assert norms[1] == 0
     assert min(norms[0], norms[2]) > 0.4

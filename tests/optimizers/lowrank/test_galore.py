@@ -13,28 +13,13 @@ from gnomon.optimizers import (
     diagnostics,
     galore,
     observed,
-    scale_by_galore,
     weight_norm,
 )
 from gnomon.optimizers.lowrank.bases import BASES, dct_matrix
-from gnomon_contract import Row, Verified
+from gnomon.optimizers.lowrank.galore import scale_by_galore
+from gnomon_contract import Verified
 
-ROWS = (
-    Row(
-        "galore",
-        galore,
-        {
-            "learning_rate": 0.05,
-            "b1": 0.9,
-            "b2": 0.99,
-            "scale": 1.0,
-            "every": 2.0,
-            "weight_decay": 1e-6,
-        },
-        {"rank": 2},
-    ),
-)
-GIVEN = {"galore": dict(rank=2), "scale_by_galore": dict(rank=2)}
+GIVEN = {"galore": dict(rank=2)}
 LAYERS = {"galore": lambda **s: galore(0.1, rank=2, every=2, weight_decay=0.1, **s)}
 VERIFIED = {
     "galore": Verified("", "pytorch-optimizer 4.1.0 GaLore", 1e-12),

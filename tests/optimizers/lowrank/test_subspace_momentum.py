@@ -1,19 +1,10 @@
 """Subspace-Momentum: NumPy across refreshes, momentum at full rank, descent."""
 
-from gnomon.optimizers import scale_by_subspace_momentum, subspace_momentum
-from gnomon_contract import Row, Verified
+from gnomon.optimizers import subspace_momentum
+from gnomon.optimizers.lowrank.subspace_momentum import scale_by_subspace_momentum
+from gnomon_contract import Verified
 
-ROWS = (
-    Row(
-        "subspace_momentum",
-        subspace_momentum,
-        {"learning_rate": 0.1, "b1": 0.9, "every": 20.0, "weight_decay": 1e-6},
-        {"rank": 2},
-    ),
-)
-GIVEN = {
-    name: dict(rank=2) for name in ("subspace_momentum", "scale_by_subspace_momentum")
-}
+GIVEN = {"subspace_momentum": dict(rank=2)}
 LAYERS = {"subspace_momentum": lambda **s: subspace_momentum(0.1, rank=2, every=2, **s)}
 VERIFIED = {"subspace_momentum": Verified("F05", "NumPy", 1e-12)}
 B1 = 0.8
