@@ -31,6 +31,14 @@ from gnomon.optimizers.clipping.norm_growth import limit_norm_growth as limit_no
 from gnomon.optimizers.curvature import scale_by_newton as scale_by_newton
 from gnomon.optimizers.lookahead import EmaNesterovState as EmaNesterovState
 from gnomon.optimizers.lookahead import ema_nesterov as ema_nesterov
+from gnomon.optimizers.lowrank.conda import ScaleByCondaState as ScaleByCondaState
+from gnomon.optimizers.lowrank.conda import conda as conda
+from gnomon.optimizers.lowrank.fira import ScaleByFiraState as ScaleByFiraState
+from gnomon.optimizers.lowrank.fira import fira as fira
+from gnomon.optimizers.lowrank.galore import ScaleByGaloreState as ScaleByGaloreState
+from gnomon.optimizers.lowrank.galore import galore as galore
+from gnomon.optimizers.lowrank.subspace_momentum import ScaleBySubspaceMomentumState as ScaleBySubspaceMomentumState
+from gnomon.optimizers.lowrank.subspace_momentum import subspace_momentum as subspace_momentum
 from gnomon.optimizers.matrices import head_matrices as head_matrices
 from gnomon.optimizers.matrices import hidden_matrices as hidden_matrices
 from gnomon.optimizers.matrix.lmo import ScaleByAveragedLmoState as ScaleByAveragedLmoState
@@ -198,8 +206,11 @@ __all__ = [
     "ScaleByAdamPState",
     "ScaleByAveragedLmoState",
     "ScaleByBeliefState",
+    "ScaleByCondaState",
     "ScaleByDiagonalState",
     "ScaleByFAdamState",
+    "ScaleByFiraState",
+    "ScaleByGaloreState",
     "ScaleByGravityState",
     "ScaleByLmoState",
     "ScaleByMeanSlopeState",
@@ -208,6 +219,7 @@ __all__ = [
     "ScaleBySgdpState",
     "ScaleBySoapState",
     "ScaleBySubsetNormState",
+    "ScaleBySubspaceMomentumState",
     "ShampooState",
     "SpsState",
     "TailAverageState",
@@ -233,6 +245,7 @@ __all__ = [
     "bucket_leaves",
     "centralize_units",
     "clip_by_group_norm",
+    "conda",
     "constrain",
     "constraints",
     "cosine",
@@ -242,7 +255,9 @@ __all__ = [
     "diagnostics",
     "ema_nesterov",
     "fadam",
+    "fira",
     "fixed_norm",
+    "galore",
     "geometry",
     "gravity",
     "head_matrices",
@@ -311,6 +326,7 @@ __all__ = [
     "standard_rule",
     "standardize_gradients",
     "subset_norm",
+    "subspace_momentum",
     "tail_average",
     "target_std",
     "target_variance_rescaling",

@@ -187,6 +187,8 @@ def observed() -> Iterator[Observations]:
         target variance rescaling rescaled, the units that were above their bound;
       * ``clipped``: of the units that adaptive clipping looks at, the share whose
         gradient was too long;
+      * ``captured``: of the squared gradients of the matrices that a method projects,
+        the share inside of their subspaces, the mean over matrices;
       * ``floored``: of the norms that an update floor looks at, the share that it
         raised.
 

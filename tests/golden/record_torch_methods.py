@@ -18,6 +18,12 @@ STEPS = 24
 RECORDED = (1, 2, 5, STEPS)
 SHAPES = {"kernel": (3, 4), "bias": (3,)}
 PACKAGES = ("torch", "pytorch-optimizer", "timm", "numpy")
+LOW_RANK = dict(
+    lr=0.05,
+    betas=(0.8, 0.95),
+    eps=0.0,
+    group=dict(rank=2, update_proj_gap=1000, scale=0.25, projection_type="std"),
+)
 # By the name of a run: the package, the class, its arguments.
 RUNS = {
     "lars": ("pytorch_optimizer", "LARS", dict(lr=0.7, weight_decay=0.1, momentum=0.8)),
@@ -113,6 +119,15 @@ RUNS = {
             eps=0.0,
         ),
     ),
+    # A basis from the first gradient, and none after it: there the second comes a step
+    # earlier. Eps as above.
+    "galore": ("pytorch_optimizer", "GaLore", LOW_RANK),
+    "fira": ("pytorch_optimizer", "Fira", LOW_RANK),
+    "conda": (
+        "pytorch_optimizer",
+        "Conda",
+        dict(lr=0.05, betas=(0.8, 0.95), eps=0.0, update_proj_gap=1000, scale=0.5),
+    ),
 }
 
 
@@ -125,6 +140,7 @@ def in_float64():
     import torch
     from pytorch_optimizer.optimizer import scion, soap
     from pytorch_optimizer.optimizer.muon import base, normuon
+    from pytorch_optimizer.optimizer.utils import galore
 
     def newton_schulz(matrix, num_steps=5, weights=None, **_):
         a, b, c = 3.4445, -4.7750, 2.0315
@@ -140,12 +156,12 @@ def in_float64():
     scion.BiasRMS.lmo.__defaults__ = (0.0,)
 
     class Wide:
-        float32 = torch.float64
+        float = float32 = torch.float64
 
         def __getattr__(self, name):
             return getattr(torch, name)
 
-    soap.torch = Wide()
+    soap.torch = galore.torch = Wide()
 
 
 def gradient(weight, noise):

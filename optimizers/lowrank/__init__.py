@@ -1,0 +1,1 @@
+"""Methods whose moments live in a subspace of each matrix."""
