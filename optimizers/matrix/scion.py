@@ -104,7 +104,8 @@ def scion(
       The authors' code adds 1e-8 to norms and finds polar factors in bfloat16; it
       leaves the norm of each group of parameters to the user, while roles decide here.
       Its examples have no embedding apart from the head, and no biases: their radii are
-      ours.
+      ours. The paper's text was not read; the rule is that of notes on it and of its
+      authors' code.
     """
     radii = dict(
         hidden_radius=hidden_radius,

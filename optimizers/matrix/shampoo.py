@@ -135,7 +135,8 @@ def shampoo(
 
     Differences:
       The paper sums where this averages, has fourth roots on both sides, and no
-      momentum. The records of the optimization track were read as described, not run.
+      momentum. Its text was not read; the rule is that of notes on it. The records of
+      the optimization track were read as described, not run.
     """
     require_choice("sides", sides, Sides)
     require_choice("graft", graft, Graft)
