@@ -167,7 +167,7 @@ def test_nothing_is_what_it_was(tiny):
         ({"parameter_groups": [{"where": "", "multiplier": -1.0}]}, "multiplier=-1.0"),
         ({"parameter_groups": [{"where": "", "b9": 1.0}]}, r"\[0\].b9: unknown field"),
         ({"parameter_groups": [{"where": "", "b1": 2.0}]}, r"\[0\].b1=2.0: needs"),
-        ({"parameter_groups": "role:bias"}, "parameter_groups is list, not str"),
+        ({"parameter_groups": "role:bias"}, r"\[0\]='role:bias': needs fields"),
         ({"decay_mask": ["role:x"]}, "did you mean 'role:head'"),
         (
             {
