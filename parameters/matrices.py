@@ -63,6 +63,22 @@ def as_matrices(leaf: jax.Array, axes: Axes, vectors: bool = False) -> jax.Array
     return jnp.transpose(leaf, order).reshape(sizes)
 
 
+def matrices_in(leaf: jax.Array, axes: Axes, vectors: bool = False) -> jax.Array:
+    """The matrices of a leaf that is known to have them.
+
+    Args:
+      leaf: the array.
+      axes: its axes.
+      vectors: as of :func:`matrix_axes`.
+
+    Returns:
+      As :func:`as_matrices`.
+    """
+    matrices = as_matrices(leaf, axes, vectors)
+    assert matrices is not None
+    return matrices
+
+
 def of_matrices(matrices: jax.Array, axes: Axes, shape: tuple[int, ...]) -> jax.Array:
     """The inverse of :func:`as_matrices`.
 

@@ -8,8 +8,8 @@ import optax
 
 from gnomon.optimizers.mechanisms.descent import Decay, descend
 from gnomon.optimizers.mechanisms.leafwise import WIDE, Hyperparameters, leafwise
+from gnomon.optimizers.mechanisms.moments import adam_direction
 from gnomon.parameters.checks import ScalarOrSchedule
-from gnomon.parameters.trees import safe_divide
 
 __all__ = ["ScaleByBeliefState", "adabelief", "scale_by_belief"]
 
@@ -55,9 +55,7 @@ def scale_by_belief(
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         mu = h.b1 * mu + (1 - h.b1) * g
         nu = h.b2 * nu + (1 - h.b2) * jnp.square(g - mu) + h.eps
-        # What a traced b2 above 1 makes negative has no root.
-        root = jnp.sqrt(jnp.maximum(safe_divide(nu, 1 - h.b2**h.t), 0))
-        return safe_divide(mu, (1 - h.b1**h.t) * (root + h.eps)), mu, nu
+        return adam_direction(mu, nu, h.b1, h.b2, h.eps, h.t), mu, nu
 
     numbers = {"[0, 1)": dict(b1=b1, b2=b2), "[0, inf)": dict(eps=eps)}
     slots = (mu_dtype, WIDE)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from gnomon.parameters.trees import safe_divide
+from gnomon.optimizers.mechanisms.moments import adam_step
 
 Arrays: TypeAlias = tuple[jax.Array, ...]
 
@@ -19,11 +19,7 @@ class Inner(NamedTuple):
 
 
 def _adam(n: Any, t: jax.Array, g: jax.Array, mu: jax.Array, nu: jax.Array) -> Arrays:
-    mu = n.b1 * mu + (1 - n.b1) * g
-    nu = n.b2 * nu + (1 - n.b2) * jnp.square(g)
-    # What a traced b2 above 1 makes negative has no root.
-    root = jnp.sqrt(jnp.maximum(safe_divide(nu, 1 - n.b2**t), 0))
-    return safe_divide(mu, (1 - n.b1**t) * (root + n.eps)), mu, nu
+    return adam_step(g, mu, nu, n.b1, n.b2, n.eps, t)
 
 
 def _average(n: Any, _: jax.Array, g: jax.Array, mu: jax.Array) -> Arrays:

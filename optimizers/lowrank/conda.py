@@ -9,7 +9,7 @@ from gnomon.optimizers.lowrank.bases import Name, Side
 from gnomon.optimizers.lowrank.choices import ADAM, NO_RESIDUAL, PERIODIC, rotate_first
 from gnomon.optimizers.lowrank.subspace import subspace
 from gnomon.optimizers.mechanisms.descent import descend
-from gnomon.parameters.checks import ScalarOrSchedule, require_within
+from gnomon.parameters.checks import ScalarOrSchedule
 from gnomon.parameters.select import Where
 from gnomon.parameters.units import Rules
 
@@ -64,7 +64,6 @@ def scale_by_conda(
       ValueError: if ``params`` is missing, a hyperparameter is not one number or out of
         range, or a choice is unknown.
     """
-    require_within("[1, inf)", every=every, whole=True)
     return subspace(
         "conda",
         ScaleByCondaState,
@@ -73,13 +72,13 @@ def scale_by_conda(
         refresh=PERIODIC,
         transport=rotate_first,
         residual=NO_RESIDUAL,
+        every=every,
         rank=None,
         side=side,
         of_moment=True,
         numbers={
             "[0, 1)": dict(b1=b1, b2=b2),
             "[0, inf)": dict(eps=eps, scale=scale),
-            "[1, inf)": dict(every=every),
         },
         matrices=matrices,
         rules=rules,

@@ -10,8 +10,8 @@ from gnomon.optimizers.lowrank.bases import Name, Side
 from gnomon.optimizers.lowrank.choices import ADAM, PERIODIC, Arrays, Residual, keep
 from gnomon.optimizers.lowrank.subspace import subspace
 from gnomon.optimizers.mechanisms.descent import descend
-from gnomon.optimizers.mechanisms.diagnostics import tells
-from gnomon.parameters.checks import ScalarOrSchedule, require_within
+from gnomon.optimizers.mechanisms.diagnostics import largest_of, tells
+from gnomon.parameters.checks import ScalarOrSchedule
 from gnomon.parameters.select import Where
 from gnomon.parameters.trees import safe_divide
 from gnomon.parameters.units import Rules
@@ -25,12 +25,11 @@ RECOMMENDED = {
 }
 
 
-def _longest(state: Any) -> jax.Array | None:
-    leaves = jax.tree.leaves(state.norm)
-    return jnp.max(jnp.stack([jnp.max(leaf) for leaf in leaves])) if leaves else None
-
-
-@tells("residual_norm", "longest step outside of a subspace, before the rate", _longest)
+@tells(
+    "residual_norm",
+    "longest step outside of a subspace, before the rate",
+    lambda state: largest_of(state.norm),
+)
 class ScaleByFiraState(NamedTuple):
     """State of :func:`scale_by_fira`, in float32 or wider.
 
@@ -86,7 +85,6 @@ def scale_by_fira(
       ValueError: if ``params`` is missing, a hyperparameter is not one number or out of
         range, or a choice is unknown.
     """
-    require_within("[1, inf)", every=every, whole=True)
 
     def residual(
         n: Any,
@@ -116,13 +114,13 @@ def scale_by_fira(
         refresh=PERIODIC,
         transport=keep,
         residual=Residual(lambda layers: (jnp.zeros(layers),), residual),
+        every=every,
         rank=rank,
         side=side,
         numbers={
             "[0, 1)": dict(b1=b1, b2=b2),
             "[0, inf)": dict(eps=eps, scale=scale),
             "[1, inf]": dict(gamma=gamma),
-            "[1, inf)": dict(every=every),
         },
         matrices=matrices,
         rules=rules,

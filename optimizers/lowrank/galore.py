@@ -10,34 +10,24 @@ from gnomon.optimizers.lowrank.bases import Name, Side
 from gnomon.optimizers.lowrank.choices import ADAM, NO_RESIDUAL, keep, lazy, rotate
 from gnomon.optimizers.lowrank.subspace import subspace
 from gnomon.optimizers.mechanisms.descent import descend
-from gnomon.optimizers.mechanisms.diagnostics import tells
-from gnomon.parameters.checks import ScalarOrSchedule, require_choice, require_within
+from gnomon.optimizers.mechanisms.diagnostics import largest_of, tells
+from gnomon.parameters.checks import ScalarOrSchedule, require_choice
 from gnomon.parameters.select import Where
 from gnomon.parameters.units import Rules
 
 __all__ = ["ScaleByGaloreState", "galore"]
 
+_NAME = "gnomon.optimizers.galore"
+_GALORE: dict[str, Any] = dict(
+    learning_rate=1e-2, rank=16, b1=0.9, b2=0.999, eps=1e-6, every=200, scale=0.25
+)
 RECOMMENDED = {
-    "galore": dict(
-        learning_rate=1e-2, rank=16, b1=0.9, b2=0.999, eps=1e-6, every=200, scale=0.25
-    ),
-    "q_galore": dict(
-        name="gnomon.optimizers.galore",
-        learning_rate=1e-2,
-        rank=16,
-        b1=0.9,
-        b2=0.999,
-        eps=1e-6,
-        every=200,
-        scale=0.25,
-        lazy_above=0.4,
-    ),
+    "galore": _GALORE,
+    "q_galore": dict(_GALORE, name=_NAME, lazy_above=0.4),
     "dct_adamw": dict(
-        name="gnomon.optimizers.galore",
+        _GALORE,
+        name=_NAME,
         learning_rate=1e-3,
-        rank=16,
-        b1=0.9,
-        b2=0.999,
         eps=1e-8,
         every=1,
         scale=1.0,
@@ -46,31 +36,17 @@ RECOMMENDED = {
     ),
     "grad_norm_lorp": dict(
         name="gnomon.optimizers.weight_norm",
-        inner=dict(
-            name="gnomon.optimizers.galore",
-            learning_rate=1e-3,
-            rank=16,
-            b1=0.9,
-            b2=0.999,
-            eps=1e-6,
-            every=200,
-            scale=1.0,
-        ),
+        inner=dict(_GALORE, name=_NAME, learning_rate=1e-3, scale=1.0),
         eps=1e-8,
     ),
 }
 Transport = Literal["keep", "rotate"]
 
 
-def _longest(state: Any) -> jax.Array | None:
-    leaves = jax.tree.leaves(state.stretch)
-    return jnp.max(jnp.stack([jnp.max(leaf) for leaf in leaves])) if leaves else None
-
-
 @tells(
     "stretch",
     "largest factor by which the interval between two bases has grown",
-    _longest,
+    lambda state: largest_of(state.stretch),
 )
 class ScaleByGaloreState(NamedTuple):
     """State of :func:`scale_by_galore`, in float32 or wider.
@@ -130,7 +106,6 @@ def scale_by_galore(
         range, or a choice is unknown.
     """
     require_choice("transport", transport, Transport)
-    require_within("[1, inf)", every=every, whole=True)
     return subspace(
         "galore",
         ScaleByGaloreState,
@@ -139,13 +114,13 @@ def scale_by_galore(
         refresh=lazy(),
         transport=keep if transport == "keep" else rotate,
         residual=NO_RESIDUAL,
+        every=every,
         rank=rank,
         side=side,
         numbers={
             "[0, 1)": dict(b1=b1, b2=b2),
             "[0, inf)": dict(eps=eps, scale=scale),
             "[0, inf]": dict(lazy_above=lazy_above),
-            "[1, inf)": dict(every=every),
         },
         matrices=matrices,
         rules=rules,

@@ -39,7 +39,7 @@ from gnomon.optimizers.mechanisms.diagnostics import means, note
 from gnomon.optimizers.mechanisms.leafwise import WIDE, Leafwise, leafwise
 from gnomon.parameters.checks import require_choice, require_within
 from gnomon.parameters.matrices import (
-    as_matrices,
+    matrices_in,
     matrix_axes,
     of_matrices,
     unsharded,
@@ -62,6 +62,7 @@ def subspace(
     refresh: Refresh,
     transport: Transport,
     residual: Residual,
+    every: jax.typing.ArrayLike,
     rank: int | None,
     side: Side,
     numbers: Mapping[str, Mapping[str, Any]],
@@ -81,11 +82,12 @@ def subspace(
       refresh: when.
       transport: what then becomes of the moments.
       residual: what is made of the rest of the gradient.
+      every: updates between two bases, as the refresh takes them.
       rank: vectors of a basis; a matrix whose shorter side is not longer takes the rule
         as it is. None for all of that side.
       side: the side that is projected.
-      numbers: hyperparameters as of `leafwise`: what the rule reads, ``every``, and
-        ``scale``, the factor of what comes out of the subspace.
+      numbers: hyperparameters as of `leafwise`: what the rule reads, and ``scale``,
+        the factor of what comes out of the subspace.
       of_moment: whether the basis is that of the first moment with the new gradient in
         it, not of the gradient.
       matrices: the leaves that are projected, default the hidden matrices.
@@ -97,6 +99,7 @@ def subspace(
     """
     require_choice("basis", basis, Name)
     require_choice("side", side, Side)
+    require_within("[1, inf)", every=every, whole=True)
     if rank is not None:
         require_within("[1, inf)", rank=rank, whole=True)
         rank = int(rank)
@@ -165,7 +168,7 @@ def subspace(
             moments, kept = slots[: inner.moments], slots[inner.moments]
             when_due = slots[inner.moments + 1 : inner.moments + 1 + own]
             more = slots[inner.moments + 1 + own :]
-            x = oriented(_read(g, place.axes))
+            x = oriented(matrices_in(g, place.axes))
             layers, length, _ = x.shape
             due = jnp.broadcast_to(refresh.due(n, t, *when_due), (layers,))
 
@@ -223,18 +226,12 @@ def subspace(
         rule,
         state,
         dtypes,
-        numbers,
+        {"[1, inf)": dict(every=every), **numbers},
         plan=plan,
         initial=initial,
         rules=rules,
         stacked=stacked,
     )
-
-
-def _read(x: jax.Array, axes: Axes) -> jax.Array:
-    matrices = as_matrices(x, axes)
-    assert matrices is not None
-    return matrices
 
 
 def _like(layers: jax.Array, x: jax.Array) -> jax.Array:

@@ -9,7 +9,7 @@ from gnomon.optimizers.lowrank.bases import Name, Side
 from gnomon.optimizers.lowrank.choices import AVERAGE, PERIODIC, SGD, reset
 from gnomon.optimizers.lowrank.subspace import subspace
 from gnomon.optimizers.mechanisms.descent import descend
-from gnomon.parameters.checks import ScalarOrSchedule, require_within
+from gnomon.parameters.checks import ScalarOrSchedule
 from gnomon.parameters.select import Where
 from gnomon.parameters.units import Rules
 
@@ -60,7 +60,6 @@ def scale_by_subspace_momentum(
       ValueError: if ``params`` is missing, a hyperparameter is not one number or out of
         range, or a choice is unknown.
     """
-    require_within("[1, inf)", every=every, whole=True)
     return subspace(
         "subspace_momentum",
         ScaleBySubspaceMomentumState,
@@ -69,12 +68,12 @@ def scale_by_subspace_momentum(
         refresh=PERIODIC,
         transport=reset,
         residual=SGD,
+        every=every,
         rank=rank,
         side=side,
         numbers={
             "[0, 1)": dict(b1=b1),
             "[0, inf)": dict(scale=1.0),
-            "[1, inf)": dict(every=every),
         },
         matrices=matrices,
         rules=rules,

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import optax
 
 from gnomon.optimizers.mechanisms.leafwise import WIDE, Leafwise, leafwise
+from gnomon.optimizers.mechanisms.moments import adam_step
 from gnomon.parameters.roles import Role, roles, warn_of_guesses
 from gnomon.parameters.select import Where, select
-from gnomon.parameters.trees import compute_dtype, map_leaves, safe_divide
+from gnomon.parameters.trees import compute_dtype, map_leaves
 from gnomon.parameters.units import Axes, Rules, resolve_axes
 
 
@@ -117,11 +118,7 @@ def beside_adam(
         t = h.t
         if adam.get("late", False):
             t, g = h.t - 1, jnp.where(h.t == 1, 0, g)
-        mu = h.adam_b1 * mu + (1 - h.adam_b1) * g
-        nu = h.adam_b2 * nu + (1 - h.adam_b2) * jnp.square(g)
-        # What a traced b2 above 1 makes negative has no root.
-        root = jnp.sqrt(jnp.maximum(safe_divide(nu, 1 - h.adam_b2**t), 0))
-        u = safe_divide(mu, (1 - h.adam_b1**t) * (root + h.adam_eps))
+        u, mu, nu = adam_step(g, mu, nu, h.adam_b1, h.adam_b2, h.adam_eps, t)
         return h.adam_scale * u, mu, nu, *unused
 
     numbers = {interval: dict(of) for interval, of in hyperparameters.items()}

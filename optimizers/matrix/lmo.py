@@ -16,7 +16,7 @@ from gnomon.optimizers.matrix.dual_norms import (
 )
 from gnomon.optimizers.mechanisms.leafwise import Hyperparameters, leafwise
 from gnomon.parameters.checks import require_choice, require_within
-from gnomon.parameters.matrices import as_matrices, of_matrices, unsharded
+from gnomon.parameters.matrices import matrices_in, of_matrices, unsharded
 from gnomon.parameters.roles import Kind, Role, roles, warn_of_guesses
 from gnomon.parameters.trees import map_leaves
 from gnomon.parameters.units import Axes, Rules, resolve_axes
@@ -55,8 +55,7 @@ class Reading(NamedTuple):
 
     def matrices(self, leaf: jax.Array) -> jax.Array:
         """The leaf as [batch, inputs, outputs]."""
-        found = as_matrices(leaf, self.axes, vectors=True)
-        assert found is not None
+        found = matrices_in(leaf, self.axes, vectors=True)
         return jnp.swapaxes(found, -2, -1) if self.rows_are_inputs else found
 
     def leaf(self, matrices: jax.Array, shape: tuple[int, ...]) -> jax.Array:

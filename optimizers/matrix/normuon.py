@@ -13,7 +13,7 @@ from gnomon.optimizers.mechanisms.descent import descend
 from gnomon.optimizers.mechanisms.leafwise import WIDE, leafwise
 from gnomon.optimizers.mechanisms.sets import norm_plan
 from gnomon.parameters.checks import ScalarOrSchedule, require_choice, require_within
-from gnomon.parameters.matrices import as_matrices, of_matrices, unsharded
+from gnomon.parameters.matrices import matrices_in, of_matrices, unsharded
 from gnomon.parameters.select import Where
 from gnomon.parameters.trees import compute_dtype, map_leaves, safe_divide
 from gnomon.parameters.units import Axes, Rules, unit_norm
@@ -238,9 +238,7 @@ def normuon(
         mu = h.momentum * mu + (1 - h.momentum) * g
 
         def orthogonal(x: jax.Array) -> jax.Array:
-            matrices = as_matrices(x, axes)
-            assert matrices is not None
-            return of_matrices(factor(matrices), axes, x.shape)
+            return of_matrices(factor(matrices_in(x, axes)), axes, x.shape)
 
         ahead = h.momentum * mu + (1 - h.momentum) * g
         o, nu = _leveled(

@@ -18,8 +18,9 @@ from gnomon.optimizers.matrix.grams import (
 )
 from gnomon.optimizers.mechanisms.constrain import when
 from gnomon.optimizers.mechanisms.descent import descend
+from gnomon.optimizers.mechanisms.moments import adam_direction
 from gnomon.parameters.checks import ScalarOrSchedule, require_choice, require_within
-from gnomon.parameters.matrices import as_matrices, of_matrices, unsharded
+from gnomon.parameters.matrices import matrices_in, of_matrices, unsharded
 from gnomon.parameters.select import Where
 from gnomon.parameters.trees import safe_divide
 from gnomon.parameters.units import Axes, Rules, unit_norm
@@ -152,10 +153,7 @@ def shampoo(
             n: dict[str, jax.Array], t: jax.Array, *arrays: jax.Array
         ) -> tuple[jax.Array, ...]:
             g, mu, nu, *kept = arrays
-            grad = as_matrices(g, axes)
-            moment = as_matrices(mu, axes)
-            assert grad is not None
-            assert moment is not None
+            grad, moment = matrices_in(g, axes), matrices_in(mu, axes)
             grams, roots = list(kept[:2]), list(kept[2:])
             used = sides_of(sides, grad.shape, max_size)
             moment = n["b1"] * moment + (1 - n["b1"]) * grad
@@ -177,8 +175,7 @@ def shampoo(
             mu = of_matrices(moment, axes, g.shape)
             if graft == "adam":
                 nu = n["b2"] * nu + (1 - n["b2"]) * jnp.square(g)
-                root = jnp.sqrt(jnp.maximum(safe_divide(nu, whole), 0))
-                adam = safe_divide(mu, (1 - n["b1"] ** t) * (root + n["eps"]))
+                adam = adam_direction(mu, nu, n["b1"], n["b2"], n["eps"], t)
                 layer = axes.layer(g.ndim)
                 u = u * safe_divide(unit_norm(adam, layer), unit_norm(u, layer))
             return u, mu, nu, *grams, *roots

@@ -11,10 +11,10 @@ from gnomon.optimizers.matrix.beside_adam import beside_adam
 from gnomon.optimizers.matrix.grams import Sides, gram, grams_at_first, sides_of
 from gnomon.optimizers.mechanisms.constrain import when
 from gnomon.optimizers.mechanisms.descent import descend
+from gnomon.optimizers.mechanisms.moments import adam_direction
 from gnomon.parameters.checks import ScalarOrSchedule, require_choice, require_within
-from gnomon.parameters.matrices import as_matrices, of_matrices, unsharded
+from gnomon.parameters.matrices import matrices_in, of_matrices, unsharded
 from gnomon.parameters.select import Where
-from gnomon.parameters.trees import safe_divide
 from gnomon.parameters.units import Axes, Rules
 
 __all__ = ["ScaleBySoapState", "scale_by_soap", "soap"]
@@ -90,7 +90,7 @@ def scale_by_soap(
             n: dict[str, jax.Array], now: jax.Array, *arrays: jax.Array
         ) -> tuple[jax.Array, ...]:
             g, mu, nu, *kept = arrays
-            grad, moment, square = (_read(x, axes) for x in (g, mu, nu))
+            grad, moment, square = (matrices_in(x, axes) for x in (g, mu, nu))
             grams, bases = list(kept[:2]), list(kept[2:])
             used = sides_of(sides, grad.shape, max_size)
             first = now == 1
@@ -106,10 +106,8 @@ def scale_by_soap(
             moment = n["b1"] * moment + (1 - n["b1"]) * grad
             square = n["b2"] * square + (1 - n["b2"]) * jnp.square(turned)
             t = now - 1 if skip_first else now
-            # What a traced b2 above 1 makes negative has no root.
-            root = jnp.sqrt(jnp.maximum(safe_divide(square, 1 - n["b2"] ** t), 0))
-            u = safe_divide(
-                _turn(moment, active), (1 - n["b1"] ** t) * (root + n["eps"])
+            u = adam_direction(
+                _turn(moment, active), square, n["b1"], n["b2"], n["eps"], t
             )
             u = _turn(u, active, back=True)
             again = (now > 1) & (jnp.mod(now - 1, n["every"]) == 0)
@@ -265,12 +263,6 @@ def soap(
         name="soap",
     )
     return optax.chain(direction, last)
-
-
-def _read(x: jax.Array, axes: Axes) -> jax.Array:
-    matrices = as_matrices(x, axes)
-    assert matrices is not None
-    return matrices
 
 
 def _turn(x: jax.Array, bases: dict[int, jax.Array], back: bool = False) -> jax.Array:

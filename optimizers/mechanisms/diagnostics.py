@@ -122,6 +122,12 @@ def mean_of(tree: Any) -> jax.Array | None:
     return jnp.asarray(total / sum(jnp.size(leaf) for leaf in leaves))
 
 
+def largest_of(tree: Any) -> jax.Array | None:
+    """The largest number of a tree; None of one that has none."""
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.size(leaf)]
+    return jnp.max(jnp.stack([jnp.max(leaf) for leaf in leaves])) if leaves else None
+
+
 @jax.tree_util.register_pytree_node_class
 class Observations(dict[str, jax.Array]):
     """Shares by name; a pytree, which a compiled function can return.

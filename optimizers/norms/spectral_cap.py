@@ -12,7 +12,7 @@ from gnomon.optimizers.matrix.polar_express import polar_express
 from gnomon.optimizers.mechanisms.constrain import Constraint, leaf_constraint
 from gnomon.parameters.checks import require_choice, require_within
 from gnomon.parameters.gram import leading_pair
-from gnomon.parameters.matrices import as_matrices, of_matrices, unsharded
+from gnomon.parameters.matrices import matrices_in, of_matrices, unsharded
 from gnomon.parameters.roles import Role, roles
 from gnomon.parameters.select import Where, select
 from gnomon.parameters.spectral import polar
@@ -178,9 +178,8 @@ def spectral_cap(
         dtype = compute_dtype(w.dtype)
 
         def capped(w: jax.Array, limit: jax.Array, reach: jax.Array) -> jax.Array:
-            matrices = as_matrices(w, leaf.axes)
-            assert matrices is not None
-            x = safe_divide(matrices.astype(dtype), limit * leaf.unit)
+            matrices = matrices_in(w, leaf.axes).astype(dtype)
+            x = safe_divide(matrices, limit * leaf.unit)
             x = _CAPS[method](x, reach, steps) * (limit * leaf.unit)
             return of_matrices(x, leaf.axes, w.shape).astype(w.dtype)
 

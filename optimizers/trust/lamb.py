@@ -8,10 +8,10 @@ import optax
 
 from gnomon.optimizers.mechanisms.descent import descend
 from gnomon.optimizers.mechanisms.leafwise import WIDE, leafwise
+from gnomon.optimizers.mechanisms.moments import adam_step
 from gnomon.optimizers.trust.layers import trust_ratio, trusted_layers
 from gnomon.parameters.checks import ScalarOrSchedule
 from gnomon.parameters.select import Where
-from gnomon.parameters.trees import safe_divide
 from gnomon.parameters.units import Rules, unit_norm
 
 __all__ = ["LambState", "lamb"]
@@ -103,11 +103,7 @@ def lamb(
     def rule(
         h: Any, g: jax.Array, w: jax.Array, mu: jax.Array, nu: jax.Array
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        mu = h.b1 * mu + (1 - h.b1) * g
-        nu = h.b2 * nu + (1 - h.b2) * jnp.square(g)
-        # What a traced b2 above 1 makes negative has no root.
-        root = jnp.sqrt(jnp.maximum(safe_divide(nu, 1 - h.b2**h.t), 0))
-        u = safe_divide(mu, (1 - h.b1**h.t) * (root + h.eps))
+        u, mu, nu = adam_step(g, mu, nu, h.b1, h.b2, h.eps, h.t)
         if h.axes.reduce:
             u = u + h.weight_decay * w
             norm = unit_norm(w, h.axes)
