@@ -14,7 +14,7 @@ from gnomon.experiments.trial.checkpoint import Checkpoints
 # What a killed process does: trees that are a function of the step, saved without
 # pause, and a line for each one that is known to be on disk.
 LOOP = """
-import os, signal, sys, threading
+import os, signal, sys
 import numpy as np
 from gnomon.experiments.trial.checkpoint import Checkpoints
 
@@ -24,9 +24,7 @@ def tree(step):
     rng = np.random.default_rng(step)
     return {"w": rng.standard_normal((40, 1000)), "b": rng.integers(0, 9, 50)}
 
-def kill_in_save():
-    while all(name.isdecimal() for name in os.listdir(folder)):
-        pass
+def kill_in_save(descriptor):
     os.kill(os.getpid(), signal.SIGKILL)
 
 checkpoints = Checkpoints(folder)
@@ -38,7 +36,7 @@ for step in range(first + 1, first + 10_000):
         # The first save removed what a killed process had begun.
         assert all(name.isdecimal() for name in os.listdir(folder)), os.listdir(folder)
     if in_save and step == first + 3:
-        threading.Thread(target=kill_in_save).start()
+        os.fsync = kill_in_save  # which a save first calls when it has begun
     checkpoints.save(step, tree(step), {"step": step})
     if step % 2:
         checkpoints.wait()
