@@ -37,12 +37,11 @@ from _timing import table
 from jax.experimental import topologies
 
 from gnomon.experiments.config import defaults, override, plain, validate
-from gnomon.experiments.config.trials import make_trial, split
+from gnomon.experiments.config.trials import make_trial
 from gnomon.experiments.configs.optimizers import optimizer
 from gnomon.experiments.data import Dataset
-from gnomon.experiments.trial.abstract import batch_shapes
+from gnomon.experiments.trial.abstract import on_shapes
 from gnomon.experiments.trial.lanes import compile_lanes
-from gnomon.experiments.trial.program import make_program
 from gnomon.models import parameter_count
 
 RESULTS = Path(__file__).parent / "results" / "ahead.json"
@@ -204,19 +203,15 @@ def check(config: dict, machine: Machine, devices: list[Any]) -> dict[str, Any]:
     length = step_memory.LENGTH
     tokens = {"tokens": jax.ShapeDtypeStruct((10**6, length + 1), jnp.uint16)}
     dataset: Any = Dataset(tokens, tokens, "", "token")
-    static, traced = split(config)
-    program = make_program(static)
-    shapes = batch_shapes(tokens, BATCH)
-    hypers = {key: jnp.asarray(value) for key, value in traced.items()}
-    seed = jax.ShapeDtypeStruct((), jnp.uint32)
-    state = jax.eval_shape(program.init, seed, hypers, shapes)
-    count = parameter_count(state.params)
+    program, *arrays = on_shapes(config, dataset)
+    params = arrays[0].params
+    count = parameter_count(params)
     row: dict[str, Any] = {"parameters": count}
     started = time.monotonic()
     # The devices of the process are what the trainer lays its arrays on.
     there = {"local_devices": lambda: devices, "devices": lambda: devices}
     with mock.patch.multiple(jax, **there):
-        traced_step = jax.make_jaxpr(program.step)(state, shapes, hypers)
+        traced_step = jax.make_jaxpr(program.step)(*arrays)
         row["flops"] = step_memory.products(traced_step.jaxpr)
         row["flops_over_6ND"] = row["flops"] / (6.0 * count * BATCH * length)
         try:
@@ -236,7 +231,7 @@ def check(config: dict, machine: Machine, devices: list[Any]) -> dict[str, Any]:
         "fits": "yes" if over <= 0 else f"no, by {over:.1f} GB",
         "logits": found[micro * length * model["vocab"]],
         "scores": found[micro * heads * length**2],
-        **moved(text, state.params),
+        **moved(text, params),
         "seconds": time.monotonic() - started,
     }
 

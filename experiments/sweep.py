@@ -22,7 +22,13 @@ from typing import Any
 from absl import flags
 
 from gnomon.experiments import report
-from gnomon.experiments.config.cli import Given, define_dry_run, launch, need
+from gnomon.experiments.config.cli import (
+    Given,
+    define_dry_run,
+    launch,
+    need,
+    need_writers,
+)
 from gnomon.experiments.config.resolve import ConfigError
 from gnomon.experiments.config.search import read_sweep
 from gnomon.experiments.config.source import call, load_module
@@ -109,10 +115,7 @@ def main(given: Given) -> None:
         need("optuna", "what sweep() searches")
         asked = Sampler(searches, workdir).asked
         trials += [one.trial for one in asked()]
-    if any(trial.config["tensorboard"] for trial in trials):
-        need("tensorboardX", "config.tensorboard=True (False goes without)")
-    for name in dict.fromkeys(n for trial in trials for n in trial.config["writers"]):
-        need(name, f"config.writers.{name}")
+    need_writers(trial.config for trial in trials)
     sweep = Sweep(trials, values.max_lanes)
     print(f"{len(trials)} trials in {len(sweep.groups)} groups")
     if values.dry_run:

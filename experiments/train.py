@@ -21,7 +21,7 @@ import jax
 from absl import flags
 
 from gnomon.experiments.config.changes import override
-from gnomon.experiments.config.cli import Given, define_dry_run, launch, need
+from gnomon.experiments.config.cli import Given, define_dry_run, launch, need_writers
 from gnomon.experiments.config.fields import identity
 from gnomon.experiments.config.resolve import ConfigError
 from gnomon.experiments.config.trials import Trial, make_trial
@@ -64,10 +64,7 @@ class Checked(NamedTuple):
 def _check(config: dict[str, Any], workdir: Path) -> Checked:
     """Refuses all that can be refused before anything is written."""
     validate(config)
-    if config["tensorboard"]:
-        need("tensorboardX", "config.tensorboard=True (False goes without)")
-    for name in config["writers"]:
-        need(name, f"config.writers.{name}")
+    need_writers([config])
     trial = make_trial(config)
     same_run(workdir, trial)
     if read_result(workdir, trial.id) is not None:

@@ -4,7 +4,7 @@ import functools
 import importlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -194,6 +194,19 @@ def need(module: str, purpose: str) -> None:
         importlib.import_module(module)
     except ImportError as error:
         raise UserError(f"{purpose}: {missing(error) or error}") from error
+
+
+def need_writers(configs: Iterable[Mapping[str, Any]]) -> None:
+    """Imports the packages that metrics are written by, as `need` does.
+
+    Args:
+      configs: of the trials.
+    """
+    configs = list(configs)
+    if any(config["tensorboard"] for config in configs):
+        need("tensorboardX", "config.tensorboard=True (False goes without)")
+    for name in dict.fromkeys(n for config in configs for n in config["writers"]):
+        need(name, f"config.writers.{name}")
 
 
 def configure_jax(cpus: int | None = None) -> None:

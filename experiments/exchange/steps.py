@@ -85,7 +85,7 @@ def whole_runs(
 
 def _is_whole(at: np.ndarray, steps: Any) -> bool:
     """Whether a run was recorded to its end, but for less than a recording."""
-    left = _number_of_count(steps) - at[-1]
+    left = _number(steps, count=True) - at[-1]
     return bool(left <= 0 or (len(at) > 1 and left < np.diff(at).max()))
 
 
@@ -94,9 +94,9 @@ def _is_setting(name: str) -> bool:
     return name.startswith(sections) or name == "weight_decay"
 
 
-def _number(value: Any) -> float:
+def _number(value: Any, count: bool = False) -> float:
     try:
-        return as_number(value)
+        return as_number(value, count)
     except ValueError:
         return math.nan
 
@@ -110,13 +110,6 @@ def _last(name: str, values: list[Any]) -> Any:
         rates = [_number(value) for value in known]
         return max((rate for rate in rates if not math.isnan(rate)), default=known[-1])
     if name in BY_NAME and BY_NAME[name].kind == "count":
-        numbers = [_number_of_count(value) for value in known]
+        numbers = [_number(value, count=True) for value in known]
         return max((n for n in numbers if not math.isnan(n)), default=known[-1])
     return known[-1]
-
-
-def _number_of_count(value: Any) -> float:
-    try:
-        return as_number(value, count=True)
-    except ValueError:
-        return math.nan

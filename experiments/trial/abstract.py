@@ -1,6 +1,7 @@
 """A trial's program on shapes alone, so that what cannot work fails before it runs."""
 
 from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ from gnomon.experiments.data import Dataset, Examples
 from gnomon.experiments.trial.mesh import specs_of
 from gnomon.experiments.trial.preflight import check_fixed, check_metric
 from gnomon.experiments.trial.probes import due, settings_of
-from gnomon.experiments.trial.program import make_program
+from gnomon.experiments.trial.program import Program, make_program
 from gnomon.experiments.trial.step import TrainState
 
 
@@ -21,6 +22,42 @@ def batch_shapes(examples: Mapping[str, Examples], size: int) -> dict:
         name: jax.ShapeDtypeStruct((size, *array.shape[1:]), array.dtype)
         for name, array in examples.items()
     }
+
+
+def of_one_lane(tree: Any) -> Any:
+    """The shapes of one lane, without the axis of lanes.
+
+    >>> of_one_lane(jax.ShapeDtypeStruct((2, 3, 4), "float32")).shape
+    (3, 4)
+    """
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), tree)
+
+
+class Shapes(NamedTuple):
+    """A trial's program, and the abstract arrays that its step takes.
+
+    Attributes:
+      program: of the trial.
+      state: before the first step.
+      batch: of training.
+      hypers: the traced numbers, which are arrays.
+    """
+
+    program: Program
+    state: TrainState
+    batch: dict[str, jax.ShapeDtypeStruct]
+    hypers: dict[str, jax.Array]
+
+
+def on_shapes(config: Mapping, dataset: Dataset) -> Shapes:
+    """Initializes a trial's program on shapes alone."""
+    static, traced = split(config)
+    hypers = {path: jnp.asarray(value) for path, value in traced.items()}
+    batch = batch_shapes(dataset.train, config["batch"])
+    program = make_program(static, dataset.bytes_per_unit)
+    seed = jax.ShapeDtypeStruct((), jnp.uint32)
+    state = jax.eval_shape(program.init, seed, hypers, batch)
+    return Shapes(program, state, batch, hypers)
 
 
 def trace(config: Mapping, dataset: Dataset) -> TrainState:
@@ -36,17 +73,12 @@ def trace(config: Mapping, dataset: Dataset) -> TrainState:
     Raises:
       ConfigError: the model, optimizer, schedule or task refuses the config.
     """
-    static, traced = split(config)
-    hypers = {path: jnp.asarray(value) for path, value in traced.items()}
-    batch = batch_shapes(dataset.train, config["batch"])
     _enough("batch", config["batch"], dataset.train)
     evaluate = config["evaluate"]
     _enough("evaluate.batch", evaluate["batch"], dataset.validation)
     _holds(config["model"], dataset.vocabulary)
     try:
-        program = make_program(static, dataset.bytes_per_unit)
-        seed = jax.ShapeDtypeStruct((), jnp.uint32)
-        state = jax.eval_shape(program.init, seed, hypers, batch)
+        program, state, batch, hypers = on_shapes(config, dataset)
         specs_of(config, state.params)
         after = jax.eval_shape(program.step, state, batch, hypers)
         check_fixed(state, after, config["optimizer"]["name"])
@@ -57,7 +89,7 @@ def trace(config: Mapping, dataset: Dataset) -> TrainState:
     except ConfigError:
         raise
     except jax.errors.ConcretizationTypeError as error:
-        numbers = sorted(p.partition(".")[2] for p in traced if "." in p)
+        numbers = sorted(p.partition(".")[2] for p in split(config)[1] if "." in p)
         raise ConfigError(
             f"config.optimizer: {config['optimizer']['name']} needs a number before"
             f" compilation that gnomon passes as traced input (one of {numbers});"

@@ -5,12 +5,11 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from gnomon.experiments.config.resolve import resolve
 from gnomon.experiments.config.trials import split
 from gnomon.experiments.data import Dataset
-from gnomon.experiments.trial.abstract import batch_shapes, trace
+from gnomon.experiments.trial.abstract import batch_shapes, on_shapes, trace
 from gnomon.experiments.trial.operations import flops_in
 from gnomon.experiments.trial.program import make_program
 
@@ -69,15 +68,10 @@ def optimizer_flops(config: Mapping, dataset: Dataset) -> float:
     gradient that an optimizer asks for count as they are, layers of a scan and
     iterations on a matrix each time.
     """
-    batch = batch_shapes(dataset.train, config["batch"])
 
     def flops(config: Mapping) -> float:
-        static, traced = split(config)
-        program = make_program(static, dataset.bytes_per_unit)
-        hypers = {path: jnp.asarray(value) for path, value in traced.items()}
-        seed = jax.ShapeDtypeStruct((), jnp.uint32)
-        state = jax.eval_shape(program.init, seed, hypers, batch)
-        return flops_in(jax.make_jaxpr(program.step)(state, batch, hypers).jaxpr)
+        program, *arrays = on_shapes(config, dataset)
+        return flops_in(jax.make_jaxpr(program.step)(*arrays).jaxpr)
 
     return flops(config) - flops({**config, **_BARE})
 

@@ -25,16 +25,11 @@ from gnomon.experiments.data import Dataset
 from gnomon.experiments.hosts.accord import Accord
 from gnomon.experiments.hosts.crew import crew
 from gnomon.experiments.records.done import read_result
+from gnomon.experiments.trial.abstract import of_one_lane
 from gnomon.experiments.trial.checkpoint import Checkpoints
 from gnomon.experiments.trial.dispatch import Pace, Seen, steps_until_due
 from gnomon.experiments.trial.feed import Block, Feed, HeldOut
-from gnomon.experiments.trial.journal import (
-    Journal,
-    Tick,
-    left_by,
-    observe,
-    of_one_lane,
-)
+from gnomon.experiments.trial.journal import Journal, Tick, left_by, observe
 from gnomon.experiments.trial.lanes import Lanes, hypers_of, padded, seeds_of
 from gnomon.experiments.trial.probes import due, settings_of
 from gnomon.experiments.trial.results import make_result

@@ -14,6 +14,7 @@ import numpy as np
 
 from gnomon.dynamics.layers import layers_of
 from gnomon.experiments.records.metrics import MetricsWriter, Position
+from gnomon.experiments.trial.abstract import of_one_lane
 from gnomon.experiments.trial.dispatch import Seen
 from gnomon.experiments.trial.probes import columns
 from gnomon.experiments.trial.spikes import emptied, records, told
@@ -122,15 +123,6 @@ def _over_batches(
             counted = counted + column
     # No term at all: a mean of zeros, as a batch without any has it.
     return {f"validation_{n}": x / np.maximum(counted, 1) for n, x in totals.items()}
-
-
-def of_one_lane(tree: Any) -> Any:
-    """The shapes of one lane; an axis of lanes would be taken for one of layers.
-
-    >>> of_one_lane(jax.ShapeDtypeStruct((2, 3, 4), "float32")).shape
-    (3, 4)
-    """
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), tree)
 
 
 class Journal:

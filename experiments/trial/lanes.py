@@ -22,7 +22,7 @@ from jax.sharding import PartitionSpec as P
 from gnomon.experiments.config.devices import size_of
 from gnomon.experiments.config.trials import Trial, split
 from gnomon.experiments.data import Dataset
-from gnomon.experiments.trial.abstract import batch_shapes
+from gnomon.experiments.trial.abstract import batch_shapes, of_one_lane
 from gnomon.experiments.trial.cost import Memory, memory_of
 from gnomon.experiments.trial.dispatch import looped, most_steps, slow_in_a_loop
 from gnomon.experiments.trial.placement import Placement, on_mesh, placement_of
@@ -147,7 +147,7 @@ def compile_lanes(
     batch = batch_shapes(dataset.train, config["batch"])
     hypers = hypers_of(trials)
     seed = jax.ShapeDtypeStruct((), jnp.uint32)
-    first = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), hypers)
+    first = of_one_lane(hypers)
     alone = jax.eval_shape(program.init, seed, first, batch)
     place = placement_of(config, lanes, alone)
     if size_of(config) > 1:

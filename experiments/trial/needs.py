@@ -4,17 +4,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from gnomon.experiments.config.devices import size_of
-from gnomon.experiments.config.trials import split
 from gnomon.experiments.console.table import table
 from gnomon.experiments.data import Dataset
-from gnomon.experiments.trial.abstract import batch_shapes
+from gnomon.experiments.trial.abstract import of_one_lane, on_shapes
 from gnomon.experiments.trial.cost import flops_per_step, optimizer_flops
 from gnomon.experiments.trial.lanes import Lanes
 from gnomon.experiments.trial.mesh import whole_leaves
-from gnomon.experiments.trial.program import make_program
 from gnomon.experiments.trial.results import units_per_step
 from gnomon.models import parameter_count
 
@@ -92,9 +89,7 @@ def needs_of(
       seconds: that one step of all of them takes.
       peak: FLOPs a second of one device; 0 looks it up in `PEAKS`.
     """
-    alone = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), lanes.state
-    )
+    alone = of_one_lane(lanes.state)
     size = parameter_count(alone.params)
     flops = flops_per_step(config, dataset)
     peak = peak or peak_of(jax.devices()[0].device_kind)
@@ -107,7 +102,7 @@ def needs_of(
         activations=lanes.memory.temporaries,
         flops=flops,
         rule=6.0 * size * units_per_step(config, dataset),
-        counted=_counted(config, dataset, alone),
+        counted=_counted(config, dataset),
         mfu=share,
         whole=sum(size for _, size in whole_leaves(config, alone)),
         optimizer=optimizer_flops(config, dataset),
@@ -118,12 +113,9 @@ def _bytes(tree: Any) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def _counted(config: Mapping, dataset: Dataset, state: Any) -> float:
-    static, traced = split(config)
-    program = make_program(static, dataset.bytes_per_unit)
-    hypers = {path: jnp.asarray(value) for path, value in traced.items()}
-    batch = batch_shapes(dataset.train, config["batch"])
-    analysis = jax.jit(program.step).lower(state, batch, hypers).cost_analysis()
+def _counted(config: Mapping, dataset: Dataset) -> float:
+    program, *arrays = on_shapes(config, dataset)
+    analysis = jax.jit(program.step).lower(*arrays).cost_analysis()
     return float((analysis or {}).get("flops", 0.0))
 
 
