@@ -57,6 +57,17 @@ def home(field: str, config: Mapping) -> str:
     return field if KEYWORD in optimizer else next(iter(peaks(optimizer)), field)
 
 
+def at(config: Any, names: Iterable[str]) -> Any:
+    """What a config has under names, which are positions in lists of sections.
+
+    >>> at({"parameter_groups": [{"multiplier": 0.3}]}, ["parameter_groups", "0"])
+    {'multiplier': 0.3}
+    """
+    for name in names:
+        config = config[int(name) if isinstance(config, list) else name]
+    return config
+
+
 def _below(node: Any, part: str) -> Any:
     """What lies below a section, or a list of sections, under a name or a position."""
     if isinstance(node, list):

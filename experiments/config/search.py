@@ -17,10 +17,9 @@ asked for at a time, as lanes of one program, and ``sampler`` who chooses them
 
 import math
 from collections.abc import Iterable, Mapping
-from functools import reduce
 from typing import Any, NamedTuple
 
-from gnomon.experiments.config.changes import home, override
+from gnomon.experiments.config.changes import at, home, override
 from gnomon.experiments.config.fields import digest, identity
 from gnomon.experiments.config.grid import Override
 from gnomon.experiments.config.resolve import ConfigError
@@ -177,7 +176,7 @@ def _part(base: Mapping, number: int, changes: Mapping) -> Search:
     intervals = {}
     for field, one in given.items():
         place = home(field, low.config)
-        ends = [_at(trial.config, place) for trial in (low, high)]
+        ends = [at(trial.config, place.split(".")) for trial in (low, high)]
         # As the field has them: in a field of numbers, whole ends are numbers too.
         intervals[place] = Interval(ends[0], ends[1], one.scale)
     shown = [[field, *one] for field, one in intervals.items()]
@@ -185,10 +184,3 @@ def _part(base: Mapping, number: int, changes: Mapping) -> Search:
     said = [shown, config["tuning"]["sampler"], config["report"]["metric"]]
     key = digest([identity(config | {"seed": 0}), *said])
     return Search(key, (config,), intervals)
-
-
-def _at(config: Mapping, field: str) -> Any:
-    def below(node: Any, name: str) -> Any:
-        return node[int(name) if isinstance(node, list) else name]
-
-    return reduce(below, field.split("."), config)

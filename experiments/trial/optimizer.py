@@ -1,12 +1,12 @@
 """A trial's optimizer and its schedule, from its config and its traced numbers."""
 
 from collections.abc import Callable, Mapping
-from functools import reduce
 from typing import Any
 
 import jax
 import optax
 
+from gnomon.experiments.config.changes import at
 from gnomon.experiments.config.rates import peaks, scheduled
 from gnomon.experiments.config.resolve import build
 from gnomon.experiments.config.spikes import skips
@@ -26,13 +26,10 @@ def filled_in(config: Mapping, hypers: Hypers, section: str) -> Any:
     given = list(given) if isinstance(given, list | tuple) else dict(given)
     result: Any = jax.tree.map(lambda leaf: leaf, given)
 
-    def below(node: Any, key: str) -> Any:
-        return node[int(key) if isinstance(node, list) else key]
-
     for path, value in hypers.items():
         if path.startswith(section + "."):
             _, *parents, last = path.split(".")
-            reduce(below, parents, result)[last] = value
+            at(result, parents)[last] = value
     return result
 
 
